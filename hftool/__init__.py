@@ -1,0 +1,1 @@
+"""See, steer and script language models from the shell."""

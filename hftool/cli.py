@@ -1,0 +1,106 @@
+"""The application: its commands, and errors turned into one line and a status."""
+
+import os
+import signal
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+import hftool
+from hftool import settings
+from hftool.commands.chat import chat
+from hftool.commands.decode import decode
+from hftool.commands.encode import encode
+from hftool.commands.generate import generate
+from hftool.commands.models import models
+from hftool.commands.sample import sample
+from hftool.commands.sentiment import sentiment
+from hftool.commands.topk import topk
+from hftool.commands.vocab_dump import vocab_dump
+from hftool.errors import HftoolError
+from hftool.output.terminal import one_line, show_on_stderr
+
+INTERRUPTED = 130
+
+
+class HftoolGroup(TyperGroup):
+    """The group of all commands; every error of theirs passes here."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            ctx.default_map = settings.load().defaults
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except HftoolError as error:
+            if os.environ.get("HFTOOL_DEBUG"):
+                raise
+            show_on_stderr(f"Error: {one_line(error.message)}")
+            if error.hint:
+                show_on_stderr(f"Hint: {one_line(error.hint)}")
+            raise typer.Exit(error.status) from None
+        except BrokenPipeError:
+            _end_by_sigpipe()
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def _end_by_sigpipe() -> None:
+    """End as `cat` does when nobody reads on: by the signal, without a word.
+
+    Python ignores SIGPIPE, which keeps a peer that hangs up in a download an ordinary error.
+    """
+    if not hasattr(signal, "SIGPIPE"):  # Windows
+        os._exit(1)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGPIPE)
+
+
+app = typer.Typer(
+    name="hftool",
+    cls=HftoolGroup,
+    help=hftool.__doc__,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        print(f"hftool {version('hftool-cli')}")
+        for package in ("torch", "transformers", "tokenizers"):
+            print(f"{package} {version(package)}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the versions and exit."
+    ),
+) -> None:
+    pass
+
+
+app.command("vocab-dump")(vocab_dump)
+app.command("encode")(encode)
+app.command("decode")(decode)
+app.command("topk")(topk)
+app.command("sample")(sample)
+app.command("generate")(generate)
+app.command("chat")(chat)
+app.command("sentiment")(sentiment)
+app.add_typer(models, name="models")
+
+
+def main() -> None:
+    """Run the command line; exits."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    app()

@@ -1,0 +1,1 @@
+"""One file a command: its signature, its help, and some ten lines."""

@@ -1,0 +1,39 @@
+"""`hftool sentiment`"""
+
+from typing import Annotated
+
+import typer
+
+from hftool.options import ClassifierOptions, FileOptions, OutputOptions, spread
+
+TextsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="TEXT", help="Texts; else the lines of --file, else of stdin."),
+]
+
+
+@spread
+def sentiment(
+    text: TextsArgument = None,
+    *,
+    load: ClassifierOptions,
+    inputs: FileOptions,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", min=1, help="Texts at once [default: by their length]."),
+    ] = None,
+    output: OutputOptions,
+) -> None:
+    """Judge each text, or each line: LABEL, score, text.
+
+    Example: hftool sentiment "I love programming!"
+    """
+    from hftool.classification import judge
+    from hftool.inputs import each_text
+    from hftool.models.load import load_classifier
+    from hftool.output.formats import write
+    from hftool.output.views import JUDGEMENTS
+
+    texts = each_text(text, inputs)
+    classifier = load_classifier(load)
+    write(judge(classifier, texts, batch_size=batch_size), JUDGEMENTS, output)

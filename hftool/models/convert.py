@@ -1,0 +1,130 @@
+"""Makes a prepared copy, as a process of its own: `python -m hftool.models.convert JOB` (JSON).
+
+Ends with status 0, or with 1 and the cause as the last line of stderr.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+LABELS = ("NEGATIVE", "POSITIVE")
+CONTROL_TOKEN = 3  # gguf.TokenType.CONTROL
+
+
+def merge_adapter(source: Path, adapter: Path, target: Path) -> None:
+    """Add the low-rank factors to MiniLM's matrices (W + B·A·alpha/r, LoRA) and write the result.
+
+    `adapter` is a folder in the format of the peft library.
+    """
+    settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    scale = settings["lora_alpha"] / settings["r"]
+    base = load_file(source / "model.safetensors")
+    base.pop("embeddings.position_ids", None)
+    weights = {f"bert.{name}": tensor for name, tensor in base.items()}
+    factors = load_file(adapter / "adapter_model.safetensors")
+    for name, tensor in factors.items():
+        plain = name.removeprefix("base_model.model.")
+        if plain.endswith(".lora_B.weight"):
+            matrix = plain.removesuffix(".lora_B.weight")
+            a = factors[f"base_model.model.{matrix}.lora_A.weight"].astype(np.float32)
+            weights[f"{matrix}.weight"] += scale * (tensor.astype(np.float32) @ a)
+        elif not plain.endswith(".lora_A.weight"):
+            weights[plain] = tensor.astype(np.float32)
+    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config |= {
+        "architectures": ["BertForSequenceClassification"],
+        "dtype": "float32",
+        "id2label": dict(enumerate(LABELS)),
+        "label2id": {label: i for i, label in enumerate(LABELS)},
+    }
+    _write_json(target / "config.json", config)
+    tokenizer = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
+    # The sentence encoder's own limit of 128 tokens is not the classifier's.
+    tokenizer |= {"truncation": None, "padding": None}
+    _write_json(target / "tokenizer.json", tokenizer)
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
+        (target / name).write_bytes((source / name).read_bytes())
+
+
+def convert_gguf(source: Path, target: Path, weights: bool) -> None:
+    """Write the config, the tokenizer and with `weights` the weights (float32) of a GGUF file."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    where: dict[str, Any] = {"gguf_file": source.name, "local_files_only": True}
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, **where)
+    _restore_gguf_tokenizer(source, tokenizer.backend_tokenizer)
+    tokenizer.save_pretrained(target)
+    if not weights:
+        AutoConfig.from_pretrained(source.parent, **where).save_pretrained(target)
+        return
+    model = AutoModelForCausalLM.from_pretrained(source.parent, dtype="float32", **where)
+    # What transformers notes of the file's quantization would keep it from saving plain weights.
+    setattr(model, "hf_quantizer", None)  # noqa: B010 (typed as a tensor or module)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.config.architectures = [type(model).__name__]
+    model.save_pretrained(target)
+
+
+def _restore_gguf_tokenizer(source: Path, backend: Any) -> None:
+    """What transformers leaves out of a GGUF file's tokenizer.
+
+    Every control token is a special one, and the `smollm` splitter takes digits one by one (as
+    llama.cpp does for it, and SmolLM2's own tokenizer.json).
+    """
+    from gguf import GGUFReader
+    from tokenizers import AddedToken, pre_tokenizers
+
+    fields = GGUFReader(source).fields
+
+    def value(name: str) -> Any:
+        return fields[name].contents() if name in fields else None
+
+    tokens = value("tokenizer.ggml.tokens") or []
+    kinds = value("tokenizer.ggml.token_type") or []
+    control = [t for t, kind in zip(tokens, kinds, strict=False) if kind == CONTROL_TOKEN]
+    backend.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in control])
+    if value("tokenizer.ggml.pre") == "smollm":
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), backend.pre_tokenizer]
+        )
+
+
+def convert_tokenizer(source: Path, target: Path) -> None:
+    """Write tokenizer.json and its settings for a folder that has only older tokenizer files."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        raise ValueError("its tokenizer is Python code without a tokenizer.json")
+    tokenizer.save_pretrained(target)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Do the job given as JSON in the first argument."""
+    job = json.loads(sys.argv[1])
+    source, target = Path(job["source"]), Path(job["target"])
+    try:
+        if job["kind"] == "gguf":
+            convert_gguf(source, target, job["weights"])
+        elif job["kind"] == "adapter":
+            merge_adapter(source, Path(job["adapter"]), target)
+        else:
+            convert_tokenizer(source, target)
+    except (SafetensorError, OSError, ValueError, KeyError, IndexError, ImportError) as error:
+        print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

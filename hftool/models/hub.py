@@ -1,0 +1,165 @@
+"""A hub repository's files: from the local cache, and over the network where one is missing."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NoReturn
+
+from hftool.errors import HftoolError
+from hftool.models.find import HubModel
+from hftool.options import SourceOptions
+
+log = logging.getLogger("hftool")
+
+Need = Literal["tokenizer", "model"]
+
+TOKENIZER_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
+MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors", "model.safetensors.index.json")
+REMOTE_CODE_FILES = ("*.py", "pytorch_model*.bin", "pytorch_model.bin.index.json")
+
+
+def snapshot(model: HubModel, need: Need, options: SourceOptions) -> Path:
+    """The folder with a repository's files, downloaded where they aren't all here.
+
+    A model that is complete in the Hugging Face cache is found without a request.
+
+    Raises:
+        HftoolError: the repository can't be had: not found, gated, no network, or incomplete
+            and offline.
+    """
+    folder = cached_folder(model)
+    if folder is not None and not missing_files(folder, need, options.trust_remote_code):
+        return folder
+    if options.offline:
+        raise _not_here(model, folder)
+    return download(model, need, options)
+
+
+def cached_folder(model: HubModel) -> Path | None:
+    """The newest snapshot of a revision in the Hugging Face cache, complete or not."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    root = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=model.repo, repo_type="model")
+    revision = model.revision or constants.DEFAULT_REVISION
+    ref = root / "refs" / revision
+    try:
+        commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else revision
+    except OSError:
+        return None
+    folder = root / "snapshots" / commit
+    return folder if folder.is_dir() else None
+
+
+def missing_files(folder: Path, need: Need, pickled: bool) -> Sequence[str]:
+    """What a folder lacks to be loaded; empty where it is complete."""
+    if not (folder / "config.json").is_file() and need == "model":
+        return ["config.json"]
+    if need == "tokenizer":
+        held = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json")
+        return [] if any((folder / name).is_file() for name in held) else ["tokenizer.json"]
+    for index in ("model.safetensors.index.json", *(("pytorch_model.bin.index.json",) * pickled)):
+        if (folder / index).is_file():
+            try:
+                shards = set(json.loads((folder / index).read_text())["weight_map"].values())
+            except (OSError, ValueError, KeyError, AttributeError) as error:
+                raise HftoolError(f"cannot read {folder / index}: {error}") from None
+            return sorted(name for name in shards if not (folder / name).is_file())
+    single = ("model.safetensors", *(("pytorch_model.bin",) * pickled))
+    return [] if any((folder / name).is_file() for name in single) else ["model.safetensors"]
+
+
+def download(model: HubModel, need: Need, options: SourceOptions) -> Path:
+    """Ask the hub for a repository's files; those that are here are not fetched again.
+
+    Raises: as `snapshot`.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = MODEL_FILES if need == "model" else TOKENIZER_FILES
+    if options.trust_remote_code:
+        patterns = (*patterns, *REMOTE_CODE_FILES)
+    log.info("fetching %s from the hub", model.repo)
+    try:
+        folder = Path(
+            snapshot_download(
+                model.repo,
+                revision=model.revision,
+                token=options.hub_token,
+                allow_patterns=list(patterns),
+            )
+        )
+    except LocalEntryNotFoundError:
+        raise _no_network(model) from None
+    except (HfHubHTTPError, ValueError) as error:
+        _raise_for(error, model)
+    except OSError as error:
+        raise HftoolError(f"cannot fetch {model.repo}: {error}") from None
+    except Exception as error:
+        if type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore2", "requests"):
+            raise _no_network(model) from None
+        raise
+    if missing := missing_files(folder, need, options.trust_remote_code):
+        raise HftoolError(
+            f"{model.repo} has no {missing[0]}",
+            "its weights may be pickled: --trust-remote-code allows those"
+            if missing == ["model.safetensors"] and not options.trust_remote_code
+            else None,
+        )
+    return folder
+
+
+def _not_here(model: HubModel, folder: Path | None) -> HftoolError:
+    state = "is incomplete" if folder else "is not"
+    return HftoolError(
+        f"{model.repo} {state} in the local cache, and asking the hub is turned off",
+        f"without --offline (and HF_HUB_OFFLINE): hftool models pull {model.repo}",
+    )
+
+
+def _no_network(model: HubModel) -> HftoolError:
+    return HftoolError(
+        f"cannot reach the hub to fetch {model.repo}",
+        "check the network; `smollm2` and `minilm-sst2` need none",
+    )
+
+
+def _raise_for(error: Exception, model: HubModel) -> NoReturn:
+    from huggingface_hub import errors
+
+    page = f"https://huggingface.co/{model.repo}"
+    if isinstance(error, errors.GatedRepoError):
+        raise HftoolError(
+            f"{model.repo} is gated: its licence has to be accepted first",
+            f"accept it on {page}, then give your token: `hf auth login`, HF_TOKEN or --token",
+        ) from None
+    if isinstance(error, errors.RevisionNotFoundError):
+        raise HftoolError(f"{model.repo} has no revision '{model.revision}'") from None
+    if isinstance(error, errors.RepositoryNotFoundError):
+        raise HftoolError(
+            f"there is no model {model.repo} on the hub",
+            "check the spelling; a private one needs a token: HF_TOKEN or --token",
+        ) from None
+    if isinstance(error, errors.HfHubHTTPError):
+        status = error.response.status_code
+        hints = {401: "check the token: HF_TOKEN or --token", 429: "try again later"}
+        raise HftoolError(
+            f"the hub answered {status} for {model.repo}", hints.get(status)
+        ) from None
+    raise HftoolError(f"cannot fetch {model.repo}: {error}") from None

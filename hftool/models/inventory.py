@@ -1,0 +1,211 @@
+"""What there is to know of a model without loading it."""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hftool import settings
+from hftool.errors import HftoolError, UsageError
+from hftool.models.catalogue import BUILT_IN, Alias
+from hftool.models.find import AdaptedMiniLM, GgufFile, HubModel, Source, find
+from hftool.models.locate import locate, present
+from hftool.models.tokenizer import read_json
+from hftool.options import SourceOptions
+
+_ALIAS_NAME = re.compile(r"[\w][\w.-]*")
+LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format
+
+
+@dataclass(frozen=True)
+class AliasEntry:
+    """An alias, what it means, whether the model is on this machine and how large it is there."""
+
+    alias: str
+    model: str
+    task: str | None
+    here: bool
+    size_bytes: int | None
+    purpose: str
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """What is known of a model; None where it is not known (on this machine, without asking).
+
+    `path` is the folder that would be loaded, None when it is not here.
+    """
+
+    ref: str
+    name: str
+    task: str | None
+    source: str
+    path: str | None
+    architecture: str | None
+    parameters: int | None
+    context_length: int | None
+    dtype: str | None
+    size_bytes: int | None
+    license: str | None
+    gated: bool | None
+    chat_template: bool | None
+
+
+def aliases() -> Iterator[AliasEntry]:
+    """The user's aliases, then the built-in ones they don't hide."""
+    own = settings.load().aliases
+    for name, target in own.items():
+        yield _alias_entry(name, target, BUILT_IN.get(target), "yours")
+    for name, alias in BUILT_IN.items():
+        if name not in own:
+            yield _alias_entry(name, alias.repo, alias, alias.purpose)
+
+
+def _alias_entry(name: str, target: str, alias: Alias | None, purpose: str) -> AliasEntry:
+    try:
+        folder = present(find(name))
+    except HftoolError:  # an alias may name what is gone by now
+        folder = None
+    size = _size(folder) if folder else None
+    return AliasEntry(
+        name, target, alias.task if alias else None, folder is not None, size, purpose
+    )
+
+
+def set_alias(name: str, ref: str) -> None:
+    """Give a model a name of the user's own.
+
+    Raises:
+        UsageError: the name can't be one.
+        HftoolError: the reference means nothing, or the config file can't be written.
+    """
+    if not _ALIAS_NAME.fullmatch(name):
+        raise UsageError(f"'{name}' can't be an alias", "letters, digits, '.', '-' and '_'")
+    source = find(ref)
+    path = Path(ref).expanduser()
+    local = path.exists() and not isinstance(source, HubModel)
+    settings.set_alias(name, str(path.resolve()) if local else ref)
+
+
+def remove_alias(name: str) -> None:
+    """Forget an alias of the user's.
+
+    Raises:
+        HftoolError: there is none of that name.
+    """
+    if name not in settings.load().aliases:
+        hint = "a built-in alias stays" if name in BUILT_IN else None
+        raise HftoolError(f"you have no alias '{name}'", hint)
+    settings.set_alias(name, None)
+
+
+def show(ref: str, options: SourceOptions) -> ModelEntry:
+    """What is known of a model on this machine; asks nobody.
+
+    Raises:
+        HftoolError: the reference means nothing.
+    """
+    source = find(ref, options.revision)
+    alias = BUILT_IN.get(settings.load().aliases.get(ref, ref))
+    if alias is None and isinstance(source, HubModel):
+        alias = next((a for a in BUILT_IN.values() if a.repo == source.repo), None)
+    folder = present(source)
+    return ModelEntry(
+        ref=ref,
+        name=alias.repo if alias else _name(source),
+        source=_origin(source),
+        path=str(folder) if folder else None,
+        license=alias.license if alias else None,
+        gated=alias.gated if alias else None,
+        **_facts(folder, alias),
+    )
+
+
+def pull(ref: str, options: SourceOptions) -> ModelEntry:
+    """Fetch and prepare a model, and say what is known of it then.
+
+    Raises:
+        HftoolError: it can't be had.
+    """
+    locate(ref, "model", options)
+    locate(ref, "tokenizer", options)
+    return show(ref, options)
+
+
+def _facts(folder: Path | None, alias: Alias | None) -> dict:  # type: ignore[type-arg]
+    if folder is None:
+        return {
+            "task": alias.task if alias else None,
+            "architecture": None,
+            "parameters": alias.parameters if alias else None,
+            "context_length": None,
+            "dtype": None,
+            "size_bytes": None,
+            "chat_template": None,
+        }
+    config = read_json(folder / "config.json")
+    text_config = config.get("text_config", config)
+    architecture = next(iter(config.get("architectures") or []), None)
+    lengths = (text_config.get(k) for k in ("max_position_embeddings", "n_positions"))
+    dtypes, parameters = _tensors(folder)
+    return {
+        "task": _task(architecture),
+        "architecture": architecture,
+        "parameters": parameters,
+        "context_length": next((n for n in lengths if n), None),
+        "dtype": "+".join(dtypes) or None,
+        "size_bytes": _size(folder),
+        "chat_template": (folder / "chat_template.jinja").is_file()
+        or "chat_template" in read_json(folder / "tokenizer_config.json"),
+    }
+
+
+def _task(architecture: str | None) -> str | None:
+    if architecture is None:
+        return None
+    if architecture.endswith("ForSequenceClassification"):
+        return "text-classification"
+    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
+        return "text-generation"
+    return None
+
+
+def _tensors(folder: Path) -> tuple[list[str], int | None]:
+    """The dtypes of a folder's safetensors, most frequent first, and how many numbers they hold.
+
+    Read from the files' headers: eight bytes of length (little-endian), then JSON.
+    """
+    counts: dict[str, int] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with file.open("rb") as stream:
+                length = int.from_bytes(stream.read(8), "little")
+                if length > LARGEST_HEADER:
+                    raise ValueError("its header is too long")
+                header = json.loads(stream.read(length))
+            for name, tensor in header.items():
+                if name != "__metadata__":
+                    dtype = str(tensor["dtype"])
+                    counts[dtype] = counts.get(dtype, 0) + math.prod(tensor["shape"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise HftoolError(f"cannot read {file}: {error}") from None
+    return sorted(counts, key=lambda d: -counts[d]), sum(counts.values()) or None
+
+
+def _size(folder: Path) -> int:
+    return sum(p.stat().st_size for p in folder.iterdir() if p.is_file())
+
+
+def _name(source: Source) -> str:
+    return source.repo if isinstance(source, HubModel) else str(getattr(source, "path", ""))
+
+
+def _origin(source: Source) -> str:
+    if isinstance(source, HubModel):
+        return f"hub: {source.repo}" + (f"@{source.revision}" if source.revision else "")
+    if isinstance(source, AdaptedMiniLM):
+        base = source.base
+        return f"{base.repo if isinstance(base, HubModel) else base} with hftool's adapter"
+    return f"{'GGUF file' if isinstance(source, GgufFile) else 'folder'}: {source.path}"

@@ -1,0 +1,186 @@
+"""Models into memory: the only calls of `from_pretrained` that a command makes."""
+
+import contextlib
+import inspect
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from hftool.errors import HftoolError
+from hftool.models.locate import load_tokenizer, locate
+from hftool.models.place import choose_device, choose_dtype
+from hftool.models.tokenizer import Tokenizer, read_json
+from hftool.options import ClassifierOptions, LoadOptions
+
+log = logging.getLogger("hftool")
+
+CLASSIFIER = "ForSequenceClassification"
+GENERATOR_SUFFIXES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model with its tokenizer. `model` stands in evaluation mode."""
+
+    name: str
+    model: Any
+    tokenizer: Tokenizer
+    generation_config: dict[str, Any]
+
+    @property
+    def context_length(self) -> int | None:
+        """The most tokens the model can see, None where its config names no limit."""
+        config = self.model.config.get_text_config()
+        length = getattr(config, "max_position_embeddings", None) or getattr(
+            config, "n_positions", None
+        )
+        return int(length) if length else None
+
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """The ids that end a text."""
+        ids = self.generation_config.get("eos_token_id", self.model.config.eos_token_id)
+        if ids is None:
+            eos = self.tokenizer.special_tokens.get("eos_token")
+            ids = self.tokenizer.backend.token_to_id(eos) if eos else None
+        return frozenset([ids] if isinstance(ids, int) else ids or [])
+
+    @cached_property
+    def keeps_logits(self) -> bool:
+        """Whether the model can score chosen positions alone."""
+        return "logits_to_keep" in inspect.signature(self.model.forward).parameters
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A sequence-classification model with its tokenizer; `labels` in the order of its logits."""
+
+    name: str
+    model: Any
+    tokenizer: Tokenizer
+    labels: tuple[str, ...]
+    multi_label: bool
+    max_length: int | None
+
+
+def load_language_model(options: LoadOptions) -> LanguageModel:
+    """Load a causal language model.
+
+    Raises:
+        HftoolError: it can't be had, is no causal language model, or its files are broken.
+    """
+    from transformers import AutoModelForCausalLM
+
+    folder = locate(options.model, "model", options)
+    _require(folder, options.model, GENERATOR_SUFFIXES, "a language model that generates text")
+    model = _load(AutoModelForCausalLM, folder, options)
+    if model.config.is_encoder_decoder:
+        raise HftoolError(f"{options.model} is an encoder-decoder, not a causal language model")
+    return LanguageModel(
+        options.model,
+        model,
+        load_tokenizer(options.model, options),
+        read_json(folder / "generation_config.json"),
+    )
+
+
+def load_classifier(options: ClassifierOptions) -> Classifier:
+    """Load a sequence-classification model.
+
+    Raises:
+        HftoolError: it can't be had, is no classifier, or its files are broken.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    folder = locate(options.model, "model", options)
+    _require(folder, options.model, (CLASSIFIER,), "a text classifier")
+    model = _load(AutoModelForSequenceClassification, folder, options)
+    config = model.config
+    tokenizer = load_tokenizer(options.model, options)
+    limits = [
+        getattr(config, "max_position_embeddings", None),
+        tokenizer.config.get("model_max_length"),
+    ]
+    return Classifier(
+        options.model,
+        model,
+        tokenizer,
+        tuple(str(config.id2label[i]) for i in range(config.num_labels)),
+        config.problem_type == "multi_label_classification" or config.num_labels == 1,
+        min((int(limit) for limit in limits if limit), default=None),
+    )
+
+
+def _require(folder: Path, name: str, suffixes: tuple[str, ...], what: str) -> None:
+    """Raise where config.json names architectures and none of them ends as it should."""
+    config = read_json(folder / "config.json")
+    architectures = config.get("architectures") if isinstance(config, dict) else None
+    if architectures and not any(a.endswith(suffixes) for a in architectures):
+        hint = (
+            "`sentiment` takes classifiers"
+            if any(a.endswith(CLASSIFIER) for a in architectures)
+            else "`hftool models list` shows models for each task"
+        )
+        raise HftoolError(f"{name} is not {what} (it is a {architectures[0]})", hint)
+
+
+def _load(auto: Any, folder: Path, options: LoadOptions | ClassifierOptions) -> Any:
+    device = choose_device(options.device)
+    # Labels with a score are compared and stored: in float32 every CPU gives the same.
+    exact = isinstance(options, ClassifierOptions) and device.type == "cpu"
+    asked = "float32" if exact and options.dtype == "auto" else options.dtype
+    dtype = choose_dtype(asked, device)
+    began = time.perf_counter()
+    with _quietly(), _loading_errors(folder):
+        model, info = auto.from_pretrained(
+            folder,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=None if options.trust_remote_code else True,
+            trust_remote_code=options.trust_remote_code,
+            output_loading_info=True,
+        )
+        model = model.to(device)
+    if absent := sorted(info["missing_keys"]):
+        raise HftoolError(f"{folder} lacks {len(absent)} weights, {absent[0]} among them")
+    seconds = time.perf_counter() - began
+    log.debug("loaded %s: %s on %s in %.2f s", folder, dtype, device, seconds)
+    return model.eval()
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """transformers' advice is shown with -v alone, its progress bars never."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    if not log.isEnabledFor(logging.DEBUG):
+        transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    yield
+
+
+@contextlib.contextmanager
+def _loading_errors(folder: Path) -> Iterator[None]:
+    """What from_pretrained raises for broken or unknown files, as one line."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise HftoolError(
+            f"not enough memory for {folder.name}", "try --dtype bfloat16, or --device cpu"
+        ) from None
+    except SafetensorError as error:
+        raise HftoolError(f"cannot read the weights in {folder}: {error}") from None
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        cause = " ".join(str(error).split())
+        hint = None
+        if "trust_remote_code" in cause:
+            cause = "it needs the repository's own code"
+            hint = "--trust-remote-code runs that code; read it first"
+        raise HftoolError(f"cannot load {folder}: {cause[:300]}", hint) from None

@@ -1,0 +1,54 @@
+"""The folder a model is loaded from: found, fetched or prepared."""
+
+from pathlib import Path
+
+from hftool.errors import HftoolError
+from hftool.models import prepare
+from hftool.models.find import AdaptedMiniLM, GgufFile, HubModel, LocalFolder, Source, find
+from hftool.models.hub import Need, cached_folder, missing_files, snapshot
+from hftool.models.tokenizer import Tokenizer
+from hftool.options import SourceOptions
+
+
+def locate(ref: str, need: Need, options: SourceOptions) -> Path:
+    """The folder with a model's files, fetched and prepared where they aren't yet.
+
+    Raises:
+        HftoolError: the reference means nothing, or the files can't be had.
+    """
+    source = find(ref, options.revision)
+    if isinstance(source, GgufFile):
+        return prepare.prepared_gguf(source, need)
+    if isinstance(source, AdaptedMiniLM):
+        base = source.base
+        if isinstance(base, HubModel):
+            base = snapshot(base, "model", options)
+        return prepare.prepared_minilm(base, source.sha256)
+    folder = source.path if isinstance(source, LocalFolder) else snapshot(source, need, options)
+    if need == "tokenizer" and not (folder / "tokenizer.json").is_file():
+        return prepare.prepared_tokenizer(LocalFolder(folder))
+    if need == "model" and isinstance(source, LocalFolder):
+        if missing := missing_files(folder, need, options.trust_remote_code):
+            raise HftoolError(f"{folder} has no {missing[0]}")
+    return folder
+
+
+def present(source: Source) -> Path | None:
+    """The folder that would be loaded, None where it is not on this machine yet."""
+    if isinstance(source, LocalFolder):
+        return source.path
+    if isinstance(source, GgufFile):
+        return prepare.find_prepared(source)
+    if isinstance(source, AdaptedMiniLM):
+        base = cached_folder(source.base) if isinstance(source.base, HubModel) else source.base
+        return base and prepare.find_prepared_minilm(base)
+    folder = cached_folder(source)
+    return folder if folder and not missing_files(folder, "model", pickled=False) else None
+
+
+def load_tokenizer(ref: str, options: SourceOptions) -> Tokenizer:
+    """The tokenizer of a model, without its weights.
+
+    Raises: as `locate`.
+    """
+    return Tokenizer(locate(ref, "tokenizer", options), ref)

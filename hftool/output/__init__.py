@@ -1,0 +1,1 @@
+"""Records to lines: formats, tables and colours, files written whole."""

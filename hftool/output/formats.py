@@ -1,0 +1,172 @@
+"""Formats: functions from records to lines.
+
+What comes in is a stream of events: records (dataclasses), and texts (str) that a record to come
+will hold whole. `text` and `table` show the texts as they come, the others wait for the record.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
+
+from hftool.errors import UsageError
+from hftool.options import OutputOptions
+from hftool.output.files import atomic_file
+from hftool.output.terminal import is_terminal, one_line, visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class View:
+    """How the records of one command are shown.
+
+    Attributes:
+        columns: of csv, tsv and table.
+        text: the lines of a record in the text format, line breaks included.
+        rows: a record's rows for csv, tsv and table; by default the record is one row.
+        table: all events as a person reads them; by default a plain table of the rows.
+        live: written as each record is known; otherwise when a buffer is full.
+    """
+
+    columns: tuple[str, ...]
+    text: Callable[[Any], str]
+    rows: Callable[[Any], Iterable[Row]] = lambda record: [plain(record)]
+    table: "Callable[[Iterable[Any], Console], Iterator[str]] | None" = None
+    live: bool = True
+
+
+def plain(value: Any) -> Any:
+    """A record as JSON's own types; what is no finite number becomes null."""
+    if dataclasses.is_dataclass(value):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(plain(value), ensure_ascii=False)
+
+
+def _records(events: Iterable[Any]) -> Iterator[Any]:
+    return (event for event in events if not isinstance(event, str))
+
+
+def text_lines(events: Iterable[Any], view: View) -> Iterator[str]:
+    """Streamed texts as they are, records by their view."""
+    for event in events:
+        yield event if isinstance(event, str) else view.text(event)
+
+
+def json_lines(events: Iterable[Any], view: View) -> Iterator[str]:
+    """A line a record (JSON Lines)."""
+    for record in _records(events):
+        yield _dumps(record) + "\n"
+
+
+def json_array(events: Iterable[Any], view: View) -> Iterator[str]:
+    """One array of records."""
+    opening = "[\n"
+    for record in _records(events):
+        yield opening + _dumps(record)
+        opening = ",\n"
+    yield "\n]\n" if opening == ",\n" else "[]\n"
+
+
+def csv_lines(events: Iterable[Any], view: View) -> Iterator[str]:
+    """A header and a line a row, quoted where needed (RFC 4180, with plain line breaks)."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(view.columns)
+    for record in _records(events):
+        for row in view.rows(record):
+            writer.writerow(_cell(row.get(name)) for name in view.columns)
+        yield buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
+    yield buffer.getvalue()
+
+
+def tsv_lines(events: Iterable[Any], view: View) -> Iterator[str]:
+    r"""A header and a line a row; tab, line break and backslash in a cell as \t, \n, \r and \\."""
+    yield "\t".join(view.columns) + "\n"
+    for record in _records(events):
+        for row in view.rows(record):
+            yield "\t".join(_tsv_cell(row.get(name)) for name in view.columns) + "\n"
+
+
+_TSV_ESCAPES = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r", "\\": "\\\\"})
+
+
+def _tsv_cell(value: Any) -> str:
+    return _cell(value).translate(_TSV_ESCAPES)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else _dumps(value)
+
+
+FORMATS: dict[str, Callable[[Iterable[Any], View], Iterator[str]]] = {
+    "text": text_lines,
+    "json": json_array,
+    "jsonl": json_lines,
+    "csv": csv_lines,
+    "tsv": tsv_lines,
+}
+
+
+def write(events: Iterable[Any], view: View, options: OutputOptions) -> None:
+    """Write events to stdout, or whole to the file of `--output`.
+
+    Raises:
+        UsageError: two formats were asked for.
+        HftoolError: the file can't be written.
+    """
+    if options.json and options.format not in (None, "json"):
+        raise UsageError(f"--json and --format {options.format} exclude each other")
+    terminal = options.output is None and is_terminal(sys.stdout)
+    name = "json" if options.json else options.format or ("table" if terminal else "text")
+    target = nullcontext(sys.stdout) if options.output is None else atomic_file(options.output)
+    with target as stream:
+        if name == "table":
+            from hftool.output.tables import plain_table, table_console
+
+            console = table_console(options.color, terminal)
+            chunks = (view.table or plain_table(view))(events, console)
+        else:
+            chunks = FORMATS[name](events, view)
+            chunks = map(visible, chunks) if terminal else chunks
+        _write_chunks(chunks, stream, view.live)
+
+
+def _write_chunks(chunks: Iterable[str], stream: TextIO, live: bool) -> None:
+    for chunk in chunks:
+        stream.write(chunk)
+        if live:
+            stream.flush()
+
+
+def line(*cells: Any) -> str:
+    """A line of the text format: cells separated by tabs, each without line breaks."""
+    return "\t".join(cell if isinstance(cell, str) else _cell(cell) for cell in cells) + "\n"
+
+
+def escaped(text: str) -> str:
+    r"""A text in one line of the text format, so that it can be undone ("\n" as \\n)."""
+    return one_line(text)

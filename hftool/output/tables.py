@@ -1,0 +1,106 @@
+"""What a person reads: tables, bars and colours, through rich."""
+
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from hftool.options import Color
+from hftool.output.formats import View
+from hftool.output.terminal import one_line
+
+BLOCK = 200  # rows measured together; the widths found hold for all that follow
+EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def table_console(color: Color, terminal: bool) -> Console:
+    """A console that renders to text, as wide as the terminal."""
+    wanted = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    colored = color == "always" or (color == "auto" and wanted)
+    return Console(
+        file=io.StringIO(),
+        force_terminal=colored,
+        no_color=not colored,
+        color_system="standard" if colored else None,
+        width=shutil.get_terminal_size((80, 24)).columns,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+
+
+def rendered(console: Console, *parts: RenderableType) -> str:
+    """Renderables as text for the console's terminal."""
+    with console.capture() as capture:
+        for part in parts:
+            console.print(part)
+    lines = capture.get().split("\n")
+    return "\n".join(line.rstrip(" ") for line in lines)
+
+
+def cell(value: Any) -> Text:
+    """A value for a table: control characters visible, numbers short."""
+    if value is None:
+        return Text("")
+    if isinstance(value, float):
+        return Text(number(value), justify="right")
+    if isinstance(value, bool):
+        return Text("yes" if value else "no")
+    if isinstance(value, int):
+        return Text(str(value), justify="right")
+    return Text(one_line(str(value)))
+
+
+def number(value: float) -> str:
+    """A number with four digits: 0.8231, 12.34, 3.1e-05."""
+    return f"{value:.4f}" if value == 0 or 1e-4 <= abs(value) < 10 else f"{value:.4g}"
+
+
+def bar(share: float, width: int) -> str:
+    """A bar of `share` (0 to 1) of `width` characters, in eighths of one."""
+    eighths = round(max(0.0, min(1.0, share)) * width * 8)
+    whole, rest = divmod(eighths, 8)
+    return "█" * whole + (EIGHTHS[rest] if rest else "")
+
+
+def new_table(**settings: Any) -> Table:
+    """A table in hftool's style: no frame, a quiet head."""
+    return Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0), **settings)
+
+
+def plain_table(view: View) -> Callable[[Iterable[Any], Console], Iterator[str]]:
+    """A table of a view's rows, block by block with the widths of the first."""
+
+    def lines(events: Iterable[Any], console: Console) -> Iterator[str]:
+        records = (event for event in events if not isinstance(event, str))
+        rows = (row for record in records for row in view.rows(record))
+        first = True
+        widths: list[int | None] = [None] * len(view.columns)
+        while block := [
+            [cell(row.get(name)) for name in view.columns] for row in islice(rows, BLOCK)
+        ]:
+            table = new_table(show_header=first)
+            for i, name in enumerate(view.columns):
+                table.add_column(
+                    name, width=widths[i], justify=block[0][i].justify or "left", overflow="fold"
+                )
+            for cells in block:
+                table.add_row(*cells)
+            if first:
+                widths = [
+                    max(len(view.columns[i]), *(row[i].cell_len for row in block))
+                    for i in range(len(view.columns))
+                ]
+                if sum(w or 0 for w in widths) + 2 * len(widths) > console.width:
+                    widths = [None] * len(widths)
+            yield rendered(console, table)
+            first = False
+
+    return lines

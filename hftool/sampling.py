@@ -1,0 +1,178 @@
+"""How the next token is chosen: filters over the logits, and the draw.
+
+The filters are transformers' own logits processors in the order in which `generate` applies them
+(transformers, `GenerationMixin._get_logits_processor`): repetition penalty, no-repeat n-gram, then
+for sampling temperature, top-k, top-p, min-p, typical-p.
+"""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from transformers import (
+    LogitsProcessor,
+    MinPLogitsWarper,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
+
+from hftool.errors import HftoolError, UsageError
+from hftool.options import SamplingOptions
+
+DEFAULT_TOP_K = 50  # transformers, GenerationConfig._get_default_generation_params
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """The settings in force: options, completed by the model's generation_config.
+
+    A filter at its neutral value (temperature 1, top-k 0, …) is off. `seed` is None when greedy.
+    """
+
+    greedy: bool
+    seed: int | None
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A named logits processor."""
+
+    name: str
+    processor: LogitsProcessor
+
+
+def settings_in_force(options: SamplingOptions, config: Mapping[str, Any]) -> SamplingSettings:
+    """Complete the options by a model's generation_config; without a seed one is drawn.
+
+    hftool samples unless it is told not to: by `--greedy`, by temperature 0, or by a
+    generation_config that says `"do_sample": false`.
+
+    Raises:
+        UsageError: a value no filter can work with.
+    """
+
+    def value(name: str, neutral: Any) -> Any:
+        asked = getattr(options, name)
+        given = config.get(name) if asked is None else asked
+        return neutral if given is None else given
+
+    greedy = options.greedy or options.temperature == 0
+    asked = (options.temperature, options.top_k, options.top_p, options.min_p, options.typical_p)
+    if config.get("do_sample") is False and options.seed is None and asked == (None,) * 5:
+        greedy = True
+    settings = SamplingSettings(
+        greedy=greedy,
+        seed=None,
+        repetition_penalty=value("repetition_penalty", 1.0),
+        no_repeat_ngram_size=value("no_repeat_ngram_size", 0),
+    )
+    if settings.repetition_penalty <= 0:
+        raise UsageError("--repetition-penalty must be above 0")
+    if greedy:
+        return settings
+    return replace(
+        settings,
+        seed=secrets.randbits(32) if options.seed is None else options.seed,
+        temperature=value("temperature", 1.0) or 1.0,
+        top_k=value("top_k", DEFAULT_TOP_K),
+        top_p=value("top_p", 1.0),
+        min_p=value("min_p", 0.0),
+        typical_p=value("typical_p", 1.0),
+    )
+
+
+def filters(settings: SamplingSettings) -> list[Filter]:
+    """The filters that are on, in transformers' order."""
+    found: list[Filter] = []
+
+    def add(name: str, processor: LogitsProcessor) -> None:
+        found.append(Filter(name, processor))
+
+    if settings.repetition_penalty != 1.0:
+        add("repetition_penalty", RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
+    if settings.no_repeat_ngram_size > 0:
+        add("no_repeat_ngram", NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram_size))
+    if settings.greedy:
+        return found
+    if settings.temperature != 1.0:
+        add("temperature", TemperatureLogitsWarper(float(settings.temperature)))
+    if settings.top_k > 0:
+        add("top_k", TopKLogitsWarper(settings.top_k))
+    if settings.top_p < 1.0:
+        add("top_p", TopPLogitsWarper(float(settings.top_p)))
+    if settings.min_p > 0.0:
+        add("min_p", MinPLogitsWarper(float(settings.min_p)))
+    if 0.0 < settings.typical_p < 1.0:
+        add("typical_p", TypicalLogitsWarper(float(settings.typical_p)))
+    return found
+
+
+def filtered(
+    logits: torch.Tensor, ids: list[int], chain: list[Filter]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Logits after all filters, and for each filter the mask of the tokens it removed.
+
+    Args:
+        logits: float32 [vocabulary].
+        ids: all tokens so far, for the penalties.
+    """
+    scores = logits[None]
+    seen = torch.tensor([ids], device=logits.device)
+    removed: dict[str, torch.Tensor] = {}
+    for item in chain:
+        kept_before = scores[0] > -torch.inf
+        scores = item.processor(seen, scores)
+        removed[item.name] = kept_before & (scores[0] == -torch.inf)
+    return scores[0], removed
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A token drawn by the number `drawn` in [0, 1): the first, from the most probable down, at
+    which the cumulative probability exceeds it."""
+
+    id: int
+    drawn: float
+
+
+class Sampler:
+    """Draws tokens; the same seed gives the same draws, on every device."""
+
+    def __init__(self, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def draw(self, probs: torch.Tensor) -> Draw:
+        """Draw from probabilities [vocabulary]; equal ones are ordered by id."""
+        number = torch.rand((), generator=self._generator, dtype=torch.float64)
+        kept = probs.cpu().double()
+        ids = kept.nonzero()[:, 0]
+        ordered, order = kept[ids].sort(descending=True, stable=True)
+        cumulative = ordered.cumsum(0)
+        place = int(torch.searchsorted(cumulative, number * cumulative[-1], right=True))
+        return Draw(int(ids[order[min(place, len(ids) - 1)]]), float(number))
+
+
+def check_finite(logits: torch.Tensor, dtype: torch.dtype) -> None:
+    """Raise where the model gave numbers that are none (NaN), as float16 does when it overflows.
+
+    Raises:
+        HftoolError: a logit is NaN, or none is finite.
+    """
+    if torch.isnan(logits).any() or not torch.isfinite(logits).any():
+        raise HftoolError(
+            f"the model's logits are not numbers (in {str(dtype).removeprefix('torch.')})",
+            "try --dtype float32",
+        )

@@ -1,0 +1,57 @@
+"""The application as a whole."""
+
+import sys
+
+import pytest
+
+from tests.conftest import run, run_process
+
+HEAVY = {"torch", "transformers", "huggingface_hub", "numpy"}
+LIGHT_COMMANDS = [
+    ["encode", "good morning"],
+    ["decode", "260 1015"],
+    ["vocab-dump", "smollm2"],
+]
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """The top-level modules a process of hftool has imported when it ends."""
+    code = (
+        "import sys, atexit\n"
+        f"sys.argv = ['hftool', *{list(arguments)!r}]\n"
+        "atexit.register(lambda: print('\\nMODULES', *sys.modules, file=sys.stderr))\n"
+        "from hftool.cli import main\n"
+        "main()\n"
+    )
+    import os
+    import subprocess
+
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, input=""
+    )
+    assert process.returncode == 0, process.stderr
+    modules = process.stderr.rpartition("MODULES")[2].split()
+    return {name.partition(".")[0] for name in modules}
+
+
+def test_help_imports_nothing_heavy() -> None:
+    assert not imported_by("--help") & (HEAVY | {"tokenizers", "jinja2"})
+
+
+@pytest.mark.parametrize("arguments", LIGHT_COMMANDS, ids=lambda a: a[0])
+def test_tokenizer_commands_import_no_torch(arguments: list[str], smollm2_folder: object) -> None:
+    assert not imported_by(*arguments) & {"torch", "transformers"}
+
+
+def test_version_names_the_libraries() -> None:
+    import torch
+    import transformers
+
+    lines = run("--version").stdout.splitlines()
+    assert lines[0].startswith("hftool ")
+    assert f"torch {torch.__version__}" in lines
+    assert f"transformers {transformers.__version__}" in lines
+
+
+def test_module_runs_as_a_program() -> None:
+    assert "vocab-dump" in run_process("--help").stdout
