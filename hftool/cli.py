@@ -1,8 +1,10 @@
 """The application: its commands, and errors turned into one line and a status."""
 
+import difflib
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import typer
@@ -31,6 +33,7 @@ class HftoolGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             ctx.default_map = settings.load().defaults
+            _check_names(self, ctx.default_map)
             result = super().invoke(ctx)
             sys.stdout.flush()
             return result
@@ -45,6 +48,31 @@ class HftoolGroup(TyperGroup):
             _end_by_sigpipe()
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
+
+
+def _check_names(group: TyperGroup, defaults: dict[str, Any]) -> None:
+    """Raise where config.toml names a command or an option that does not exist."""
+    for name, values in defaults.items():
+        command = group.commands.get(name)
+        if command is None:
+            raise _unknown_name("command", name, group.commands)
+        if not isinstance(values, dict):
+            raise HftoolError(f"config file {settings.config_path()}: '{name}' is no table")
+        if isinstance(command, TyperGroup):
+            _check_names(command, values)
+            continue
+        options = [parameter.name for parameter in command.params if parameter.name]
+        for option in values:
+            if option not in options:
+                raise _unknown_name(f"option of '{name}'", option, options)
+
+
+def _unknown_name(what: str, name: str, known: Iterable[str]) -> HftoolError:
+    close = difflib.get_close_matches(name, known, n=1)
+    return HftoolError(
+        f"config file {settings.config_path()}: '{name}' is no {what}",
+        f"did you mean '{close[0]}'?" if close else None,
+    )
 
 
 def _end_by_sigpipe() -> None:

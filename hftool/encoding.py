@@ -127,7 +127,6 @@ def render_chat(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
     Raises:
         HftoolError: the model has no template, or the template fails.
     """
-    from jinja2 import TemplateError
     from transformers.utils.chat_template_utils import render_jinja_template
 
     template = tokenizer.chat_template
@@ -145,7 +144,7 @@ def render_chat(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
             continue_final_message=open_ended,
             **variables,
         )
-    except (TemplateError, ValueError, TypeError) as error:
+    except Exception as error:  # a template is a program of the model's: it may fail in any way
         raise HftoolError(f"the chat template of {tokenizer.name} fails: {error}") from None
     texts, _ = rendered
     return str(texts[0])

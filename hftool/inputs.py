@@ -1,12 +1,13 @@
 """Texts out of arguments, files and stdin."""
 
+import io
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from hftool.errors import HftoolError, UsageError
-from hftool.options import ByteErrors, FileOptions, InputOptions
+from hftool.options import FileOptions, InputOptions
 
 STDIN = Path("-")
 BOM = b"\xef\xbb\xbf"
@@ -24,7 +25,7 @@ def one_text(argument: str | None, options: FileOptions) -> str:
         return _argument(argument, options)
     with _open(options.file) as stream:
         data = stream.read().removeprefix(BOM)
-        return _without_line_break(_decode(data, 1, options.errors, stream.name))
+        return _without_line_break(_decode(data, 1, options))
 
 
 def texts(argument: str | None, options: InputOptions) -> Iterator[str]:
@@ -35,7 +36,9 @@ def texts(argument: str | None, options: InputOptions) -> Iterator[str]:
     if not options.lines:
         yield one_text(argument, options)
     elif argument is not None:
-        yield from _argument(argument, options).splitlines()
+        # As in a file, only "\n" ends a line: U+2028 or a form feed are part of the text.
+        stream = io.StringIO(_argument(argument, options), newline="\n")
+        yield from map(_without_line_break, stream)
     else:
         yield from lines(options)
 
@@ -60,7 +63,7 @@ def lines(options: FileOptions) -> Iterator[str]:
         for number, line in enumerate(stream, 1):
             if number == 1:
                 line = line.removeprefix(BOM)
-            yield _without_line_break(_decode(line, number, options.errors, stream.name))
+            yield _without_line_break(_decode(line, number, options))
 
 
 def _without_line_break(text: str) -> str:
@@ -92,10 +95,11 @@ def _require_input(file: Path | None) -> None:
         raise UsageError("no text was given", THREE_WAYS)
 
 
-def _decode(data: bytes, first_line: int, errors: ByteErrors, name: str) -> str:
+def _decode(data: bytes, first_line: int, options: FileOptions) -> str:
     try:
-        return data.decode("utf-8", errors)
+        return data.decode("utf-8", options.errors)
     except UnicodeDecodeError as error:
+        name = "stdin" if options.file in (None, STDIN) else options.file
         line = first_line + data.count(b"\n", 0, error.start)
         byte = error.start - data.rfind(b"\n", 0, error.start)
         raise HftoolError(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hftool.inputs import lines
 from hftool.options import FileOptions
+from hftool.output.terminal import show_on_stderr
 
 if TYPE_CHECKING:
     from hftool.conversation import Conversation, Turn
@@ -56,6 +57,7 @@ def _typed() -> Iterator[str]:
 
     def read() -> Iterator[str]:
         prompt = "> "
+        show_on_stderr("Ctrl-C stops an answer; exit or Ctrl-D leaves.")
         while True:
             try:
                 line = session.prompt(prompt)

@@ -1,9 +1,17 @@
 """What is in a vocabulary."""
 
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
+from typing import Literal
 
-from hftool.models.tokenizer import Kind, Tokenizer
+from hftool.errors import UsageError
+from hftool.models.tokenizer import Kind, Tokenizer, read_json
+
+Sort = Literal["id", "text", "length"]
+LONGEST = 10  # tokens listed in the statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,19 +25,187 @@ class VocabularyEntry:
     kind: Kind
 
 
-def vocabulary(tokenizer: Tokenizer) -> Iterator[VocabularyEntry]:
-    """Every id of the tokenizer once, ascending, the added tokens too.
+@dataclass(frozen=True, slots=True)
+class SidedEntry:
+    """An entry that only one of two vocabularies has: `side` names which."""
 
-    An id missing inside the range is there with empty texts, of kind `unused`.
+    side: str
+    id: int
+    token: str
+    text: str
+    bytes: str | None
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class VocabularyStats:
+    """Sizes and counts.
+
+    `vocab_size` counts the model's own tokens, `size` the added ones too; `embedding_rows` is what
+    the model's config says, None where there is no config. `longest` are texts, `special_tokens`
+    by role; `kinds` and `scripts` count entries.
     """
-    for token_id in range(tokenizer.size):
+
+    vocab_size: int
+    size: int
+    embedding_rows: int | None
+    kinds: dict[str, int]
+    scripts: dict[str, int]
+    longest: tuple[str, ...]
+    special_tokens: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which entries to take; None takes all. Lengths are in characters of the text."""
+
+    grep: str | None = None
+    kind: Kind | None = None
+    ids: str | None = None
+    min_length: int | None = None
+    max_length: int | None = None
+    script: str | None = None
+    sort: Sort = "id"
+
+
+def vocabulary(
+    tokenizer: Tokenizer, selection: Selection | None = None
+) -> Iterator[VocabularyEntry]:
+    """The entries of a selection: without one every id of the tokenizer once, ascending.
+
+    An id missing inside the range is there with empty texts, of kind `unused`. Embedding rows past
+    the last token come only where the kind `unused` is asked for.
+
+    Raises:
+        UsageError: a broken regular expression, range of ids or script.
+    """
+    selection = selection or Selection()
+    entries = filter(_condition(selection), _entries(tokenizer, selection.kind == "unused"))
+    if selection.sort == "text":
+        return iter(sorted(entries, key=lambda entry: entry.text))
+    if selection.sort == "length":
+        return iter(sorted(entries, key=lambda entry: (-len(entry.text), entry.id)))
+    return entries
+
+
+def _entries(tokenizer: Tokenizer, rows: bool) -> Iterator[VocabularyEntry]:
+    size = max(tokenizer.size, embedding_rows(tokenizer) or 0) if rows else tokenizer.size
+    for token_id in range(size):
         data = tokenizer.token_bytes(token_id)
         kind = tokenizer.kind(token_id)
-        token = tokenizer.backend.id_to_token(token_id)
         yield VocabularyEntry(
             token_id,
-            token or "",
+            tokenizer.backend.id_to_token(token_id) or "",
             "" if kind == "unused" else tokenizer.token_text(token_id),
             None if data is None else data.hex(),
             kind,
         )
+
+
+def _condition(selection: Selection) -> Callable[[VocabularyEntry], bool]:
+    """All of a selection's conditions as one."""
+    conditions: list[Callable[[VocabularyEntry], bool]] = []
+    if selection.grep is not None:
+        try:
+            search = re.compile(selection.grep).search
+        except re.error as error:
+            raise UsageError(f"--grep: {error}", "a regular expression is needed") from None
+        conditions.append(lambda entry: search(entry.text) is not None)
+    if selection.kind is not None:
+        conditions.append(lambda entry: entry.kind == selection.kind)
+    if selection.ids is not None:
+        ranges = parse_ranges(selection.ids)
+        conditions.append(lambda entry: any(entry.id in ids for ids in ranges))
+    if (shortest := selection.min_length) is not None:
+        conditions.append(lambda entry: len(entry.text) >= shortest)
+    if (longest := selection.max_length) is not None:
+        conditions.append(lambda entry: len(entry.text) <= longest)
+    if selection.script is not None:
+        wanted = _script_name(selection.script)
+        conditions.append(lambda entry: script_of(entry.text) == wanted)
+    return lambda entry: all(condition(entry) for condition in conditions)
+
+
+def parse_ranges(text: str) -> list[range]:
+    """Ids and ranges of ids, both ends included: "0-5,100" -> 0 to 5, and 100.
+
+    Raises:
+        UsageError: something in the text is neither.
+    """
+    ranges = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,10})(?:\s*-\s*(\d{1,10}))?\s*", part, re.ASCII)
+        if not match or int(match[2] or match[1]) < int(match[1]):
+            raise UsageError(f"--ids: '{part[:40]}' is no id and no range", "as in --ids 0-5,100")
+        ranges.append(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return ranges
+
+
+def statistics(tokenizer: Tokenizer, selection: Selection | None = None) -> VocabularyStats:
+    """Sizes and counts of a selection.
+
+    Raises: as `vocabulary`.
+    """
+    entries = list(vocabulary(tokenizer, selection))
+    texts = [entry.text for entry in entries if entry.kind in ("normal", "added")]
+    return VocabularyStats(
+        vocab_size=tokenizer.backend.get_vocab_size(with_added_tokens=False),
+        size=tokenizer.backend.get_vocab_size(with_added_tokens=True),
+        embedding_rows=embedding_rows(tokenizer),
+        kinds=dict(Counter(entry.kind for entry in entries).most_common()),
+        scripts=dict(Counter(map(script_of, texts)).most_common()),
+        longest=tuple(sorted(texts, key=len, reverse=True)[:LONGEST]),
+        special_tokens=tokenizer.special_tokens,
+    )
+
+
+def difference(
+    ours: Tokenizer, theirs: Tokenizer, selection: Selection | None = None
+) -> Iterator[SidedEntry]:
+    """What only one of two vocabularies has: tokens are the same where their bytes are, special
+    ones where their names are.
+
+    Raises: as `vocabulary`.
+    """
+    sides = [(t.name, list(vocabulary(t, selection))) for t in (ours, theirs)]
+    keys = [{_identity(entry) for entry in entries} for _, entries in sides]
+    for (name, entries), others in zip(sides, reversed(keys), strict=True):
+        for e in entries:
+            if _identity(e) not in others:
+                yield SidedEntry(name, e.id, e.token, e.text, e.bytes, e.kind)
+
+
+def _identity(entry: VocabularyEntry) -> tuple[bool, str]:
+    return (True, entry.token) if entry.bytes is None else (False, entry.bytes)
+
+
+def embedding_rows(tokenizer: Tokenizer) -> int | None:
+    """How many rows the model's embedding has, by its config; at least one for each token."""
+    config = read_json(tokenizer.folder / "config.json")
+    rows = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
+    return rows if isinstance(rows, int) else None
+
+
+def script_of(text: str) -> str:
+    """The Unicode script of a text's letters: "Latin", "Han", …; "Common" without any (digits,
+    signs, spaces), "Mixed" with several."""
+    scripts = {_script(character) for character in text} - {"Common", "Inherited"}
+    return "Common" if not scripts else scripts.pop() if len(scripts) == 1 else "Mixed"
+
+
+@cache
+def _script(character: str) -> str:
+    from fontTools import unicodedata
+
+    return str(unicodedata.script_name(unicodedata.script(character)))
+
+
+def _script_name(asked: str) -> str:
+    """The name of a script that was asked for by its name or its code: "han", "Hani" -> "Han"."""
+    from fontTools import unicodedata
+
+    code = unicodedata.script_code(asked, default=asked.title())
+    name = "Mixed" if asked.lower() == "mixed" else unicodedata.script_name(code, default=None)
+    if name is None:
+        raise UsageError(f"--script: there is no script '{asked}'", "as in --script Han")
+    return str(name)

@@ -1,18 +1,14 @@
 """`hftool vocab-dump`"""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from hftool.options import (
-    DEFAULT_MODEL,
-    MODEL_HELP,
-    OutputOptions,
-    SourceOptions,
-    spread,
-)
+from hftool.options import DEFAULT_MODEL, MODEL_HELP, OutputOptions, SourceOptions, spread
 
 RefArgument = Annotated[str, typer.Argument(metavar="REF", envvar="HFTOOL_MODEL", help=MODEL_HELP)]
+Kind = Literal["normal", "byte", "special", "added", "unused"]
+Sort = Literal["id", "text", "length"]
 
 
 @spread
@@ -20,6 +16,28 @@ def vocab_dump(
     ref: RefArgument = DEFAULT_MODEL,
     *,
     source: SourceOptions,
+    grep: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="Only tokens whose text it matches.")
+    ] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Only tokens of this kind.")] = None,
+    ids: Annotated[
+        str | None, typer.Option(metavar="RANGES", help="Only these ids, as in 0-5,100.")
+    ] = None,
+    min_length: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Only texts of at least N characters.")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Only texts of at most N characters.")
+    ] = None,
+    script: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only texts of this script, as in Han.")
+    ] = None,
+    sort: Annotated[Sort, typer.Option(help="The order; the longest come first.")] = "id",
+    raw: Annotated[bool, typer.Option("--raw", help="Texts unescaped.")] = False,
+    stats: Annotated[bool, typer.Option("--stats", help="Sizes and counts instead.")] = False,
+    diff: Annotated[
+        str | None, typer.Option(metavar="REF2", help="Only what one of both vocabularies has.")
+    ] = None,
     output: OutputOptions,
 ) -> None:
     """Print every token of a vocabulary, one a line, ids ascending.
@@ -29,9 +47,18 @@ def vocab_dump(
     Example: hftool vocab-dump smollm2 > tokens.txt
     """
     from hftool.models.locate import load_tokenizer
+    from hftool.output import views
     from hftool.output.formats import write
-    from hftool.output.views import VOCABULARY
-    from hftool.vocabulary import vocabulary
+    from hftool.vocabulary import Selection, difference, statistics, vocabulary
 
     tokenizer = load_tokenizer(ref, source)
-    write(vocabulary(tokenizer), VOCABULARY, output)
+    selection = Selection(grep, kind, ids, min_length, max_length, script, sort)
+    if stats:
+        write([statistics(tokenizer, selection)], views.STATISTICS, output)
+    elif diff is not None:
+        other = load_tokenizer(diff, source)
+        view = views.RAW_DIFFERENCE if raw else views.DIFFERENCE
+        write(difference(tokenizer, other, selection), view, output)
+    else:
+        view = views.RAW_VOCABULARY if raw else views.VOCABULARY
+        write(vocabulary(tokenizer, selection), view, output)

@@ -1,7 +1,8 @@
 """A model's tokenizer, straight from its files: no torch, no transformers.
 
 Loads what transformers' `TokenizersBackend` loads: tokenizer.json, completed by the added tokens
-and the `add_bos_token`/`add_eos_token` of tokenizer_config.json.
+of tokenizer_config.json. Its `add_bos_token` and `add_eos_token` don't count where there is a
+tokenizer.json: the post-processor there says what is put around a text.
 """
 
 import json
@@ -12,29 +13,30 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tokenizers
-from tokenizers import AddedToken, processors
-from tokenizers.decoders import DecodeStream
+from tokenizers import AddedToken
 
 from hftool.errors import HftoolError
 
 Kind = Literal["normal", "byte", "special", "added", "unused"]
-ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _SPACED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; an empty object where there is no such file.
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; an empty one where there is no such file.
 
     Raises:
-        HftoolError: the file can't be read as JSON.
+        HftoolError: the file can't be read as JSON, or holds something else.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
         raise HftoolError(f"cannot read {path}: {error}") from None
+    if not isinstance(content, dict):
+        raise HftoolError(f"cannot read {path}: it holds no JSON object")
+    return content
 
 
 class Tokenizer:
@@ -59,7 +61,6 @@ class Tokenizer:
         self.backend.no_truncation()
         self.backend.no_padding()
         self._add_missing_tokens()
-        self._set_post_processor()
 
     def _add_missing_tokens(self) -> None:
         known = self.backend.get_added_tokens_decoder()
@@ -68,33 +69,23 @@ class Tokenizer:
             if int(token_id) not in known:
                 flags = {k: v for k, v in token.items() if k != "__type"}
                 self.backend.add_tokens([AddedToken(**flags)])
-        contents = {token.content for token in self.backend.get_added_tokens_decoder().values()}
-        missing = [t for t in self.special_tokens.values() if t not in contents]
-        self.backend.add_special_tokens(missing)
-
-    def _set_post_processor(self) -> None:
-        asked = "add_bos_token" in self.config or "add_eos_token" in self.config
-        if not asked and self.backend.post_processor is not None:
-            return
-        ends = {
-            side: token
-            for side, role in (("bos", "bos_token"), ("eos", "eos_token"))
-            if self.config.get(f"add_{side}_token") and (token := self.special_tokens.get(role))
-        }
-        single = [ends["bos"]] * ("bos" in ends) + ["$A"] + [ends["eos"]] * ("eos" in ends)
-        self.backend.post_processor = processors.TemplateProcessing(
-            single=single,
-            pair=None,
-            special_tokens=[(t, self.backend.token_to_id(t)) for t in set(ends.values())],
-        )
+        self.backend.add_special_tokens(self._special_contents())
 
     @cached_property
     def special_tokens(self) -> dict[str, str]:
         """The special tokens by role: {"eos_token": "<|im_end|>"}."""
         tokens = {**read_json(self.folder / "special_tokens_map.json"), **self.config}
-        found = {role: tokens.get(role) for role in ROLES}
+        found = {role: token for role, token in tokens.items() if role.endswith("_token")}
         texts = {r: t.get("content") if isinstance(t, dict) else t for r, t in found.items()}
         return {role: text for role, text in texts.items() if isinstance(text, str)}
+
+    def _special_contents(self) -> list[str]:
+        """The special tokens, also those without a role, in the order in which they are added."""
+        extra = self.config.get("extra_special_tokens")
+        extra = extra or self.config.get("additional_special_tokens") or []
+        listed = extra.values() if isinstance(extra, dict) else extra
+        texts = (t.get("content") if isinstance(t, dict) else t for t in listed)
+        return [*self.special_tokens.values(), *(t for t in texts if isinstance(t, str))]
 
     @cached_property
     def chat_template(self) -> str | None:
@@ -181,6 +172,18 @@ class Tokenizer:
             return "byte"
         return "normal"
 
+    def is_open(self, token_id: int, skip_special: bool) -> bool:
+        """Whether the ids that follow may change a token's text.
+
+        Bytes that stand for characters the vocabulary lacks are decoded by whole runs: one wrong
+        byte makes all of a run U+FFFD. A special token that is skipped ends no run.
+        """
+        if "ByteFallback" not in self._decoders:
+            return False
+        if skip_special and self.kind(token_id) == "special":
+            return True
+        return _BYTE_TOKEN.fullmatch(self.backend.id_to_token(token_id) or "") is not None
+
     @cached_property
     def _decoders(self) -> dict[str, dict[str, Any]]:
         """The steps of the decoder by type, with their settings."""
@@ -212,28 +215,48 @@ class TextStream:
     """Text out of ids that come one by one; never half a character.
 
     What `step` has returned is at every moment a prefix of what `Tokenizer.decode` gives for all
-    ids so far. `end` returns what was held back.
+    ids so far (before it cleans spaces up). `end` returns what was held back.
     """
 
     def __init__(self, tokenizer: Tokenizer, skip_special: bool) -> None:
         self._tokenizer = tokenizer
         self._skip_special = skip_special
-        self._stream = DecodeStream(skip_special_tokens=skip_special)
+        # The ids of the last piece: a decoder may treat the first token of a text differently.
+        self._context: list[int] = []
         self._pending: list[int] = []
 
     def step(self, token_id: int) -> str:
         """The text that is certain with this token; "" where a character is not complete yet."""
-        piece = self._stream.step(self._tokenizer.backend, token_id)
         self._pending.append(token_id)
-        if piece:
-            self._pending.clear()
-        return piece or ""
+        if self._tokenizer.is_open(token_id, self._skip_special):
+            return ""
+        text = self._pending_text()
+        if text.endswith("\ufffd"):
+            return ""
+        if text:
+            self._context, self._pending = self._pending, []
+        return text
 
     def end(self) -> str:
-        """The bytes of a character that never became complete, as `Tokenizer.token_text` shows."""
-        data = b"".join(self._tokenizer.token_bytes(i) or b"" for i in self._pending)
-        self._pending.clear()
-        return show_bytes(data)
+        """What was held back; of a character that never became complete the bytes."""
+        text = self._pending_text()
+        if "\ufffd" in text:
+            text = _readable(b"".join(self._tokenizer.token_bytes(i) or b"" for i in self._pending))
+        self._context, self._pending = [], []
+        return text
+
+    def _pending_text(self) -> str:
+        before, text = (
+            self._tokenizer.backend.decode(ids, skip_special_tokens=self._skip_special)
+            for ids in (self._context, self._context + self._pending)
+        )
+        return text[len(before) :]
+
+
+def _readable(data: bytes) -> str:
+    r"""Bytes as text, where they are none by their values: b"a\xe4" -> "a<0xE4>"."""
+    text = data.decode("utf-8", "surrogateescape")
+    return re.sub("[\udc80-\udcff]", lambda m: show_bytes(bytes([ord(m[0]) - 0xDC00])), text)
 
 
 def show_bytes(data: bytes) -> str:

@@ -89,16 +89,17 @@ def json_array(events: Iterable[Any], view: View) -> Iterator[str]:
 
 def csv_lines(events: Iterable[Any], view: View) -> Iterator[str]:
     """A header and a line a row, quoted where needed (RFC 4180, with plain line breaks)."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(view.columns)
+    yield _csv_line(view.columns)
     for record in _records(events):
         for row in view.rows(record):
-            writer.writerow(_cell(row.get(name)) for name in view.columns)
-        yield buffer.getvalue()
-        buffer.seek(0)
-        buffer.truncate()
-    yield buffer.getvalue()
+            yield _csv_line(_cell(row.get(name)) for name in view.columns)
+
+
+def _csv_line(cells: Iterable[str]) -> str:
+    buffer = io.StringIO()
+    # A cell is quoted where it holds a character of the terminator: "\r" must be one of them.
+    csv.writer(buffer, lineterminator="\r\n").writerow(cells)
+    return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
 def tsv_lines(events: Iterable[Any], view: View) -> Iterator[str]:

@@ -88,8 +88,12 @@ def plain_table(view: View) -> Callable[[Iterable[Any], Console], Iterator[str]]
         ]:
             table = new_table(show_header=first)
             for i, name in enumerate(view.columns):
+                numbers = all(cells[i].justify == "right" for cells in block)
                 table.add_column(
-                    name, width=widths[i], justify=block[0][i].justify or "left", overflow="fold"
+                    name,
+                    width=widths[i],
+                    justify="right" if numbers else "left",
+                    overflow="fold",
                 )
             for cells in block:
                 table.add_row(*cells)

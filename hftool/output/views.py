@@ -1,6 +1,7 @@
 """How each command's records look."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from hftool.encoding import Encoded
     from hftool.generation import Generation, Step
     from hftool.next_token import Candidate
+    from hftool.vocabulary import VocabularyStats
 
 # Told apart on a light and on a dark background alike, and without colour by the edges.
 TOKEN_STYLES = ("black on cyan", "black on yellow", "black on green", "black on magenta")
@@ -27,10 +29,42 @@ def shown(token: str) -> str:
     return one_line(token).replace(" ", "␣")
 
 
+ENTRY_COLUMNS = ("id", "token", "text", "bytes", "kind")
+
 VOCABULARY = View(
-    columns=("id", "token", "text", "bytes", "kind"),
-    text=lambda entry: f"{entry.id}: {escaped(entry.text)}\n",
+    columns=ENTRY_COLUMNS,
+    text=lambda entry: f"{entry.id}:{escaped(entry.text)}\n",
     live=False,
+)
+RAW_VOCABULARY = replace(VOCABULARY, text=lambda entry: f"{entry.id}:{entry.text}\n")
+
+DIFFERENCE = View(
+    columns=("side", *ENTRY_COLUMNS),
+    text=lambda entry: line(entry.side, f"{entry.id}:{escaped(entry.text)}"),
+    live=False,
+)
+RAW_DIFFERENCE = replace(
+    DIFFERENCE, text=lambda entry: line(entry.side, f"{entry.id}:{entry.text}")
+)
+
+
+def _statistics_rows(stats: "VocabularyStats") -> Iterator[Row]:
+    """A row a number or text: {"of": "kinds", "name": "byte", "value": 256}."""
+    for of, value in plain(stats).items():
+        if isinstance(value, dict):
+            yield from ({"of": of, "name": name, "value": v} for name, v in value.items())
+        elif isinstance(value, list):
+            yield from ({"of": of, "name": str(i), "value": v} for i, v in enumerate(value, 1))
+        else:
+            yield {"of": of, "name": "", "value": value}
+
+
+STATISTICS = View(
+    columns=("of", "name", "value"),
+    text=lambda stats: "".join(
+        line(row["of"], row["name"], escaped(str(row["value"]))) for row in _statistics_rows(stats)
+    ),
+    rows=_statistics_rows,
 )
 
 
@@ -47,12 +81,28 @@ def _encoded_rows(encoded: "Encoded") -> Iterator[Row]:
         }
 
 
+def _parts(encoded: "Encoded") -> Iterator[str]:
+    """The text by tokens; tokens that share a character are one part."""
+    first = last = 0  # the span of the part at hand
+    for piece, (start, end) in zip(encoded.pieces, encoded.offsets, strict=True):
+        shared = start < last and end > first
+        if first < last and not shared:
+            yield encoded.text[first:last]
+        if start == end:  # a special token stands nowhere in the text
+            yield piece
+            first = last = 0
+        else:
+            first, last = (first, max(last, end)) if shared else (start, end)
+    if first < last:
+        yield encoded.text[first:last]
+
+
 def _encoded_table(records: Iterable["Encoded"], console: Console) -> Iterator[str]:
     for encoded in records:
         text = Text(overflow="fold")
         edge = "" if console.color_system else "|"
-        for i, piece in enumerate(encoded.pieces):
-            text.append(shown(piece), TOKEN_STYLES[i % len(TOKEN_STYLES)])
+        for i, part in enumerate(_parts(encoded)):
+            text.append(shown(part), TOKEN_STYLES[i % len(TOKEN_STYLES)])
             text.append(edge)
         table = new_table()
         for name in ("index", "id"):
