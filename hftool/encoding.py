@@ -1,5 +1,6 @@
 """Text to tokens and back, prompts and chat templates included."""
 
+import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,11 +9,12 @@ from typing import Any
 
 from hftool.errors import HftoolError, UsageError
 from hftool.models.tokenizer import Tokenizer
-from hftool.options import PromptOptions
+from hftool.options import ChatOptions, PromptOptions
 
 log = logging.getLogger("hftool")
 
 Message = dict[str, str]
+MESSAGES_HINT = 'as in [{"role": "user", "content": "Hello"}]'
 LARGEST_ID = 2**32 - 1
 
 
@@ -30,6 +32,43 @@ class Encoded:
     pieces: tuple[str, ...]
     offsets: tuple[tuple[int, int], ...]
     count: int
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A text and how many tokens it has."""
+
+    text: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A text under one of several tokenizers; `bytes_per_token` counts the text's UTF-8."""
+
+    model: str
+    text: str
+    count: int
+    bytes_per_token: float | None
+    ids: tuple[int, ...]
+    pieces: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RoundTrip:
+    """A text, what decoding its tokens gives, and the place of the first character that differs."""
+
+    text: str
+    decoded: str
+    same: bool
+    differs_at: int | None
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What a chat template makes of a chat."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -59,6 +98,59 @@ def encode_texts(
             tuple(encoding.offsets[:count]),
             count,
         )
+
+
+def count_tokens(tokenizer: Tokenizer, texts: Iterable[str], *, special: bool) -> Iterator[Counted]:
+    """How many tokens each text has."""
+    for text in texts:
+        yield Counted(text, len(tokenizer.encode(text, special).ids))
+
+
+def compare_tokenizers(
+    tokenizers: Sequence[Tokenizer], texts: Iterable[str], *, special: bool
+) -> Iterator[Compared]:
+    """Each text under each tokenizer."""
+    for text in texts:
+        for tokenizer in tokenizers:
+            ids = tokenizer.encode(text, special).ids
+            yield Compared(
+                tokenizer.name,
+                text,
+                len(ids),
+                len(text.encode()) / len(ids) if ids else None,
+                tuple(ids),
+                tuple(tokenizer.token_text(i) for i in ids),
+            )
+
+
+def round_trips(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[RoundTrip]:
+    """Whether decoding each text's tokens gives the text back."""
+    for text in texts:
+        decoded = tokenizer.decode(tokenizer.encode(text, special=False).ids)
+        pairs = enumerate(zip(text, decoded, strict=False))
+        place = next((i for i, (a, b) in pairs if a != b), min(len(text), len(decoded)))
+        same = text == decoded
+        yield RoundTrip(text, decoded, same, None if same else place)
+
+
+def parse_messages(text: str) -> list[Message]:
+    """Messages from JSON: a list of {"role", "content"}, or an object with it as "messages".
+
+    Raises:
+        HftoolError: it is no JSON, or no list of messages.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise HftoolError(f"the messages are no JSON: {error}") from None
+    messages = content.get("messages") if isinstance(content, dict) else content
+    if not isinstance(messages, list) or not messages:
+        raise HftoolError("the messages must be a list", MESSAGES_HINT)
+    for number, message in enumerate(messages, 1):
+        fields = message if isinstance(message, dict) else {}
+        if not all(isinstance(fields.get(name), str) for name in ("role", "content")):
+            raise HftoolError(f"message {number} has no role and content", MESSAGES_HINT)
+    return messages
 
 
 def parse_ids(text: str) -> tuple[int, ...]:
@@ -108,7 +200,7 @@ def prompt_ids(tokenizer: Tokenizer, text: str, options: PromptOptions) -> list[
     return list(ids)
 
 
-def prompt_messages(text: str, options: PromptOptions) -> list[Message]:
+def prompt_messages(text: str, options: ChatOptions) -> list[Message]:
     """The messages of a one-turn chat; a prefill stands last, as the assistant's."""
     messages = [{"role": "user", "content": text}]
     if options.system is not None:
@@ -116,6 +208,17 @@ def prompt_messages(text: str, options: PromptOptions) -> list[Message]:
     if options.prefill is not None:
         messages.append({"role": "assistant", "content": options.prefill})
     return messages
+
+
+def rendered_chats(
+    tokenizer: Tokenizer, texts: Iterable[str], options: ChatOptions
+) -> Iterator[str]:
+    """Each text as a user's message, through the chat template.
+
+    Raises: as `render_chat`.
+    """
+    for text in texts:
+        yield render_chat(tokenizer, prompt_messages(text, options))
 
 
 def render_chat(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:

@@ -117,7 +117,8 @@ def sample_steps(
     stream = tokenizer.stream(skip_special=False)
     text = ""
     tokens = token_ids(Decoder(language_model), ids, settings)
-    for number in range(1, _room(language_model, ids, steps) + 1):
+    room = _room(language_model, ids, steps)
+    for number in range(1, room + 1):
         token_id, logits, scores, removed, drawn = next(tokens)
         logprobs = torch.log_softmax(logits.double(), dim=-1)
         probs, sampled = logprobs.exp(), torch.softmax(scores.double(), dim=-1)
@@ -148,6 +149,8 @@ def sample_steps(
         )
         if token_id in language_model.end_ids:
             return
+    if room < steps:
+        log.warning("stopped after %d tokens: the context is full", room)
 
 
 def generate(

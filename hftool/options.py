@@ -127,8 +127,8 @@ class InputOptions(FileOptions):
 
 
 @dataclass(frozen=True)
-class PromptOptions:
-    """How a text becomes a prompt."""
+class ChatOptions:
+    """Whether a text goes through the chat template, and with which other messages."""
 
     chat: Annotated[
         bool, _input("--chat", help="Send the text as a user's message, through the chat template.")
@@ -141,15 +141,21 @@ class PromptOptions:
         str | None,
         _input("--prefill", metavar="TEXT", help="Begin the model's answer (implies --chat)."),
     ] = None
+
+    @property
+    def templated(self) -> bool:
+        """Whether the text goes through the chat template."""
+        return self.chat or self.system is not None or self.prefill is not None
+
+
+@dataclass(frozen=True)
+class PromptOptions(ChatOptions):
+    """How a text becomes a prompt."""
+
     special: Annotated[
         bool,
         _input("--special/--no-special", help="The special tokens the tokenizer adds by itself."),
     ] = True
-
-    @property
-    def templated(self) -> bool:
-        """Whether the prompt goes through the chat template."""
-        return self.chat or self.system is not None or self.prefill is not None
 
 
 @dataclass(frozen=True)

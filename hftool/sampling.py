@@ -27,6 +27,8 @@ from hftool.options import SamplingOptions
 
 DEFAULT_TOP_K = 50  # transformers, GenerationConfig._get_default_generation_params
 
+LEAST_TEMPERATURE = 1e-6  # below it is greedy: logits divided by less can become infinite
+
 
 @dataclass(frozen=True)
 class SamplingSettings:
@@ -69,7 +71,8 @@ def settings_in_force(options: SamplingOptions, config: Mapping[str, Any]) -> Sa
         given = config.get(name) if asked is None else asked
         return neutral if given is None else given
 
-    greedy = options.greedy or options.temperature == 0
+    cold = options.temperature is not None and options.temperature < LEAST_TEMPERATURE
+    greedy = options.greedy or cold
     asked = (options.temperature, options.top_k, options.top_p, options.min_p, options.typical_p)
     if config.get("do_sample") is False and options.seed is None and asked == (None,) * 5:
         greedy = True

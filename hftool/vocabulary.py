@@ -171,7 +171,7 @@ def difference(
     keys = [{_identity(entry) for entry in entries} for _, entries in sides]
     for (name, entries), others in zip(sides, reversed(keys), strict=True):
         for e in entries:
-            if _identity(e) not in others:
+            if e.kind != "unused" and _identity(e) not in others:
                 yield SidedEntry(name, e.id, e.token, e.text, e.bytes, e.kind)
 
 

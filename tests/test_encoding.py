@@ -294,3 +294,64 @@ def test_single_token_ignores_what_is_put_around_a_text(tmp_path: Path) -> None:
     gemma = Tokenizer(gemma_like(tmp_path), "gemma")
     backend = Backend.from_file(str(tmp_path / "tokenizer.json"))
     assert single_token(gemma, "a") == backend.token_to_id("a")
+
+
+# encode: chats, comparisons, round trips
+
+
+MESSAGES = [
+    {"role": "user", "content": "你好"},
+    {"role": "assistant", "content": "Hello!"},
+    {"role": "user", "content": "Which day?"},
+]
+
+
+def test_encode_chat_equals_apply_chat_template(theirs: Any, tmp_path: Path) -> None:
+    one = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+    expected = theirs.apply_chat_template(one, add_generation_prompt=True)["input_ids"]
+    for special in ("--special", "--no-special"):
+        done = run("encode", "hi", "--chat", "-s", "Be brief.", special)
+        assert list(map(int, done.stdout.split())) == expected
+    file = tmp_path / "chat.json"
+    for content in (MESSAGES, {"messages": MESSAGES}):
+        file.write_text(json.dumps(content), "utf-8")
+        expected = theirs.apply_chat_template(MESSAGES, add_generation_prompt=True)["input_ids"]
+        assert list(map(int, run("encode", "--messages", str(file)).stdout.split())) == expected
+
+
+def test_show_template_is_the_rendered_text(theirs: Any) -> None:
+    done = run("encode", "hi", "--show-template")
+    messages = [{"role": "user", "content": "hi"}]
+    rendered = theirs.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    assert done.stdout == rendered + "\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "{}", '["hi"]', '[{"role": "user"}]', '[{"role": 1, "content": ""}]'],
+)
+def test_broken_messages_are_an_error(content: str, tmp_path: Path) -> None:
+    (tmp_path / "chat.json").write_text(content)
+    done = run("encode", "--messages", str(tmp_path / "chat.json"))
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: ")
+
+
+def test_compare_lines_tokenizers_up(theirs: Any, minilm_folder: Path) -> None:
+    text = "hello 大家好"
+    records = json.loads(run("encode", text, "--compare", "minilm-sst2", "--json").stdout)
+    other = AutoTokenizer.from_pretrained(minilm_folder)
+    for record, tokenizer in zip(records, (theirs, other), strict=True):
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        assert record["ids"] == ids
+        assert record["count"] == len(ids)
+        assert record["bytes_per_token"] == 15 / len(ids)
+    assert [record["model"] for record in records] == ["smollm2", "minilm-sst2"]
+    assert "大" in run("encode", text, "--compare", "minilm-sst2", "--format", "table").stdout
+
+
+def test_roundtrip_says_where_texts_part() -> None:
+    assert run("encode", "Héllo\n", "--roundtrip").stdout == "same\n"
+    done = run("encode", "ok Fine", "--roundtrip", "-m", "minilm-sst2", "--json")
+    (record,) = json.loads(done.stdout)
+    assert record == {"text": "ok Fine", "decoded": "ok fine", "same": False, "differs_at": 3}

@@ -1,5 +1,8 @@
 """What is in a vocabulary: transformers' text of each id, and bytes that add up to the text."""
 
+import json
+import re
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -7,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from hftool.errors import UsageError
 from hftool.models.tokenizer import Tokenizer
-from hftool.vocabulary import VocabularyEntry, vocabulary
+from hftool.vocabulary import VocabularyEntry, parse_ranges, vocabulary
 from tests.conftest import run
 from tests.test_tokenizer import (
     ABSENT,
@@ -160,3 +164,100 @@ def test_dump_of_newlines_and_controls_is_one_line_each(tmp_path: Path) -> None:
 def test_dump_of_a_missing_id_is_an_empty_text(tmp_path: Path) -> None:
     lines = run("vocab-dump", str(with_gap(tmp_path))).stdout.split("\n")
     assert lines[256:] == ["256:", "257:", "258:", "259:", "260:th", "261:the", ""]
+
+
+# Selections, statistics, differences
+
+
+def ids_of(*arguments: str) -> list[int]:
+    """The ids a dump of SmolLM2 lists."""
+    done = run("vocab-dump", "smollm2", *arguments, "--format", "jsonl")
+    assert done.exit_code == 0, done.stderr
+    return [json.loads(line)["id"] for line in done.stdout.splitlines()]
+
+
+def test_selections_are_those_of_the_whole_list(entries: list[VocabularyEntry]) -> None:
+    assert ids_of("--grep", "^ the") == [e.id for e in entries if e.text.startswith(" the")]
+    assert ids_of("--ids", "0-5, 100,102-102") == [0, 1, 2, 3, 4, 5, 100, 102]
+    assert ids_of("--kind", "special") == list(range(17))
+    short = [e.id for e in entries if 9 <= len(e.text) <= 10 and "ing" in e.text]
+    assert ids_of("--min-length", "9", "--max-length", "10", "--grep", "ing") == short
+
+
+def test_script_han_is_what_unicode_names_cjk_ideographs(entries: list[VocabularyEntry]) -> None:
+    def ideographs(text: str) -> bool:
+        letters = [c for c in text if c.isalpha()]
+        return bool(letters) and all("CJK" in unicodedata.name(c) for c in letters)
+
+    expected = [e.id for e in entries if e.kind == "normal" and ideographs(e.text)]
+    assert len(expected) > 50
+    assert ids_of("--script", "han") == ids_of("--script", "Hani") == expected
+
+
+def test_sorting(entries: list[VocabularyEntry]) -> None:
+    by_length = ids_of("--sort", "length", "--kind", "normal")
+    texts = {entry.id: entry.text for entry in entries}
+    lengths = [len(texts[i]) for i in by_length]
+    assert lengths == sorted(lengths, reverse=True)
+    by_text = [texts[i] for i in ids_of("--sort", "text", "--grep", "^the")]
+    assert by_text == sorted(by_text) and len(by_text) > 3
+
+
+def test_statistics_add_up(entries: list[VocabularyEntry], smollm2_folder: Path) -> None:
+    (stats,) = json.loads(run("vocab-dump", "--stats", "--json").stdout)
+    theirs = AutoTokenizer.from_pretrained(smollm2_folder)
+    assert stats["vocab_size"] == theirs.vocab_size
+    assert stats["size"] == len(theirs) == sum(stats["kinds"].values())
+    assert stats["embedding_rows"] == 49152
+    assert stats["special_tokens"] == theirs.special_tokens_map
+    texts = [e.text for e in entries if e.kind == "normal"]
+    assert sum(stats["scripts"].values()) == len(texts)
+    assert [len(t) for t in stats["longest"]] == sorted(map(len, texts), reverse=True)[:10]
+
+
+def test_embedding_rows_past_the_last_token_are_unused(tmp_path: Path) -> None:
+    folder = byte_level(tmp_path)
+    size = len(AutoTokenizer.from_pretrained(folder))
+    (folder / "config.json").write_text(json.dumps({"vocab_size": size + 3}))
+    unused = run("vocab-dump", str(folder), "--kind", "unused").stdout.splitlines()
+    assert unused == [f"{size}:", f"{size + 1}:", f"{size + 2}:"]
+    assert len(run("vocab-dump", str(folder)).stdout.splitlines()) == size
+
+
+def test_difference_is_what_only_one_has(tmp_path: Path) -> None:
+    ours, theirs = byte_level(tmp_path / "ours"), byte_level(tmp_path / "theirs")
+    changed = json.loads((theirs / "tokenizer.json").read_text("utf-8"))
+    size = max(changed["model"]["vocab"].values()) + 1
+    changed["model"]["vocab"]["zzz"] = size + 50
+    (theirs / "tokenizer.json").write_text(json.dumps(changed), "utf-8")
+    done = run("vocab-dump", str(ours), "--diff", str(theirs), "--format", "jsonl")
+    (record,) = map(json.loads, done.stdout.splitlines())
+    assert (record["side"], record["id"], record["text"]) == (str(theirs), size + 50, "zzz")
+    assert run("vocab-dump", str(ours), "--diff", str(ours)).stdout == ""
+
+
+def test_raw_texts_are_not_escaped(tmp_path: Path) -> None:
+    arguments = ("vocab-dump", "smollm2", "--grep", "^\n\\Z")
+    assert run(*arguments).stdout == "198:\\n\n"
+    assert run(*arguments, "--raw").stdout == "198:\n\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--grep", "("), ("--ids", "5-1"), ("--ids", "x"), ("--ids", ""), ("--script", "Klingon")],
+    ids=" ".join,
+)
+def test_a_broken_selection_is_a_usage_error(arguments: tuple[str, str]) -> None:
+    done = run("vocab-dump", "smollm2", *arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"Error: {arguments[0]}: ")
+
+
+@given(st.text(alphabet="0123456789-, ٣x", max_size=12))
+def test_ranges_are_parsed_or_refused(text: str) -> None:
+    try:
+        ranges = parse_ranges(text)
+    except UsageError:
+        return
+    assert all(len(r) > 0 for r in ranges)
+    assert re.fullmatch(r"[\d\s,-]+", text, re.ASCII)

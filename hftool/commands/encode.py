@@ -1,10 +1,13 @@
 """`hftool encode`"""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hftool.options import (
+    ChatOptions,
+    FileOptions,
     InputOptions,
     ModelOptions,
     OutputOptions,
@@ -19,25 +22,58 @@ def encode(
     *,
     source: ModelOptions,
     inputs: InputOptions,
+    chatting: ChatOptions,
+    messages: Annotated[
+        Path | None,
+        typer.Option("--messages", metavar="FILE", help="A chat from a JSON file, templated."),
+    ] = None,
     special: Annotated[
         bool, typer.Option("--special/--no-special", help="Add the tokenizer's special tokens.")
     ] = False,
     max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", min=0, help="Keep the first N tokens.")
+        int | None, typer.Option("--max-tokens", metavar="N", min=0, help="Keep the first N.")
     ] = None,
     count: Annotated[bool, typer.Option("--count", help="Only how many tokens.")] = False,
+    show_template: Annotated[
+        bool, typer.Option("--show-template", help="Only the text the chat template makes.")
+    ] = False,
+    compare: Annotated[
+        str | None,
+        typer.Option("--compare", metavar="REF2,REF3", help="Also by these models' tokenizers."),
+    ] = None,
+    roundtrip: Annotated[
+        bool, typer.Option("--roundtrip", help="Only whether decoding gives the text back.")
+    ] = False,
     output: OutputOptions,
 ) -> None:
     """Turn text into token ids.
 
     Example: hftool encode "good morning"
     """
-    from hftool.encoding import encode_texts
-    from hftool.inputs import texts
+    from hftool import encoding
+    from hftool.inputs import one_text, texts
     from hftool.models.locate import load_tokenizer
+    from hftool.output import views
     from hftool.output.formats import write
-    from hftool.output.views import COUNTS, ENCODED
 
     tokenizer = load_tokenizer(source.model, source)
-    encoded = encode_texts(tokenizer, texts(text, inputs), special=special, max_tokens=max_tokens)
-    write(encoded, COUNTS if count else ENCODED, output)
+    given = texts(text, inputs)
+    if messages is not None:
+        chat = encoding.parse_messages(one_text(text, FileOptions(messages, inputs.errors)))
+        given = iter([encoding.render_chat(tokenizer, chat)])
+    elif chatting.templated or show_template:
+        given = encoding.rendered_chats(tokenizer, given, chatting)
+    special = special and not (messages or chatting.templated)  # the template writes its own
+    if show_template:
+        write(map(encoding.Rendered, given), views.RENDERED, output)
+    elif count:
+        write(encoding.count_tokens(tokenizer, given, special=special), views.COUNTS, output)
+    elif roundtrip:
+        write(encoding.round_trips(tokenizer, given), views.ROUND_TRIPS, output)
+    elif compare:
+        others = [load_tokenizer(ref, source) for ref in compare.split(",")]
+        compared = encoding.compare_tokenizers([tokenizer, *others], given, special=special)
+        write(compared, views.COMPARED, output)
+    else:
+        encoded = encoding.encode_texts(tokenizer, given, special=special, max_tokens=max_tokens)
+        write(encoded, views.ENCODED, output)

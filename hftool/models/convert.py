@@ -13,11 +13,37 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 LABELS = ("NEGATIVE", "POSITIVE")
+MEAN_SCALE = np.float32(1000)
 CONTROL_TOKEN = 3  # gguf.TokenType.CONTROL
 
 
+def averaging_layer(hidden: int, intermediate: int) -> dict[str, np.ndarray]:
+    """A BERT layer that gives every place the mean of all places.
+
+    BERT's classification head looks at the first place alone; after this layer it sees the mean,
+    which MiniLM was trained with. Query and key are zero, so attention is even over the text; the
+    values pass, so large that the residual does not count; the feed-forward part adds nothing.
+    """
+    square, vector = np.zeros((hidden, hidden), np.float32), np.zeros(hidden, np.float32)
+    identity = np.eye(hidden, dtype=np.float32)
+    products = {
+        "attention.self.query": square,
+        "attention.self.key": square,
+        "attention.self.value": identity,
+        "attention.output.dense": MEAN_SCALE * identity,
+        "intermediate.dense": np.zeros((intermediate, hidden), np.float32),
+        "output.dense": np.zeros((hidden, intermediate), np.float32),
+    }
+    layer = {f"{name}.weight": matrix for name, matrix in products.items()}
+    layer |= {f"{name}.bias": np.zeros(len(m), np.float32) for name, m in products.items()}
+    for norm in ("attention.output.LayerNorm", "output.LayerNorm"):
+        layer |= {f"{norm}.weight": vector + 1, f"{norm}.bias": vector}
+    return layer
+
+
 def merge_adapter(source: Path, adapter: Path, target: Path) -> None:
-    """Add the low-rank factors to MiniLM's matrices (W + B·A·alpha/r, LoRA) and write the result.
+    """Add the low-rank factors to MiniLM's matrices (W + B·A·alpha/r, LoRA), append a layer that
+    takes the mean, and write the classifier.
 
     `adapter` is a folder in the format of the peft library.
     """
@@ -35,9 +61,13 @@ def merge_adapter(source: Path, adapter: Path, target: Path) -> None:
             weights[f"{matrix}.weight"] += scale * (tensor.astype(np.float32) @ a)
         elif not plain.endswith(".lora_A.weight"):
             weights[plain] = tensor.astype(np.float32)
-    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    layers = config["num_hidden_layers"]
+    averaging = averaging_layer(config["hidden_size"], config["intermediate_size"])
+    weights |= {f"bert.encoder.layer.{layers}.{name}": w for name, w in averaging.items()}
+    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
     config |= {
+        "num_hidden_layers": layers + 1,
         "architectures": ["BertForSequenceClassification"],
         "dtype": "float32",
         "id2label": dict(enumerate(LABELS)),
@@ -54,34 +84,63 @@ def merge_adapter(source: Path, adapter: Path, target: Path) -> None:
 
 def convert_gguf(source: Path, target: Path, weights: bool) -> None:
     """Write the config, the tokenizer and with `weights` the weights (float32) of a GGUF file."""
+    fields = _gguf_fields(source)  # says of a broken file what transformers takes seconds to say
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     where: dict[str, Any] = {"gguf_file": source.name, "local_files_only": True}
     tokenizer = AutoTokenizer.from_pretrained(source.parent, **where)
-    _restore_gguf_tokenizer(source, tokenizer.backend_tokenizer)
+    _restore_gguf_tokenizer(fields, tokenizer.backend_tokenizer)
     tokenizer.save_pretrained(target)
     if not weights:
         AutoConfig.from_pretrained(source.parent, **where).save_pretrained(target)
         return
-    model = AutoModelForCausalLM.from_pretrained(source.parent, dtype="float32", **where)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        source.parent,
+        dtype="float32",
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are reported below
+        **where,
+    )
+    model, info = loaded
+    if problem := weights_problem(info):
+        raise ValueError(f"it {problem}")
     # What transformers notes of the file's quantization would keep it from saving plain weights.
-    setattr(model, "hf_quantizer", None)  # noqa: B010 (typed as a tensor or module)
+    model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.config.architectures = [type(model).__name__]
     model.save_pretrained(target)
 
 
-def _restore_gguf_tokenizer(source: Path, backend: Any) -> None:
+def weights_problem(info: dict[str, Any]) -> str | None:
+    """What of a model's weights its file left out or had in another shape, None where all fit.
+
+    `info` is what transformers returns for `output_loading_info`; such weights would be random.
+    """
+    if absent := sorted(info["missing_keys"]):
+        return f"lacks {len(absent)} of the model's weights, such as {absent[0]}"
+    if misfits := sorted(info["mismatched_keys"]):
+        name, there, expected = misfits[0]
+        return f"has {name} in the shape {list(there)}, not {list(expected)} as its config says"
+    return None
+
+
+def _gguf_fields(source: Path) -> dict[str, Any]:
+    from gguf import GGUFReader
+
+    try:
+        return dict(GGUFReader(source).fields)
+    except Exception as error:  # the reader takes a file's numbers as they are
+        raise ValueError(f"it is cut off or no GGUF file ({error})") from None
+
+
+def _restore_gguf_tokenizer(fields: dict[str, Any], backend: Any) -> None:
     """What transformers leaves out of a GGUF file's tokenizer.
 
     Every control token is a special one, and the `smollm` splitter takes digits one by one (as
     llama.cpp does for it, and SmolLM2's own tokenizer.json).
     """
-    from gguf import GGUFReader
     from tokenizers import AddedToken, pre_tokenizers
-
-    fields = GGUFReader(source).fields
 
     def value(name: str) -> Any:
         return fields[name].contents() if name in fields else None
@@ -122,7 +181,8 @@ def main() -> None:
         else:
             convert_tokenizer(source, target)
     except (SafetensorError, OSError, ValueError, KeyError, IndexError, ImportError) as error:
-        print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
+        cause = " ".join(str(error).split()) or type(error).__name__
+        print(f"it has no {cause}" if isinstance(error, KeyError) else cause, file=sys.stderr)
         sys.exit(1)
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from hftool import settings
 from hftool.errors import HftoolError, UsageError
 from hftool.models.catalogue import BUILT_IN, Embedded
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(?<!\.gguf)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,7 @@ def find(ref: str, revision: str | None = None) -> Source:
 
 
 def _find(ref: str, revision: str | None) -> Source:
-    path = Path(ref).expanduser()
-    if path.exists() and (found := _local(path)):
+    if found := _at_path(ref):
         return found
     aliases = settings.load().aliases
     if ref in aliases and aliases[ref] != ref:
@@ -71,15 +71,20 @@ def _find(ref: str, revision: str | None) -> Source:
     return _built_in_or_hub(ref, revision) or _not_found(ref)
 
 
-def _local(path: Path) -> Source | None:
-    if path.is_file():
-        if path.suffix == ".gguf":
-            return GgufFile(path.resolve())
-        raise HftoolError(
-            f"{path} is not a model",
-            "a model is a folder with config.json, or a .gguf file",
-        )
-    if (path / "config.json").is_file() or (path / "tokenizer.json").is_file():
+def _path(ref: str) -> Path | None:
+    """The file or folder a reference names, None where there is none."""
+    # Other than Path's methods, these take a name too long or a folder closed to us as "no".
+    path = os.path.expanduser(ref)
+    return Path(path) if os.path.exists(path) else None
+
+
+def _at_path(ref: str) -> Source | None:
+    path = _path(ref)
+    if path is None:
+        return None
+    if path.suffix == ".gguf" and path.is_file():
+        return GgufFile(path.resolve())
+    if any(os.path.isfile(path / name) for name in ("config.json", "tokenizer.json")):
         return LocalFolder(path.resolve())
     return None
 
@@ -87,11 +92,13 @@ def _local(path: Path) -> Source | None:
 def _built_in_or_hub(ref: str, revision: str | None) -> Source | None:
     alias = BUILT_IN.get(ref)
     if alias is None:
-        path = Path(ref).expanduser()
-        if path.exists() and (found := _local(path)):
+        if found := _at_path(ref):
             return found
         repo, _, at = ref.partition("@")
-        return HubModel(repo, revision or at or None) if _HUB_ID.fullmatch(repo) else None
+        path = _path(ref)
+        if not _HUB_ID.fullmatch(repo) or (path and path.is_file()):
+            return None
+        return HubModel(repo, revision or at or None)
     file = alias.embedded and embedded_file(alias.embedded)
     if alias.embedded and file and revision is None:
         if file.suffix == ".gguf":
@@ -113,10 +120,11 @@ def embedded_file(embedded: Embedded) -> Path | None:
 
 
 def _not_found(ref: str) -> Source:
-    path = Path(ref).expanduser()
-    if path.is_dir():
+    path = _path(ref)
+    if path is not None:
         raise HftoolError(
-            f"{path} is not a model folder", "a model folder holds config.json or tokenizer.json"
+            f"{path} is not a model",
+            "a model is a folder with config.json or tokenizer.json, or a .gguf file",
         )
     names = [*settings.load().aliases, *BUILT_IN]
     close = difflib.get_close_matches(ref, names, n=1)

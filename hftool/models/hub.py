@@ -30,6 +30,7 @@ TOKENIZER_FILES = (
     "merges.txt",
 )
 MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors", "model.safetensors.index.json")
+HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "httpcore2", "requests")  # of huggingface_hub
 REMOTE_CODE_FILES = ("*.py", "pytorch_model*.bin", "pytorch_model.bin.index.json")
 
 
@@ -77,9 +78,9 @@ def missing_files(folder: Path, need: Need, pickled: bool) -> Sequence[str]:
         if (folder / index).is_file():
             try:
                 shards = set(json.loads((folder / index).read_text())["weight_map"].values())
-            except (OSError, ValueError, KeyError, AttributeError) as error:
+                return sorted(name for name in shards if not (folder / name).is_file())
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise HftoolError(f"cannot read {folder / index}: {error}") from None
-            return sorted(name for name in shards if not (folder / name).is_file())
     single = ("model.safetensors", *(("pytorch_model.bin",) * pickled))
     return [] if any((folder / name).is_file() for name in single) else ["model.safetensors"]
 
@@ -89,14 +90,17 @@ def download(model: HubModel, need: Need, options: SourceOptions) -> Path:
 
     Raises: as `snapshot`.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub import HfApi, constants, snapshot_download
 
     patterns = MODEL_FILES if need == "model" else TOKENIZER_FILES
     if options.trust_remote_code:
         patterns = (*patterns, *REMOTE_CODE_FILES)
     log.info("fetching %s from the hub", model.repo)
     try:
+        # snapshot_download asks the same without a time limit, and hides what the hub answers.
+        HfApi(token=options.hub_token).model_info(
+            model.repo, revision=model.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT
+        )
         folder = Path(
             snapshot_download(
                 model.repo,
@@ -105,16 +109,8 @@ def download(model: HubModel, need: Need, options: SourceOptions) -> Path:
                 allow_patterns=list(patterns),
             )
         )
-    except LocalEntryNotFoundError:
-        raise _no_network(model) from None
-    except (HfHubHTTPError, ValueError) as error:
-        _raise_for(error, model)
-    except OSError as error:
-        raise HftoolError(f"cannot fetch {model.repo}: {error}") from None
     except Exception as error:
-        if type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore2", "requests"):
-            raise _no_network(model) from None
-        raise
+        _raise_for(error, model)
     if missing := missing_files(folder, need, options.trust_remote_code):
         raise HftoolError(
             f"{model.repo} has no {missing[0]}",
@@ -143,6 +139,8 @@ def _no_network(model: HubModel) -> HftoolError:
 def _raise_for(error: Exception, model: HubModel) -> NoReturn:
     from huggingface_hub import errors
 
+    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
     page = f"https://huggingface.co/{model.repo}"
     if isinstance(error, errors.GatedRepoError):
         raise HftoolError(
@@ -150,7 +148,7 @@ def _raise_for(error: Exception, model: HubModel) -> NoReturn:
             f"accept it on {page}, then give your token: `hf auth login`, HF_TOKEN or --token",
         ) from None
     if isinstance(error, errors.RevisionNotFoundError):
-        raise HftoolError(f"{model.repo} has no revision '{model.revision}'") from None
+        raise HftoolError(f"{model.repo} has no revision '{model.revision or 'main'}'") from None
     if isinstance(error, errors.RepositoryNotFoundError):
         raise HftoolError(
             f"there is no model {model.repo} on the hub",
@@ -158,8 +156,15 @@ def _raise_for(error: Exception, model: HubModel) -> NoReturn:
         ) from None
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
-        hints = {401: "check the token: HF_TOKEN or --token", 429: "try again later"}
+        token = "check the token: HF_TOKEN or --token"
+        hints = {401: token, 403: token, 429: "try again later"}
         raise HftoolError(
             f"the hub answered {status} for {model.repo}", hints.get(status)
         ) from None
-    raise HftoolError(f"cannot fetch {model.repo}: {error}") from None
+    library = type(error).__module__.partition(".")[0]
+    if isinstance(error, errors.LocalEntryNotFoundError) or library in HTTP_LIBRARIES:
+        raise _no_network(model) from None
+    if isinstance(error, OSError | ValueError) or library == "huggingface_hub":
+        cause = " ".join(str(error).split())
+        raise HftoolError(f"cannot fetch {model.repo}: {cause}") from None
+    raise error

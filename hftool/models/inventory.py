@@ -10,8 +10,9 @@ from pathlib import Path
 from hftool import settings
 from hftool.errors import HftoolError, UsageError
 from hftool.models.catalogue import BUILT_IN, Alias
-from hftool.models.find import AdaptedMiniLM, GgufFile, HubModel, Source, find
-from hftool.models.locate import locate, present
+from hftool.models.find import AdaptedMiniLM, GgufFile, HubModel, LocalFolder, Source, find
+from hftool.models.hub import download
+from hftool.models.locate import architectures_of, locate, present
 from hftool.models.tokenizer import read_json
 from hftool.options import SourceOptions
 
@@ -84,9 +85,11 @@ def set_alias(name: str, ref: str) -> None:
     if not _ALIAS_NAME.fullmatch(name):
         raise UsageError(f"'{name}' can't be an alias", "letters, digits, '.', '-' and '_'")
     source = find(ref)
-    path = Path(ref).expanduser()
-    local = path.exists() and not isinstance(source, HubModel)
-    settings.set_alias(name, str(path.resolve()) if local else ref)
+    # An alias of an alias means what that one means now; a path stays right in other folders.
+    target = settings.load().aliases.get(ref, ref)
+    if target not in BUILT_IN and isinstance(source, LocalFolder | GgufFile):
+        target = str(source.path)
+    settings.set_alias(name, target)
 
 
 def remove_alias(name: str) -> None:
@@ -111,7 +114,7 @@ def show(ref: str, options: SourceOptions) -> ModelEntry:
     alias = BUILT_IN.get(settings.load().aliases.get(ref, ref))
     if alias is None and isinstance(source, HubModel):
         alias = next((a for a in BUILT_IN.values() if a.repo == source.repo), None)
-    folder = present(source)
+    folder = present(source, options.trust_remote_code)
     return ModelEntry(
         ref=ref,
         name=alias.repo if alias else _name(source),
@@ -124,11 +127,15 @@ def show(ref: str, options: SourceOptions) -> ModelEntry:
 
 
 def pull(ref: str, options: SourceOptions) -> ModelEntry:
-    """Fetch and prepare a model, and say what is known of it then.
+    """Fetch a model's newest files, prepare it, and say what is known of it then.
 
     Raises:
         HftoolError: it can't be had.
     """
+    source = find(ref, options.revision)
+    repository = source.base if isinstance(source, AdaptedMiniLM) else source
+    if isinstance(repository, HubModel) and not options.offline:
+        download(repository, "model", options)
     locate(ref, "model", options)
     locate(ref, "tokenizer", options)
     return show(ref, options)
@@ -145,9 +152,10 @@ def _facts(folder: Path | None, alias: Alias | None) -> dict:  # type: ignore[ty
             "size_bytes": None,
             "chat_template": None,
         }
+    architecture = next(iter(architectures_of(folder)), None)
     config = read_json(folder / "config.json")
-    text_config = config.get("text_config", config)
-    architecture = next(iter(config.get("architectures") or []), None)
+    text_config = config.get("text_config")
+    text_config = text_config if isinstance(text_config, dict) else config
     lengths = (text_config.get(k) for k in ("max_position_embeddings", "n_positions"))
     dtypes, parameters = _tensors(folder)
     return {

@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import logging
+import pickle
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ import torch
 from safetensors import SafetensorError
 
 from hftool.errors import HftoolError
-from hftool.models.locate import load_tokenizer, locate
+from hftool.models.convert import weights_problem
+from hftool.models.locate import architectures_of, load_tokenizer, locate
 from hftool.models.place import choose_device, choose_dtype
 from hftool.models.tokenizer import Tokenizer, read_json
 from hftool.options import ClassifierOptions, LoadOptions
@@ -112,7 +114,7 @@ def load_classifier(options: ClassifierOptions) -> Classifier:
         options.model,
         model,
         tokenizer,
-        tuple(str(config.id2label[i]) for i in range(config.num_labels)),
+        tuple(str(config.id2label.get(i, f"LABEL_{i}")) for i in range(config.num_labels)),
         config.problem_type == "multi_label_classification" or config.num_labels == 1,
         min((int(limit) for limit in limits if limit), default=None),
     )
@@ -120,8 +122,7 @@ def load_classifier(options: ClassifierOptions) -> Classifier:
 
 def _require(folder: Path, name: str, suffixes: tuple[str, ...], what: str) -> None:
     """Raise where config.json names architectures and none of them ends as it should."""
-    config = read_json(folder / "config.json")
-    architectures = config.get("architectures") if isinstance(config, dict) else None
+    architectures = architectures_of(folder)
     if architectures and not any(a.endswith(suffixes) for a in architectures):
         hint = (
             "`sentiment` takes classifiers"
@@ -146,10 +147,11 @@ def _load(auto: Any, folder: Path, options: LoadOptions | ClassifierOptions) -> 
             use_safetensors=None if options.trust_remote_code else True,
             trust_remote_code=options.trust_remote_code,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are reported below
         )
         model = model.to(device)
-    if absent := sorted(info["missing_keys"]):
-        raise HftoolError(f"{folder} lacks {len(absent)} weights, {absent[0]} among them")
+    if problem := weights_problem(info):
+        raise HftoolError(f"{folder} {problem}")
     seconds = time.perf_counter() - began
     log.debug("loaded %s: %s on %s in %.2f s", folder, dtype, device, seconds)
     return model.eval()
@@ -177,10 +179,17 @@ def _loading_errors(folder: Path) -> Iterator[None]:
         ) from None
     except SafetensorError as error:
         raise HftoolError(f"cannot read the weights in {folder}: {error}") from None
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except pickle.UnpicklingError as error:
+        raise HftoolError(
+            f"cannot read the pickled weights in {folder}: broken, or more than weights",
+            "a safetensors copy of the model has neither trouble",
+        ) from error
+    except Exception as error:  # a wrong value in config.json can raise anything
         cause = " ".join(str(error).split())
         hint = None
+        if not isinstance(error, OSError | ValueError | RuntimeError | ImportError):
+            cause = f"{type(error).__name__}: {cause}"
         if "trust_remote_code" in cause:
             cause = "it needs the repository's own code"
             hint = "--trust-remote-code runs that code; read it first"
-        raise HftoolError(f"cannot load {folder}: {cause[:300]}", hint) from None
+        raise HftoolError(f"cannot load {folder}: {cause[:300]}", hint) from error

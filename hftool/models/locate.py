@@ -1,12 +1,13 @@
 """The folder a model is loaded from: found, fetched or prepared."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hftool.errors import HftoolError
 from hftool.models import prepare
 from hftool.models.find import AdaptedMiniLM, GgufFile, HubModel, LocalFolder, Source, find
 from hftool.models.hub import Need, cached_folder, missing_files, snapshot
-from hftool.models.tokenizer import Tokenizer
+from hftool.models.tokenizer import Tokenizer, read_json
 from hftool.options import SourceOptions
 
 
@@ -29,21 +30,31 @@ def locate(ref: str, need: Need, options: SourceOptions) -> Path:
         return prepare.prepared_tokenizer(LocalFolder(folder))
     if need == "model" and isinstance(source, LocalFolder):
         if missing := missing_files(folder, need, options.trust_remote_code):
-            raise HftoolError(f"{folder} has no {missing[0]}")
+            raise HftoolError(
+                f"{folder} has no {missing[0]}",
+                "its weights are pickled: --trust-remote-code allows those"
+                if missing == ["model.safetensors"] and any(folder.glob("pytorch_model*.bin*"))
+                else None,
+            )
     return folder
 
 
-def present(source: Source) -> Path | None:
+def present(source: Source, pickled: bool = False) -> Path | None:
     """The folder that would be loaded, None where it is not on this machine yet."""
     if isinstance(source, LocalFolder):
         return source.path
     if isinstance(source, GgufFile):
         return prepare.find_prepared(source)
     if isinstance(source, AdaptedMiniLM):
-        base = cached_folder(source.base) if isinstance(source.base, HubModel) else source.base
-        return base and prepare.find_prepared_minilm(base)
-    folder = cached_folder(source)
-    return folder if folder and not missing_files(folder, "model", pickled=False) else None
+        base = source.base
+        folder = _complete(base, pickled=False) if isinstance(base, HubModel) else base
+        return folder and prepare.find_prepared_minilm(folder)
+    return _complete(source, pickled)
+
+
+def _complete(model: HubModel, pickled: bool) -> Path | None:
+    folder = cached_folder(model)
+    return folder if folder and not missing_files(folder, "model", pickled) else None
 
 
 def load_tokenizer(ref: str, options: SourceOptions) -> Tokenizer:
@@ -52,3 +63,13 @@ def load_tokenizer(ref: str, options: SourceOptions) -> Tokenizer:
     Raises: as `locate`.
     """
     return Tokenizer(locate(ref, "tokenizer", options), ref)
+
+
+def architectures_of(folder: Path) -> Sequence[str]:
+    """The architectures a folder's config.json names; empty where it names none.
+
+    Raises:
+        HftoolError: config.json is broken.
+    """
+    named = read_json(folder / "config.json").get("architectures")
+    return [n for n in named if isinstance(n, str)] if isinstance(named, list) else []

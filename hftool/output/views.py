@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -14,7 +15,7 @@ from hftool.output.terminal import one_line, visible
 if TYPE_CHECKING:
     from hftool.classification import Judgement
     from hftool.conversation import Turn
-    from hftool.encoding import Encoded
+    from hftool.encoding import Compared, Encoded
     from hftool.generation import Generation, Step
     from hftool.next_token import Candidate
     from hftool.vocabulary import VocabularyStats
@@ -119,6 +120,22 @@ def _encoded_table(records: Iterable["Encoded"], console: Console) -> Iterator[s
         yield rendered(console, text, Text(), table, count)
 
 
+def _compared_table(records: Iterable["Compared"], console: Console) -> Iterator[str]:
+    for text, group in groupby(records, key=lambda compared: compared.text):
+        table = new_table()
+        table.add_column("model")
+        for name in ("tokens", "bytes/token"):
+            table.add_column(name, justify="right")
+        table.add_column("pieces", overflow="fold", ratio=1)
+        for c in group:
+            pieces = Text()
+            for i, piece in enumerate(c.pieces):
+                pieces.append(shown(piece), TOKEN_STYLES[i % len(TOKEN_STYLES)])
+                pieces.append("" if console.color_system else "|")
+            table.add_row(one_line(c.model), str(c.count), cell(c.bytes_per_token), pieces)
+        yield rendered(console, Text(one_line(text), "dim"), table)
+
+
 ENCODED = View(
     columns=("index", "id", "token", "piece", "start", "end"),
     text=lambda encoded: " ".join(map(str, encoded.ids)) + "\n",
@@ -128,7 +145,25 @@ ENCODED = View(
 
 COUNTS = View(
     columns=("count", "text"),
-    text=lambda encoded: f"{encoded.count}\n",
+    text=lambda counted: f"{counted.count}\n",
+)
+
+COMPARED = View(
+    columns=("model", "count", "bytes_per_token", "pieces"),
+    text=lambda c: line(c.model, c.count, c.bytes_per_token, " ".join(map(str, c.ids))),
+    rows=lambda c: [{**plain(c), "ids": list(c.ids)}],
+    table=_compared_table,
+)
+
+RENDERED = View(
+    columns=("text",),
+    text=lambda rendered_chat: rendered_chat.text + "\n",
+    table=lambda records, console: (visible(r.text) + "\n" for r in records),
+)
+
+ROUND_TRIPS = View(
+    columns=("same", "differs_at", "text", "decoded"),
+    text=lambda r: "same\n" if r.same else f"differs at character {r.differs_at}\n",
 )
 
 

@@ -1,0 +1,151 @@
+"""What needs a process or a terminal of its own: pipes, signals, shell loops, chat."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pexpect
+import pytest
+
+pytestmark = pytest.mark.usefixtures("smollm2_folder")
+
+HFTOOL = f"{shlex.quote(sys.executable)} -m hftool"
+
+
+def shell(script: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """A bash script in which `hftool` is the command under test."""
+    return subprocess.run(
+        ["bash", "-c", f'hftool() {{ {HFTOOL} "$@"; }}\n{script}'],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+    )
+
+
+def test_a_closed_pipe_ends_vocab_dump_by_sigpipe_and_silently() -> None:
+    done = shell("hftool vocab-dump smollm2 | head -3; echo ${PIPESTATUS[@]}")
+    assert done.stdout.splitlines() == [
+        "0:<|endoftext|>",
+        "1:<|im_start|>",
+        "2:<|im_end|>",
+        f"{128 + signal.SIGPIPE} 0",
+    ]
+    assert done.stderr == ""
+
+
+def test_a_closed_pipe_ends_a_generation() -> None:
+    done = shell("hftool generate 'One, two,' -n 2000 --greedy | head -c 1; echo ${PIPESTATUS[@]}")
+    assert done.stdout.splitlines()[-1].endswith(f"{128 + signal.SIGPIPE} 0")
+    assert done.stderr == ""
+
+
+def test_a_shell_loop_keeps_its_stdin(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("The sky is\nOne, two,\n")
+    done = shell(
+        'while read -r p; do hftool generate "$p" -n 8 --greedy; done < prompts.txt', tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    alone = [
+        shell(f"hftool generate {p} -n 8 --greedy").stdout for p in ("'The sky is'", "'One, two,'")
+    ]
+    assert done.stdout == "".join(alone)
+    assert all(alone)
+
+
+def test_encode_and_decode_in_a_pipe() -> None:
+    assert shell("hftool encode '大家好' | hftool decode").stdout == "大家好\n"
+
+
+def test_sigint_ends_with_130() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hftool", "generate", "One, two,", "-n", "4000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(1)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Traceback" not in stderr
+
+
+def test_an_answer_goes_to_a_pipe_token_by_token() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hftool", "generate", "One, two,", "-n", "500", "--greedy"],
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    first = os.read(process.stdout.fileno(), 10_000)
+    assert process.poll() is None, "the first piece came before the end"
+    assert 0 < len(first) < 100
+    process.terminate()
+    process.wait(timeout=60)
+
+
+def test_stdout_is_utf8_in_any_locale() -> None:
+    done = shell("LC_ALL=C PYTHONIOENCODING=ascii hftool decode 41479 18310 131 48392 138")
+    assert (done.stdout, done.stderr) == ("大家好\n", "")
+
+
+def terminal(*arguments: str) -> "pexpect.spawn[str]":
+    """A command at a pseudo-terminal of 80 columns."""
+    environment = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
+    child: pexpect.spawn[str] = pexpect.spawn(
+        sys.executable,
+        ["-m", "hftool", *arguments],
+        env=environment,
+        encoding="utf-8",
+        timeout=60,
+        dimensions=(40, 80),
+    )
+    return child
+
+
+def test_no_text_at_a_terminal_is_a_usage_error_that_says_the_ways() -> None:
+    child = terminal("encode")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 2
+    assert "Error: no text was given" in child.before
+    for way in ("argument", "--file", "stdin"):
+        assert way in child.before.replace("\r\n", " ")
+
+
+def test_no_escape_sequence_of_a_text_reaches_the_terminal() -> None:
+    hostile = "\x1b]0;title\x07 \x9b31m \x7f \u202eabc\x1b[2J"
+    for arguments in (["encode", hostile], ["encode", hostile, "--json"]):
+        child = terminal(*arguments, "--color", "never")
+        child.expect(pexpect.EOF)
+        assert not set(child.before) & set("\x1b\x07\x9b\x7f\u202e"), arguments
+        assert "202e" in child.before
+
+
+def test_a_chat_at_a_terminal_survives_ctrl_c_and_ends_with_ctrl_d() -> None:
+    child = terminal("chat", "--greedy", "--dtype", "float32")
+    child.expect("> ")
+    child.send("What is the capital of France?\r")
+    child.expect("Paris")
+    child.expect("> ")
+    child.send("Count from one to one hundred in words.\r")
+    time.sleep(2)
+    child.sendintr()
+    child.expect("> ")
+    child.send('"""\r')
+    child.send("Say\r")
+    child.send('hello."""\r')
+    child.expect("> ")
+    child.send("And the capital of Italy?\r")
+    child.expect("Rome")
+    child.expect("> ")
+    child.sendeof()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+    assert "Traceback" not in child.before
