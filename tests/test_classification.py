@@ -1,0 +1,280 @@
+"""Labels for texts, against transformers' own pipeline."""
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, pipeline
+
+from hftool.classification import WINDOW, Judgement, judge
+from hftool.errors import HftoolError
+from hftool.models.load import Classifier
+from tests.conftest import run
+from tests.tiny_models import CLS, SEP, load_judge, save_classifier, transformers_tokenizer
+
+SENTENCES = [
+    "I love programming!",
+    "I hate it.",
+    "ok",
+    "A masterpiece from beginning to end, moving and funny.",
+    "Two hours of my life that I will never get back.",
+    "😀",
+    "😡😡😡 never again",
+    "这部电影很好看",
+    "糟糕透了，浪费时间",
+    "Это лучший фильм года",
+    "naïve café, jalapeño & co.",
+    "not bad at all",
+    "The plot is thin;   the spaces   are   wide.",
+    "\tTabs and trailing blanks  ",
+    "x",
+    "<b>markup</b> &amp; [CLS] tokens [SEP] in the text",
+    "ALL CAPITALS, VERY ANGRY!!!",
+    "1234567890",
+    "It was fine, I guess, although the ending dragged on and on without much of a point.",
+    "an unforgettable film",
+]
+TEXTS = [*SENTENCES, *(f"{a} {b}" for a, b in zip(SENTENCES, SENTENCES[7:] * 2, strict=False))]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_classifier(tmp_path_factory.mktemp("bert"), ("BAD", "SO-SO", "GOOD"))
+
+
+@pytest.fixture(scope="module")
+def tiny(folder: Path) -> Classifier:
+    return load_judge(folder)
+
+
+def by_pipeline(folder: Path, texts: Sequence[str]) -> list[dict[str, float]]:
+    """All scores of each text, one text at a time, too long ones cut."""
+    classify = pipeline(
+        "text-classification",
+        model=AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32),
+        tokenizer=transformers_tokenizer(folder),
+        top_k=None,
+        device="cpu",
+    )
+    results: Any = classify(list(texts), truncation=True, batch_size=1)
+    return [{row["label"]: row["score"] for row in rows} for rows in results]
+
+
+def assert_close(
+    found: Sequence[Judgement], expected: Sequence[dict[str, float]], tolerance: float
+) -> None:
+    assert len(found) == len(expected)
+    for judgement, scores in zip(found, expected, strict=True):
+        assert judgement.scores == pytest.approx(scores, abs=tolerance), judgement.text
+        best = max(scores, key=scores.__getitem__)
+        assert judgement.label == best
+        assert judgement.score == judgement.scores[best]
+
+
+def test_embedded_model_equals_the_pipeline(minilm: Classifier, minilm_folder: Path) -> None:
+    assert len(TEXTS) == 40
+    found = list(judge(minilm, TEXTS))
+    assert [j.text for j in found] == TEXTS
+    assert list(found[0].scores) == ["NEGATIVE", "POSITIVE"]
+    assert_close(found, by_pipeline(minilm_folder, TEXTS), 1e-4)
+    assert [found[0].label, found[1].label] == ["POSITIVE", "NEGATIVE"]
+
+
+def test_embedded_model_cuts_long_texts_like_the_pipeline(
+    minilm: Classifier, minilm_folder: Path
+) -> None:
+    long = ["wonderful " * 600 + "awful " * 600, "short"]
+    assert_close(list(judge(minilm, long)), by_pipeline(minilm_folder, long), 1e-4)
+
+
+def test_command_in_float32(minilm_folder: Path) -> None:
+    arguments = ("sentiment", "--dtype", "float32", "--device", "cpu", "--format", "jsonl")
+    result = run(*arguments, stdin="\n".join(TEXTS[:10]) + "\n")
+    assert result.exit_code == 0, result.stderr
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [r["text"] for r in records] == TEXTS[:10]
+    found = [Judgement(**record) for record in records]
+    assert_close(found, by_pipeline(minilm_folder, TEXTS[:10]), 1e-4)
+
+
+def test_tiny_classifier_equals_the_pipeline(folder: Path, tiny: Classifier) -> None:
+    expected = by_pipeline(folder, TEXTS)
+    assert len({max(scores, key=scores.__getitem__) for scores in expected}) > 1
+    assert_close(list(judge(tiny, TEXTS)), expected, 1e-4)
+
+
+def test_multi_label_scores_are_independent(tmp_path: Path) -> None:
+    folder = save_classifier(
+        tmp_path, ("joy", "anger", "fear"), problem_type="multi_label_classification"
+    )
+    classifier = load_judge(folder)
+    assert classifier.multi_label
+    found = list(judge(classifier, TEXTS[:8]))
+    assert_close(found, by_pipeline(folder, TEXTS[:8]), 1e-4)
+    assert all(abs(sum(j.scores.values()) - 1) > 1e-3 for j in found)
+    ids = classifier.tokenizer.encode(TEXTS[0], special=True).ids
+    with torch.inference_mode():
+        logits = classifier.model(input_ids=torch.tensor([ids])).logits[0]
+    assert list(found[0].scores.values()) == pytest.approx((1 / (1 + (-logits).exp())).tolist())
+
+
+def test_single_label_scores_by_sigmoid(tmp_path: Path) -> None:
+    folder = save_classifier(tmp_path, ("TOXIC",))
+    found = list(judge(load_judge(folder), TEXTS[:5]))
+    assert_close(found, by_pipeline(folder, TEXTS[:5]), 1e-4)
+    assert {j.label for j in found} == {"TOXIC"}
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+@pytest.mark.parametrize("pad_token", [True, False])
+def test_classifiers_that_look_at_the_last_token(
+    architecture: str, pad_token: bool, tmp_path: Path
+) -> None:
+    folder = save_classifier(tmp_path, architecture=architecture, pad_token=pad_token)
+    texts = [text[:20] for text in TEXTS[:12]]
+    found = list(judge(load_judge(folder), texts))
+    assert_close(found, by_pipeline(folder, texts), 1e-4)
+
+
+def test_long_texts_are_cut_and_counted(folder: Path, tiny: Classifier) -> None:
+    assert tiny.max_length == 64
+    ids = tiny.tokenizer.encode("ab" * 100, special=True).ids
+    assert (ids[0], ids[-1]) == (CLS, SEP)
+    with torch.inference_mode():
+        logits = tiny.model(input_ids=torch.tensor([[*ids[:63], SEP]])).logits[0]
+    expected = torch.softmax(logits, dim=-1).tolist()
+    result = run(
+        *("sentiment", "-m", str(folder), "--json"), *("ab" * 100, "x" * 62, "x" * 63, "short")
+    )
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert list(found[0]["scores"].values()) == pytest.approx(expected, abs=1e-5)
+    assert found[0]["text"] == "ab" * 100
+    assert result.stderr == "Warning: 2 texts were longer than 64 tokens and were cut\n"
+
+
+def test_a_closing_token_that_is_text_is_not_kept(tmp_path: Path) -> None:
+    classifier = load_judge(save_classifier(tmp_path, architecture="gpt2", max_length=16))
+    [cut, short] = judge(classifier, ["abcdefghijklmnopqrstuvwxyz", "abcdefghijklmnop"])
+    assert cut.scores == pytest.approx(short.scores, abs=1e-6)
+
+
+def test_texts_that_fit_are_not_warned_about(folder: Path) -> None:
+    assert run("sentiment", "-m", str(folder), "x" * 62).stderr == ""
+
+
+def test_empty_lines_keep_their_place(folder: Path) -> None:
+    result = run("sentiment", "-m", str(folder), "--format", "jsonl", stdin="\na\n\n\nb\n\n")
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [r["text"] for r in records] == ["", "a", "", "", "b", ""]
+    empty: dict[str, Any] = {"text": "", "label": "", "score": None, "scores": {}}
+    assert [r for r in records if not r["text"]] == [empty] * 4
+    assert all(r["label"] for r in records if r["text"])
+    lines = run("sentiment", "-m", str(folder), stdin="a\n\nb\n").stdout.split("\n")
+    assert [line.split("\t")[0] == "" for line in lines] == [False, True, False, True]
+
+
+def test_no_text_gives_no_record(folder: Path) -> None:
+    result = run("sentiment", "-m", str(folder), "--json", stdin="")
+    assert (result.exit_code, json.loads(result.stdout)) == (0, [])
+
+
+def test_order_is_kept_over_many_texts(tiny: Classifier) -> None:
+    texts = [f"{number * 7919 % 3001} " * (1 + number % 5) for number in range(3000)]
+    assert len(texts) > 2 * WINDOW
+    found = list(judge(tiny, texts))
+    assert [j.text for j in found] == texts
+    for place in range(0, 3000, 97):
+        [alone] = judge(tiny, [texts[place]])
+        assert found[place].scores == pytest.approx(alone.scores, abs=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 1000])
+def test_batch_size_changes_no_score(batch_size: int, tiny: Classifier) -> None:
+    texts = [*TEXTS, "", "ab" * 100]
+    automatic = list(judge(tiny, texts))
+    for one, other in zip(judge(tiny, texts, batch_size=batch_size), automatic, strict=True):
+        assert (one.text, one.label) == (other.text, other.label)
+        assert one.scores == pytest.approx(other.scores, abs=1e-5)
+
+
+def test_batch_size_option_of_the_embedded_model(minilm: Classifier) -> None:
+    alone = {j.text: j for j in judge(minilm, TEXTS, batch_size=1)}
+    result = run("sentiment", "--dtype", "float32", "--batch-size", "7", "--json", *TEXTS)
+    for record in json.loads(result.stdout):
+        assert record["scores"] == pytest.approx(alone[record["text"]].scores, abs=1e-5)
+
+
+def test_source_that_fails_after_some_texts(tiny: Classifier) -> None:
+    def texts() -> Iterator[str]:
+        yield from "abc"
+        raise HftoolError("the source broke")
+
+    found: list[str] = []
+    with pytest.raises(HftoolError, match="the source broke"):
+        found.extend(judgement.text for judgement in judge(tiny, texts()))
+    assert found == ["a", "b", "c"]
+
+
+@contextmanager
+def sentiment_process(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hftool", "sentiment", "-m", str(folder), "--format", "jsonl"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            assert stream is not None
+            stream.close()
+
+
+def answer(process: "subprocess.Popen[bytes]", line: str) -> dict[str, Any]:
+    """Write a line; its record, which must come while nothing more is written."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(line.encode() + b"\n")
+    process.stdin.flush()
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        assert selector.select(timeout=120), "no answer to the line"
+    record: dict[str, Any] = json.loads(process.stdout.readline())
+    return record
+
+
+def rest(stream: IO[bytes] | None) -> str:
+    assert stream is not None
+    return stream.read().decode()
+
+
+def test_slow_source_is_answered_line_by_line(folder: Path) -> None:
+    with sentiment_process(folder) as process:
+        for line in ("one", "", "zwei", "三"):
+            assert answer(process, line)["text"] == line
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(timeout=60) == 0
+        assert rest(process.stdout) == rest(process.stderr) == ""
+
+
+def test_interrupt_while_waiting_for_a_line(folder: Path) -> None:
+    with sentiment_process(folder) as process:
+        answer(process, "one")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+        assert rest(process.stdout) == rest(process.stderr) == ""
