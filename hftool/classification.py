@@ -1,14 +1,12 @@
 """Labels for texts, by a sequence-classification model."""
 
 import logging
-import queue
-import sys
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from hftool.inputs import arriving
 from hftool.models.load import Classifier
 
 log = logging.getLogger("hftool")
@@ -42,11 +40,11 @@ def judge(
     if classifier.model.config.pad_token_id is None:
         batch_size = 1  # what pools the last token finds it by the padding
     cut = 0
-    for window in _windows(texts):
-        encoded = [classifier.tokenizer.encode(t, special=True).ids if t else [] for t in window]
+    for window in arriving(texts, WINDOW):
+        encoded = [_ids(classifier, text) for text in window]
         cut += sum(len(ids) > (classifier.max_length or len(ids)) for ids in encoded)
         encoded = [_cut(classifier, ids) for ids in encoded]
-        filled = [i for i, text in enumerate(window) if text]
+        filled = [i for i, ids in enumerate(encoded) if ids]
         scores: dict[int, list[float]] = {}
         for batch in _batches(filled, encoded, batch_size):
             rows = _scores(classifier, [encoded[i] for i in batch])
@@ -65,6 +63,11 @@ def _judgement(classifier: Classifier, text: str, row: list[float] | None) -> Ju
     return Judgement(text, label, scores[label], scores)
 
 
+def _ids(classifier: Classifier, text: str) -> list[int]:
+    """The ids of a text; none where there is nothing to judge."""
+    return classifier.tokenizer.encode(text, special=True).ids if text.strip() else []
+
+
 def _cut(classifier: Classifier, ids: list[int]) -> list[int]:
     """A text's first tokens and its closing special token, in at most the model's length."""
     limit = classifier.max_length
@@ -73,48 +76,6 @@ def _cut(classifier: Classifier, ids: list[int]) -> list[int]:
     last = ids[-1]
     closing = [last] if classifier.tokenizer.kind(last) == "special" else []
     return ids[: limit - len(closing)] + closing
-
-
-def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
-    """What has arrived, up to WINDOW texts at a time; waits only where nothing has.
-
-    A thread reads ahead, so that a slow source is answered text by text.
-    """
-    arrived: queue.Queue[str | BaseException | None] = queue.Queue(maxsize=2 * WINDOW)
-
-    def read(stdin: object) -> None:
-        try:
-            for text in texts:
-                arrived.put(text)
-            arrived.put(None)
-        except BaseException as error:
-            arrived.put(error)
-
-    # Python aborts where it frees, at its end, a stdin that a thread still reads: the thread's
-    # reference keeps it.
-    threading.Thread(target=read, args=(sys.stdin,), daemon=True).start()
-    ended: BaseException | None = None
-    more = True
-    while more:
-        window: list[str] = []
-        item = arrived.get()
-        while True:
-            if isinstance(item, BaseException):
-                ended = item
-            if not isinstance(item, str):
-                more = False
-                break
-            window.append(item)
-            if len(window) == WINDOW:
-                break
-            try:
-                item = arrived.get_nowait()
-            except queue.Empty:
-                break
-        if window:
-            yield window
-    if ended is not None:
-        raise ended
 
 
 def _batches(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hftool.errors import HftoolError, UsageError
+from hftool.inputs import arriving
 from hftool.models.tokenizer import Tokenizer
 from hftool.options import ChatOptions, PromptOptions
 
@@ -15,6 +16,7 @@ log = logging.getLogger("hftool")
 
 Message = dict[str, str]
 MESSAGES_HINT = 'as in [{"role": "user", "content": "Hello"}]'
+WINDOW = 1024  # texts tokenized together
 LARGEST_ID = 2**32 - 1
 
 
@@ -83,27 +85,27 @@ def encode_texts(
     tokenizer: Tokenizer, texts: Iterable[str], *, special: bool, max_tokens: int | None = None
 ) -> Iterator[Encoded]:
     """The tokens of each text; with `max_tokens` the first so many of them, which is logged."""
-    for text in texts:
-        encoding = tokenizer.encode(text, special)
-        count = len(encoding.ids)
-        if max_tokens is not None and count > max_tokens:
-            log.warning("cut a text of %d tokens to %d", count, max_tokens)
-            count = max_tokens
-        ids = encoding.ids[:count]
-        yield Encoded(
-            text,
-            tuple(ids),
-            tuple(encoding.tokens[:count]),
-            tuple(tokenizer.token_text(i) for i in ids),
-            tuple(encoding.offsets[:count]),
-            count,
-        )
+    for window in arriving(texts, WINDOW):
+        for text, encoding in zip(window, tokenizer.encode_batch(window, special), strict=True):
+            count = len(encoding.ids)
+            if max_tokens is not None and count > max_tokens:
+                log.warning("cut a text of %d tokens to %d", count, max_tokens)
+                count = max_tokens
+            ids = encoding.ids[:count]
+            yield Encoded(
+                text,
+                tuple(ids),
+                tuple(encoding.tokens[:count]),
+                tuple(tokenizer.token_text(i) for i in ids),
+                tuple(encoding.offsets[:count]),
+                count,
+            )
 
 
 def count_tokens(tokenizer: Tokenizer, texts: Iterable[str], *, special: bool) -> Iterator[Counted]:
     """How many tokens each text has."""
-    for text in texts:
-        yield Counted(text, len(tokenizer.encode(text, special).ids))
+    for window in arriving(texts, WINDOW):
+        yield from map(Counted, window, tokenizer.count_batch(window, special))
 
 
 def compare_tokenizers(

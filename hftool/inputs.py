@@ -1,8 +1,10 @@
 """Texts out of arguments, files and stdin."""
 
 import io
+import queue
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -64,6 +66,40 @@ def lines(options: FileOptions) -> Iterator[str]:
             if number == 1:
                 line = line.removeprefix(BOM)
             yield _without_line_break(_decode(line, number, options))
+
+
+def arriving(texts: Iterable[str], most: int) -> Iterator[list[str]]:
+    """What has arrived, up to `most` texts at a time; waits only where nothing has.
+
+    A thread reads ahead, so that a slow source is answered text by text.
+    """
+    arrived: queue.Queue[str | BaseException] = queue.Queue(maxsize=2 * most)
+    end = EOFError()
+
+    def read(stdin: object) -> None:
+        try:
+            for text in texts:
+                arrived.put(text)
+            arrived.put(end)
+        except BaseException as error:
+            arrived.put(error)
+
+    # Python aborts where it frees, at its end, a stdin that a thread still reads: the thread's
+    # reference keeps it.
+    threading.Thread(target=read, args=(sys.stdin,), daemon=True).start()
+    stopped: BaseException | None = None
+    while stopped is None:
+        window: list[str] = []
+        while len(window) < most and (not window or not arrived.empty()):
+            item = arrived.get()
+            if isinstance(item, BaseException):
+                stopped = item
+                break
+            window.append(item)
+        if window:
+            yield window
+    if stopped is not end:
+        raise stopped
 
 
 def _without_line_break(text: str) -> str:

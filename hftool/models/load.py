@@ -43,7 +43,7 @@ class LanguageModel:
         length = getattr(config, "max_position_embeddings", None) or getattr(
             config, "n_positions", None
         )
-        return int(length) if length else None
+        return int(length) if length and length > 0 else None  # XLNet's config says -1
 
     @cached_property
     def end_ids(self) -> frozenset[int]:

@@ -112,6 +112,15 @@ class Tokenizer:
         """The tokens of a text, `special` with those the model adds around it by itself."""
         return self.backend.encode(text, add_special_tokens=special)
 
+    def encode_batch(self, texts: Sequence[str], special: bool) -> list[tokenizers.Encoding]:
+        """The tokens of several texts, on all cores."""
+        return self.backend.encode_batch(texts, add_special_tokens=special)
+
+    def count_batch(self, texts: Sequence[str], special: bool) -> list[int]:
+        """How many tokens each of several texts has, on all cores."""
+        encodings = self.backend.encode_batch_fast(texts, add_special_tokens=special)
+        return [len(encoding) for encoding in encodings]
+
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
         """The text of ids; what is no UTF-8 becomes U+FFFD, as in transformers' `decode`."""
         text = self.backend.decode(ids, skip_special_tokens=skip_special)
