@@ -1,7 +1,7 @@
 """Logits after a sequence of tokens, computing only what is new (the key-value cache)."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from hftool.errors import HftoolError
 from hftool.models.load import LanguageModel
 from hftool.sampling import check_finite
 
+SCORES_AT_ONCE = 2**23  # positions times vocabulary
 PREFILL_SLICE = 2048  # tokens scored at once: bounds the memory of attention
 
 
@@ -50,6 +51,28 @@ class Decoder:
         assert logits is not None  # ids is never empty, and the last token is always computed
         check_finite(logits, self._language_model.model.dtype)
         return logits
+
+    @torch.inference_mode()
+    def all_logits(self, ids: Sequence[int]) -> Iterator[torch.Tensor]:
+        """The logits after each of `ids`, in slices [tokens, vocabulary] of some megabytes.
+
+        Raises: as `next_logits`.
+        """
+        require_context(self._language_model, len(ids))
+        self._cache, self._ids = None, []
+        model = self._language_model.model
+        vocabulary = model.config.get_text_config().vocab_size
+        width = max(1, SCORES_AT_ONCE // vocabulary) if self._has_cache else max(1, len(ids))
+        for start in range(0, len(ids), width):
+            part = torch.tensor([list(ids[start : start + width])], device=model.device)
+            arguments = {"past_key_values": self._cache} if self._has_cache else {}
+            output = model(input_ids=part, use_cache=self._has_cache, **arguments)
+            if self._has_cache:
+                self._cache = output.past_key_values
+            logits: torch.Tensor = output.logits[0].float().cpu()
+            check_finite(logits, model.dtype)
+            yield logits
+        self._cache, self._ids = None, []
 
     def _forward(self, ids: Sequence[int]) -> torch.Tensor:
         """Put ids behind those in the cache: the last one's logits, float32 [vocabulary]."""

@@ -253,19 +253,3 @@ def render_chat(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
         raise HftoolError(f"the chat template of {tokenizer.name} fails: {error}") from None
     texts, _ = rendered
     return str(texts[0])
-
-
-def single_token(tokenizer: Tokenizer, text: str) -> int:
-    """The id of a text that is one token.
-
-    Raises:
-        HftoolError: it is several, or none.
-    """
-    ids = tokenizer.encode(text, special=False).ids
-    if len(ids) != 1:
-        pieces = " ".join(repr(tokenizer.token_text(i)) for i in ids) or "none"
-        raise HftoolError(
-            f"{text!r} is {len(ids)} tokens in {tokenizer.name}: {pieces}",
-            "a word inside a text usually begins with its space: --token ' Paris'",
-        )
-    return int(ids[0])

@@ -2,12 +2,25 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 
 from hftool.decoding import Decoder
-from hftool.models.load import LanguageModel
+from hftool.encoding import prompt_ids
+from hftool.errors import UsageError
+from hftool.models.load import LanguageModel, load_language_model
+from hftool.options import LoadOptions, PromptOptions, SamplingOptions
+from hftool.sampling import (
+    SamplingSettings,
+    filtered,
+    filters,
+    sampled_probs,
+    settings_in_force,
+)
+
+OPTIONAL = {"optional": True}  # left out of a record where it is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,29 +28,204 @@ class Candidate:
     """A token that may come next after position `position` (0 is the prompt's first token).
 
     `prob` and its natural logarithm `logprob`; `cumulative` the probability of this and all better
-    ranks; `entropy` in bits, of the whole distribution.
+    ranks; `entropy` in bits, of the whole distribution; `sampled_prob` the probability after the
+    sampling filters that were asked for; `model` where several were asked.
+
+    A continuation of several tokens has no rank and id; its `prob` is the product of theirs.
     """
 
     position: int
-    rank: int
-    id: int
+    rank: int | None
+    id: int | None
     token: str
     prob: float
     logprob: float
-    cumulative: float
-    entropy: float
+    cumulative: float | None
+    entropy: float | None
+    sampled_prob: float | None = field(default=None, metadata=OPTIONAL)
+    model: str | None = field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredToken:
+    """A token of a text, and what the model thought of it there: its probability, its rank, its
+    surprisal (-log2 of the probability) and the distribution's entropy, both in bits.
+
+    The first token follows nothing: it has only its name.
+    """
+
+    position: int
+    id: int
+    token: str
+    prob: float | None
+    rank: int | None
+    surprisal: float | None
+    entropy: float | None
+    model: str | None = field(default=None, metadata=OPTIONAL)
+
+    @property
+    def kind(self) -> Literal["token"]:
+        """Tells it from the perplexity at the end."""
+        return "token"
+
+
+@dataclass(frozen=True, slots=True)
+class Perplexity:
+    """The mean surprisal (bits a token) of the tokens that were scored, and 2 to its power."""
+
+    tokens: int
+    surprisal: float | None
+    perplexity: float | None
+    model: str | None = field(default=None, metadata=OPTIONAL)
+
+    @property
+    def kind(self) -> Literal["perplexity"]:
+        """Tells it from the tokens before it."""
+        return "perplexity"
+
+
+Expectation = Candidate | ScoredToken | Perplexity
+
+
+@dataclass(frozen=True)
+class Question:
+    """What to ask of a distribution: the `k` best tokens, the tokens or continuations `texts`, the
+    position ("all" scores every token of the text; None is after the last one), and with which
+    sampling options the probabilities after the filters are wanted too."""
+
+    k: int
+    texts: tuple[str, ...] = ()
+    position: str | None = None
+    sampling: SamplingOptions | None = None
+
+
+def expectations(
+    load: LoadOptions, models: Sequence[str], text: str, prompting: PromptOptions, ask: Question
+) -> Iterator[Expectation]:
+    """The answers of one model after the other; where there are several, each says whose it is.
+
+    Raises:
+        HftoolError: a model can't be loaded, or the prompt does not fit.
+        UsageError: there is no such position.
+    """
+    for name in models:
+        language_model = load_language_model(replace(load, model=name))
+        ids = prompt_ids(language_model.tokenizer, text, prompting)
+        answers: Iterator[Expectation] = (
+            score_tokens(language_model, ids)
+            if ask.position == "all"
+            else _candidates(language_model, ids[: _end(ask.position, len(ids))], ask)
+        )
+        for answer in answers:
+            yield replace(answer, model=name) if len(models) > 1 else answer
+
+
+def _end(position: str | None, count: int) -> int:
+    """How many tokens stand before the position asked about."""
+    if position is None:
+        return count
+    try:
+        number = int(position)
+    except ValueError:
+        raise UsageError(f"--position: '{position}' is no number and not 'all'") from None
+    if not -count <= number < count:
+        raise UsageError(f"--position {number}: the prompt has the positions 0 to {count - 1}")
+    return number % count + 1
+
+
+def _candidates(
+    language_model: LanguageModel, ids: Sequence[int], ask: Question
+) -> Iterator[Candidate]:
+    tokenizer = language_model.tokenizer
+    continuations = [tokenizer.encode(text, special=False).ids for text in ask.texts]
+    if not all(continuations):
+        raise UsageError("--token: an empty text is no token")
+    decoder = Decoder(language_model)
+    singles = [c[0] for c in continuations if len(c) == 1]
+    settings = None
+    if ask.sampling is not None:
+        settings = settings_in_force(ask.sampling, language_model.generation_config)
+    yield from next_tokens(language_model, ids, ask.k, singles, settings, decoder)
+    for text, continuation in zip(ask.texts, continuations, strict=True):
+        if len(continuation) > 1:
+            yield from continue_with(decoder, language_model, ids, text, continuation)
 
 
 def next_tokens(
-    language_model: LanguageModel, ids: Sequence[int], k: int, wanted: Sequence[int] = ()
+    language_model: LanguageModel,
+    ids: Sequence[int],
+    k: int,
+    wanted: Sequence[int] = (),
+    settings: SamplingSettings | None = None,
+    decoder: Decoder | None = None,
 ) -> Iterator[Candidate]:
     """The `k` most probable tokens after `ids`, then each of `wanted` that is not among them.
+
+    With `settings` each has its probability after the filters as well.
 
     Raises:
         HftoolError: `ids` is longer than the context.
     """
-    logits = Decoder(language_model).next_logits(ids).cpu()
-    yield from rank_tokens(language_model, logits, len(ids) - 1, k, wanted)
+    logits = (decoder or Decoder(language_model)).next_logits(ids).cpu()
+    sampled = None
+    if settings is not None:
+        scores, _ = filtered(logits, list(ids), filters(settings))
+        sampled = sampled_probs(scores, settings)
+    yield from rank_tokens(language_model, logits, len(ids) - 1, k, wanted, sampled)
+
+
+def continue_with(
+    decoder: Decoder,
+    language_model: LanguageModel,
+    ids: Sequence[int],
+    text: str,
+    continuation: Sequence[int],
+) -> Iterator[Candidate]:
+    """Each token of a continuation after those before it, then the continuation as a whole.
+
+    Raises:
+        HftoolError: it does not fit the context.
+    """
+    total = 0.0
+    for i, token_id in enumerate(continuation):
+        logits = decoder.next_logits([*ids, *continuation[:i]]).cpu()
+        for candidate in rank_tokens(language_model, logits, len(ids) - 1 + i, 0, [token_id]):
+            total += candidate.logprob
+            yield candidate
+    yield Candidate(len(ids) - 1, None, None, text, math.exp(total), total, None, None)
+
+
+def score_tokens(
+    language_model: LanguageModel, ids: Sequence[int]
+) -> Iterator[ScoredToken | Perplexity]:
+    """Every token of a text as the model expected it, then the perplexity of the whole.
+
+    Raises:
+        HftoolError: the text is longer than the context.
+    """
+    name = language_model.tokenizer.token_text
+    yield ScoredToken(0, ids[0], name(ids[0]), None, None, None, None)
+    total, position = 0.0, 0
+    for logits in Decoder(language_model).all_logits(ids[:-1]):
+        logprobs = torch.log_softmax(logits.double(), dim=-1)
+        for row in logprobs:
+            position += 1
+            token_id = ids[position]
+            chosen = row[token_id]
+            better = (row > chosen).sum() + (row[:token_id] == chosen).sum()
+            surprisal = -float(chosen) / math.log(2)
+            total += surprisal
+            yield ScoredToken(
+                position=position,
+                id=token_id,
+                token=name(token_id),
+                prob=float(chosen.exp()),
+                rank=int(better) + 1,
+                surprisal=surprisal,
+                entropy=entropy_bits(row),
+            )
+    mean = total / position if position else None
+    yield Perplexity(position, mean, None if mean is None else 2.0**mean)
 
 
 def rank_tokens(
@@ -46,8 +234,10 @@ def rank_tokens(
     position: int,
     k: int,
     wanted: Sequence[int] = (),
+    sampled: torch.Tensor | None = None,
 ) -> Iterator[Candidate]:
-    """The records of one distribution, from logits [vocabulary]."""
+    """The records of one distribution, from logits [vocabulary]; `sampled` are the probabilities
+    after the sampling filters [vocabulary]."""
     logprobs = torch.log_softmax(logits.double(), dim=-1)
     probs = logprobs.exp()
     entropy = entropy_bits(logprobs)
@@ -67,6 +257,7 @@ def rank_tokens(
             logprob=float(logprobs[token_id]),
             cumulative=min(float(cumulative[place]), 1.0),
             entropy=entropy,
+            sampled_prob=None if sampled is None else float(sampled[token_id]),
         )
 
 

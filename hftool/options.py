@@ -159,8 +159,8 @@ class PromptOptions(ChatOptions):
 
 
 @dataclass(frozen=True)
-class SamplingOptions:
-    """How the next token is chosen; None leaves it to the model's generation_config."""
+class FilterOptions:
+    """What changes the probabilities; None leaves it to the model's generation_config."""
 
     temperature: Annotated[
         float | None,
@@ -215,6 +215,12 @@ class SamplingOptions:
         int | None,
         _sampling("--no-repeat-ngram-size", metavar="N", min=0, help="No N-gram of tokens twice."),
     ] = None
+
+
+@dataclass(frozen=True)
+class SamplingOptions(FilterOptions):
+    """How the next token is chosen."""
+
     greedy: Annotated[bool, _sampling("--greedy", help="Always the most probable token.")] = False
     seed: Annotated[
         int | None,

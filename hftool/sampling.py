@@ -142,6 +142,13 @@ def filtered(
     return scores[0], removed
 
 
+def sampled_probs(scores: torch.Tensor, settings: SamplingSettings) -> torch.Tensor:
+    """The probabilities a token is chosen with, from logits after the filters [vocabulary]."""
+    if settings.greedy:
+        return torch.nn.functional.one_hot(scores.argmax(), len(scores)).double()
+    return torch.softmax(scores.double(), dim=-1)
+
+
 @dataclass(frozen=True)
 class Draw:
     """A token drawn by the number `drawn` in [0, 1): the first, from the most probable down, at

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer as Backend
 from transformers import AutoTokenizer
 
 from hftool.encoding import (
@@ -17,7 +16,6 @@ from hftool.encoding import (
     prompt_ids,
     prompt_messages,
     render_chat,
-    single_token,
 )
 from hftool.errors import HftoolError, UsageError
 from hftool.models.tokenizer import Tokenizer
@@ -273,27 +271,6 @@ def test_empty_prompt_is_an_error(tokenizer: Tokenizer, tmp_path: Path) -> None:
 
 
 # Single tokens
-
-
-def test_single_token(tokenizer: Tokenizer, theirs: Any) -> None:
-    assert [single_token(tokenizer, " Paris")] == theirs.encode(" Paris")
-    assert single_token(tokenizer, "<|im_end|>") == 2
-
-
-@pytest.mark.parametrize("text", ["", "good morning", "佽"])
-def test_text_of_several_tokens_or_none_is_no_single_token(
-    tokenizer: Tokenizer, theirs: Any, text: str
-) -> None:
-    count = len(theirs.encode(text))
-    with pytest.raises(HftoolError, match=f"is {count} tokens in smollm2") as caught:
-        single_token(tokenizer, text)
-    assert caught.value.hint
-
-
-def test_single_token_ignores_what_is_put_around_a_text(tmp_path: Path) -> None:
-    gemma = Tokenizer(gemma_like(tmp_path), "gemma")
-    backend = Backend.from_file(str(tmp_path / "tokenizer.json"))
-    assert single_token(gemma, "a") == backend.token_to_id("a")
 
 
 # encode: chats, comparisons, round trips

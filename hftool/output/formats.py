@@ -13,17 +13,15 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from hftool.errors import UsageError
 from hftool.options import OutputOptions
 from hftool.output.files import atomic_file
 from hftool.output.terminal import is_terminal, one_line, visible
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 Row = Mapping[str, Any]
+Screen = Callable[[Iterable[Any], Any], Iterator[str]]  # events and a rich console, to text
 
 
 @dataclass(frozen=True)
@@ -41,14 +39,17 @@ class View:
     columns: tuple[str, ...]
     text: Callable[[Any], str]
     rows: Callable[[Any], Iterable[Row]] = lambda record: [plain(record)]
-    table: "Callable[[Iterable[Any], Console], Iterator[str]] | None" = None
+    table: Screen | None = None
     live: bool = True
 
 
 def plain(value: Any) -> Any:
-    """A record as JSON's own types; what is no finite number becomes null."""
+    """A record as JSON's own types, without the optional fields it does not have; what is no
+    finite number becomes null."""
     if dataclasses.is_dataclass(value):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = ((f, getattr(value, f.name)) for f in dataclasses.fields(value))
+        kept = ((f, v) for f, v in fields if v is not None or not f.metadata.get("optional"))
+        return {f.name: plain(v) for f, v in kept}
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

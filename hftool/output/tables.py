@@ -3,8 +3,8 @@
 import io
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice, zip_longest
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -16,6 +16,8 @@ from hftool.output.formats import View
 from hftool.output.terminal import one_line
 
 BLOCK = 200  # rows measured together; the widths found hold for all that follow
+BAR_WIDTH = 20
+LEAST_BAR_WIDTH = 6
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -73,6 +75,40 @@ def bar(share: float, width: int) -> str:
 def new_table(**settings: Any) -> Table:
     """A table in hftool's style: no frame, a quiet head."""
     return Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0), **settings)
+
+
+def shown(token: str) -> str:
+    """A token's text for a table: its spaces visible."""
+    return one_line(token).replace(" ", "␣")
+
+
+def barred(
+    console: Console,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Text]],
+    shares: Sequence[float],
+    style: str,
+    row_styles: Sequence[str] = (),
+) -> Table:
+    """A table with a bar for each row's share (0 to 1), where the console has room for it."""
+    plain_rows = _filled(columns, rows, row_styles)
+    width = min(BAR_WIDTH, console.width - console.measure(plain_rows).maximum - 3)
+    if width < LEAST_BAR_WIDTH:
+        return plain_rows
+    bars = [Text(bar(share, width), style) for share in shares]
+    return _filled([*columns, ""], [[*r, b] for r, b in zip(rows, bars, strict=True)], row_styles)
+
+
+def _filled(
+    columns: Sequence[str], rows: Sequence[Sequence[Text]], row_styles: Sequence[str]
+) -> Table:
+    table = new_table()
+    for i, name in enumerate(columns):
+        numbers = any(row[i].justify == "right" for row in rows)
+        table.add_column(name, justify="right" if numbers else "left", overflow="fold")
+    for row, style in zip_longest(rows, row_styles, fillvalue=""):
+        table.add_row(*row, style=str(style))
+    return table
 
 
 def plain_table(view: View) -> Callable[[Iterable[Any], Console], Iterator[str]]:

@@ -1,33 +1,32 @@
-"""How each command's records look."""
+"""How each command's records look: their columns, and their lines in the text format.
+
+What a person sees at a terminal is in `hftool.output.screens`, which is imported when it is needed.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
-from rich.text import Text
-
-from hftool.output.formats import Row, View, escaped, line, plain
-from hftool.output.tables import bar, cell, new_table, number, rendered
-from hftool.output.terminal import one_line, visible
+from hftool.output.formats import Row, Screen, View, escaped, line, plain
+from hftool.output.terminal import one_line
 
 if TYPE_CHECKING:
-    from hftool.classification import Judgement
     from hftool.conversation import Turn
-    from hftool.encoding import Compared, Encoded
-    from hftool.generation import Generation, Step
-    from hftool.next_token import Candidate
+    from hftool.encoding import Encoded
+    from hftool.generation import Generation
+    from hftool.next_token import Candidate, Perplexity, ScoredToken
     from hftool.vocabulary import VocabularyStats
 
-# Told apart on a light and on a dark background alike, and without colour by the edges.
-TOKEN_STYLES = ("black on cyan", "black on yellow", "black on green", "black on magenta")
-BAR_WIDTH = 20
 
+def screen(name: str, *arguments: Any) -> Screen:
+    """A function of `hftool.output.screens`, found when it is called."""
 
-def shown(token: str) -> str:
-    """A token's text for a table: its spaces visible."""
-    return one_line(token).replace(" ", "␣")
+    def show(events: Iterable[Any], console: Any) -> Iterator[str]:
+        from hftool.output import screens
+
+        yield from getattr(screens, name)(*arguments, events, console)
+
+    return show
 
 
 ENTRY_COLUMNS = ("id", "token", "text", "bytes", "kind")
@@ -82,65 +81,11 @@ def _encoded_rows(encoded: "Encoded") -> Iterator[Row]:
         }
 
 
-def _parts(encoded: "Encoded") -> Iterator[str]:
-    """The text by tokens; tokens that share a character are one part."""
-    first = last = 0  # the span of the part at hand
-    for piece, (start, end) in zip(encoded.pieces, encoded.offsets, strict=True):
-        shared = start < last and end > first
-        if first < last and not shared:
-            yield encoded.text[first:last]
-        if start == end:  # a special token stands nowhere in the text
-            yield piece
-            first = last = 0
-        else:
-            first, last = (first, max(last, end)) if shared else (start, end)
-    if first < last:
-        yield encoded.text[first:last]
-
-
-def _encoded_table(records: Iterable["Encoded"], console: Console) -> Iterator[str]:
-    for encoded in records:
-        text = Text(overflow="fold")
-        edge = "" if console.color_system else "|"
-        for i, part in enumerate(_parts(encoded)):
-            text.append(shown(part), TOKEN_STYLES[i % len(TOKEN_STYLES)])
-            text.append(edge)
-        table = new_table()
-        for name in ("index", "id"):
-            table.add_column(name, justify="right")
-        for name in ("token", "piece"):
-            table.add_column(name, overflow="fold")
-        for name in ("start", "end"):
-            table.add_column(name, justify="right")
-        for row in _encoded_rows(encoded):
-            style = TOKEN_STYLES[row["index"] % len(TOKEN_STYLES)]
-            cells = [cell(v) for v in row.values()]
-            table.add_row(*cells[:3], Text(shown(row["piece"]), style), *cells[4:])
-        count = Text(f"{encoded.count} tokens, {len(encoded.text)} characters", "dim")
-        yield rendered(console, text, Text(), table, count)
-
-
-def _compared_table(records: Iterable["Compared"], console: Console) -> Iterator[str]:
-    for text, group in groupby(records, key=lambda compared: compared.text):
-        table = new_table()
-        table.add_column("model")
-        for name in ("tokens", "bytes/token"):
-            table.add_column(name, justify="right")
-        table.add_column("pieces", overflow="fold", ratio=1)
-        for c in group:
-            pieces = Text()
-            for i, piece in enumerate(c.pieces):
-                pieces.append(shown(piece), TOKEN_STYLES[i % len(TOKEN_STYLES)])
-                pieces.append("" if console.color_system else "|")
-            table.add_row(one_line(c.model), str(c.count), cell(c.bytes_per_token), pieces)
-        yield rendered(console, Text(one_line(text), "dim"), table)
-
-
 ENCODED = View(
     columns=("index", "id", "token", "piece", "start", "end"),
     text=lambda encoded: " ".join(map(str, encoded.ids)) + "\n",
     rows=_encoded_rows,
-    table=_encoded_table,
+    table=screen("encoded"),
 )
 
 COUNTS = View(
@@ -149,16 +94,15 @@ COUNTS = View(
 )
 
 COMPARED = View(
-    columns=("model", "count", "bytes_per_token", "pieces"),
+    columns=("model", "count", "bytes_per_token", "ids", "pieces"),
     text=lambda c: line(c.model, c.count, c.bytes_per_token, " ".join(map(str, c.ids))),
-    rows=lambda c: [{**plain(c), "ids": list(c.ids)}],
-    table=_compared_table,
+    table=screen("compared"),
 )
 
 RENDERED = View(
     columns=("text",),
-    text=lambda rendered_chat: rendered_chat.text + "\n",
-    table=lambda records, console: (visible(r.text) + "\n" for r in records),
+    text=lambda rendered: rendered.text + "\n",
+    table=screen("text_field"),
 )
 
 ROUND_TRIPS = View(
@@ -166,101 +110,60 @@ ROUND_TRIPS = View(
     text=lambda r: "same\n" if r.same else f"differs at character {r.differs_at}\n",
 )
 
-
-def _texts(events: Iterable[Any], console: Console) -> Iterator[str]:
-    """Streamed text, safe for a terminal."""
-    for event in events:
-        yield visible(event) if isinstance(event, str) else "\n"
-
-
 DECODED = View(
     columns=("ids", "text"),
     text=lambda decoded: decoded.text + "\n",
-    table=lambda records, console: (visible(decoded.text) + "\n" for decoded in records),
+    table=screen("text_field"),
 )
 
-
-def _candidates_table(records: Iterable["Candidate"], console: Console) -> Iterator[str]:
-    found = list(records)
-    width = max(6, min(BAR_WIDTH, console.width - 60))
-    best = max((c.prob for c in found), default=1.0)
-    table = new_table()
-    for name in ("rank", "id"):
-        table.add_column(name, justify="right")
-    table.add_column("token", overflow="fold", style="bold")
-    for name in ("prob", "logprob", "cumulative"):
-        table.add_column(name, justify="right")
-    table.add_column("")
-    for c in found:
-        numbers = (number(c.prob), number(c.logprob), number(c.cumulative))
-        share = Text(bar(c.prob / best, width), "green")
-        table.add_row(str(c.rank), str(c.id), Text(shown(c.token)), *numbers, share)
-    if found:
-        note = f"after position {found[0].position}; entropy {number(found[0].entropy)} bits"
-        yield rendered(console, table, Text(note, "dim"))
+CANDIDATE_COLUMNS = ("position", "rank", "id", "token", "prob", "logprob", "cumulative", "entropy")
+SCORED_COLUMNS = ("position", "id", "token", "prob", "rank", "surprisal", "entropy")
 
 
-CANDIDATES = View(
-    columns=("position", "rank", "id", "token", "prob", "logprob", "cumulative", "entropy"),
-    text=lambda c: line(c.rank, c.id, c.prob, escaped(c.token)),
-    table=_candidates_table,
-)
+def expectations_view(*, scored: bool, sampled: bool, several: bool) -> View:
+    """How `topk` shows its records: candidates, or each token of a text with its surprisal."""
+    model = ("model",) if several else ()
+    if scored:
+        return View(
+            columns=(*model, *SCORED_COLUMNS),
+            text=_scored_text,
+            rows=lambda record: [plain(record)] if record.kind == "token" else [],
+            table=screen("scored"),
+        )
+    columns = list(CANDIDATE_COLUMNS)
+    if sampled:
+        columns.insert(columns.index("prob") + 1, "sampled_prob")
+    return View(
+        columns=(*model, *columns),
+        text=_candidate_text,
+        table=screen("candidates_compared" if several else "candidates"),
+    )
+
+
+def _candidate_text(c: "Candidate") -> str:
+    sampled = () if c.sampled_prob is None else (c.sampled_prob,)
+    model = () if c.model is None else (c.model,)
+    return line(*model, c.rank, c.id, c.prob, *sampled, escaped(c.token))
+
+
+def _scored_text(record: "ScoredToken | Perplexity") -> str:
+    model = () if record.model is None else (record.model,)
+    if record.kind == "perplexity":
+        return line(*model, "perplexity", record.perplexity)
+    s = record
+    return line(*model, s.position, s.id, s.prob, s.rank, s.surprisal, s.entropy, escaped(s.token))
 
 
 def steps_view(prompt: str) -> View:
     """How `sample` shows its steps, after the prompt they continue."""
-
-    def table(records: Iterable["Step"], console: Console) -> Iterator[str]:
-        before = prompt
-        for step in records:
-            yield rendered(console, *_step(step, before, console), Text())
-            before = prompt + step.text
-        yield rendered(console, Text(visible(before)))
-
     return View(
         columns=(
             *("step", "id", "token", "prob", "sampled_prob", "rank", "entropy"),
             *("kept", "drawn", "text", "candidates"),
         ),
         text=lambda s: line(s.step, s.id, s.prob, s.sampled_prob, s.rank, escaped(s.token)),
-        table=table,
+        table=screen("steps", prompt),
     )
-
-
-def _step(step: "Step", before: str, console: Console) -> Iterator[Any]:
-    head = Text(f"step {step.step}  ", "bold")
-    head.append(visible(before), "dim")
-    yield head
-    table = new_table()
-    table.add_column("rank", justify="right")
-    table.add_column("id", justify="right")
-    table.add_column("token", overflow="fold")
-    table.add_column("prob", justify="right")
-    table.add_column("sampled", justify="right")
-    table.add_column("removed by")
-    table.add_column("")
-    width = max(6, min(BAR_WIDTH, console.width - 64))
-    for c in step.candidates:
-        picked = c.id == step.id
-        table.add_row(
-            str(c.rank),
-            str(c.id),
-            Text(shown(c.token)),
-            number(c.prob),
-            number(c.sampled_prob),
-            c.removed_by or "",
-            Text(bar(c.prob, width), "green"),
-            style="bold" if picked else "dim" if c.removed_by else "",
-        )
-    yield table
-    pick = Text("→ ", "bold")
-    pick.append(shown(step.token), "bold black on green")
-    drawn = "greedy" if step.drawn is None else f"drawn {step.drawn:.4f}"
-    pick.append(
-        f"  id {step.id}, rank {step.rank}, prob {number(step.prob)}, {drawn}; "
-        f"{step.kept} tokens kept, entropy {number(step.entropy)} bits"
-    )
-    yield pick
 
 
 def _generation_rows(generation: "Generation") -> Iterator[Row]:
@@ -276,7 +179,7 @@ GENERATION = View(
     ),
     text=lambda generation: "\n",
     rows=_generation_rows,
-    table=_texts,
+    table=screen("texts"),
 )
 
 
@@ -285,58 +188,27 @@ def _turn_text(turn: "Turn") -> str:
 
 
 TURNS = View(
-    columns=(
-        *("role", "content", "finish_reason", "prompt_tokens"),
-        *("completion_tokens", "seed"),
-    ),
+    columns=("role", "content", "finish_reason", "prompt_tokens", "completion_tokens", "seed"),
     text=_turn_text,
-    table=lambda events, console: (
-        visible(event) if isinstance(event, str) else _turn_text(event) for event in events
-    ),
+    table=screen("turns"),
 )
-
-LABEL_STYLES = {"POSITIVE": "green", "NEGATIVE": "red"}
-
-
-def _judgements_table(records: Iterable["Judgement"], console: Console) -> Iterator[str]:
-    """Aligned lines, each as soon as it is known."""
-    for judgement in records:
-        text = Text(f"{one_line(judgement.label):<12}", LABEL_STYLES.get(judgement.label, "bold"))
-        score = "" if judgement.score is None else f"{judgement.score:.4f}"
-        share = bar(judgement.score or 0.0, 8)
-        text.append(f"{score:>6} ", "default")
-        text.append(f"{share:<8}  ", "dim")
-        text.append(one_line(judgement.text), "default")
-        yield rendered(console, text)
-
 
 JUDGEMENTS = View(
     columns=("text", "label", "score", "scores"),
     text=lambda j: line(escaped(j.label), j.score, escaped(j.text)),
-    table=_judgements_table,
+    table=screen("judgements"),
 )
 
 
-def _model_text(model: Any) -> str:
-    return "".join(f"{name}: {_word(value)}\n" for name, value in plain(model).items())
-
-
-def _model_table(records: Iterable[Any], console: Console) -> Iterator[str]:
-    for model in records:
-        table = new_table(show_header=False)
-        table.add_column(style="dim")
-        table.add_column(overflow="fold")
-        for name, value in plain(model).items():
-            table.add_row(name, Text(_word(value)))
-        yield rendered(console, Group(table))
-
-
-def _word(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return one_line(str(value))
+def facts(model: Any) -> Iterator[tuple[str, str]]:
+    """A model's facts by name, in words."""
+    for name, value in plain(model).items():
+        if value is None:
+            yield name, "-"
+        elif isinstance(value, bool):
+            yield name, "yes" if value else "no"
+        else:
+            yield name, one_line(str(value))
 
 
 MODEL = View(
@@ -344,8 +216,8 @@ MODEL = View(
         *("ref", "name", "task", "source", "path", "architecture", "parameters"),
         *("context_length", "dtype", "size_bytes", "license", "gated", "chat_template"),
     ),
-    text=_model_text,
-    table=_model_table,
+    text=lambda model: "".join(f"{name}: {value}\n" for name, value in facts(model)),
+    table=screen("model"),
 )
 
 ALIASES = View(

@@ -1,0 +1,220 @@
+"""What a person sees of each command's records: tables, bars and colours.
+
+Each function takes the events of `hftool.output.formats` and a console, and yields rendered text.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby, zip_longest
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
+
+from hftool.output.tables import bar, barred, cell, new_table, number, rendered, shown
+from hftool.output.terminal import one_line, visible
+
+if TYPE_CHECKING:
+    from hftool.classification import Judgement
+    from hftool.encoding import Compared, Encoded
+    from hftool.generation import Step
+    from hftool.next_token import Candidate, Perplexity, ScoredToken
+
+# Told apart on a light and on a dark background alike, and without colour by the edges.
+TOKEN_STYLES = ("black on cyan", "black on yellow", "black on green", "black on magenta")
+LABEL_STYLES = {"POSITIVE": "green", "NEGATIVE": "red"}
+
+
+def texts(events: Iterable[Any], console: Console) -> Iterator[str]:
+    """Texts as they come; a record ends the line."""
+    for event in events:
+        yield visible(event) if isinstance(event, str) else "\n"
+
+
+def turns(events: Iterable[Any], console: Console) -> Iterator[str]:
+    """The model's side of a chat: what the person typed is there already."""
+    for event in events:
+        if isinstance(event, str):
+            yield visible(event)
+        elif event.role == "assistant":
+            yield "\n"
+
+
+def text_field(records: Iterable[Any], console: Console) -> Iterator[str]:
+    """The text of each record, a line each."""
+    for record in records:
+        yield visible(record.text) + "\n"
+
+
+def _pieces(parts: Iterable[str], console: Console) -> Text:
+    """Parts of a text with their edges: colours in turn, bars where there are none."""
+    text = Text(overflow="fold")
+    for i, part in enumerate(parts):
+        text.append(shown(part), TOKEN_STYLES[i % len(TOKEN_STYLES)])
+        text.append("" if console.color_system else "|")
+    return text
+
+
+def encoded(records: Iterable["Encoded"], console: Console) -> Iterator[str]:
+    """The text in its tokens' colours, then a row a token."""
+    for record in records:
+        table = new_table()
+        for name in ("index", "id"):
+            table.add_column(name, justify="right")
+        for name in ("token", "piece"):
+            table.add_column(name, overflow="fold")
+        for name in ("start", "end"):
+            table.add_column(name, justify="right")
+        for i, (token, piece) in enumerate(zip(record.tokens, record.pieces, strict=True)):
+            colored = Text(shown(piece), TOKEN_STYLES[i % len(TOKEN_STYLES)])
+            table.add_row(
+                cell(i), cell(record.ids[i]), cell(token), colored, *map(cell, record.offsets[i])
+            )
+        count = Text(f"{record.count} tokens, {len(record.text)} characters", "dim")
+        yield rendered(console, _pieces(_parts(record), console), Text(), table, count)
+
+
+def _parts(record: "Encoded") -> Iterator[str]:
+    """The text by tokens; tokens that share a character are one part."""
+    first = last = 0  # the span of the part at hand
+    for piece, (start, end) in zip(record.pieces, record.offsets, strict=True):
+        shared = start < last and end > first
+        if first < last and not shared:
+            yield record.text[first:last]
+        if start == end:  # a special token stands nowhere in the text
+            yield piece
+            first = last = 0
+        else:
+            first, last = (first, max(last, end)) if shared else (start, end)
+    if first < last:
+        yield record.text[first:last]
+
+
+def compared(records: Iterable["Compared"], console: Console) -> Iterator[str]:
+    """Each text under each tokenizer."""
+    for text, group in groupby(records, key=lambda record: record.text):
+        table = new_table()
+        table.add_column("model")
+        for name in ("tokens", "bytes/token"):
+            table.add_column(name, justify="right")
+        table.add_column("pieces", overflow="fold", ratio=1)
+        for c in group:
+            pieces = _pieces(c.pieces, console)
+            table.add_row(one_line(c.model), cell(c.count), cell(c.bytes_per_token), pieces)
+        yield rendered(console, Text(one_line(text), "dim"), table)
+
+
+def candidates(records: Iterable["Candidate"], console: Console) -> Iterator[str]:
+    """The tokens after each position, best first, with a bar for the probability."""
+    for position, group in groupby(records, key=lambda c: c.position):
+        found = list(group)
+        sampled = any(c.sampled_prob is not None for c in found)
+        names = ("rank", "id", "token", "prob", *("sampled",) * sampled, "logprob", "cumulative")
+        rows = [
+            (
+                *(cell(c.rank), cell(c.id), Text(shown(c.token), "bold"), cell(c.prob)),
+                *((cell(c.sampled_prob),) * sampled),
+                *(cell(c.logprob), cell(c.cumulative)),
+            )
+            for c in found
+        ]
+        yield rendered(console, barred(console, names, rows, [c.prob for c in found], "green"))
+        if found[0].entropy is not None:
+            note = f"after position {position}; entropy {number(found[0].entropy)} bits"
+            yield rendered(console, Text(note, "dim"))
+
+
+def candidates_compared(records: Iterable["Candidate"], console: Console) -> Iterator[str]:
+    """The best tokens of several models side by side, by rank."""
+    ranked: dict[str, list[Candidate]] = {}
+    for c in records:
+        ranked.setdefault(c.model or "", []).append(c)
+    table = new_table()
+    table.add_column("rank", justify="right")
+    for name in ranked:
+        table.add_column(Text(one_line(name)), style="bold", overflow="fold")
+        table.add_column("prob", justify="right")
+    for row in zip_longest(*ranked.values()):
+        cells = [cell(next(c.rank for c in row if c))]
+        for c in row:
+            cells += [Text(shown(c.token)), cell(c.prob)] if c else [Text(), Text()]
+        table.add_row(*cells)
+    yield rendered(console, table)
+
+
+def scored(records: Iterable["ScoredToken | Perplexity"], console: Console) -> Iterator[str]:
+    """A text's tokens with a bar for their surprisal, then its perplexity."""
+    names = ("position", "id", "token", "prob", "rank", "surprisal", "entropy")
+    found: list[ScoredToken] = []
+    for record in records:
+        if record.kind == "token":
+            found.append(record)
+            continue
+        rows = [
+            (
+                *(cell(s.position), cell(s.id), Text(shown(s.token), "bold")),
+                *map(cell, (s.prob, s.rank, s.surprisal, s.entropy)),
+            )
+            for s in found
+        ]
+        most = max((s.surprisal or 0.0 for s in found), default=0.0) or 1.0
+        shares = [(s.surprisal or 0.0) / most for s in found]
+        whose = "" if record.model is None else f"{one_line(record.model)}: "
+        total = "-" if record.perplexity is None else number(record.perplexity)
+        note = Text(f"{whose}perplexity {total} over {record.tokens} tokens", "dim")
+        yield rendered(console, barred(console, names, rows, shares, "yellow"), note)
+        found = []
+
+
+def steps(prompt: str, records: Iterable["Step"], console: Console) -> Iterator[str]:
+    """Each step: the text so far, the candidates, the pick."""
+    before = prompt
+    for step in records:
+        yield rendered(console, *_step(step, before, console), Text())
+        before = prompt + step.text
+    yield rendered(console, Text(visible(before)))
+
+
+def _step(step: "Step", before: str, console: Console) -> Iterator[Any]:
+    head = Text(f"step {step.step}  ", "bold")
+    head.append(visible(before), "dim")
+    yield head
+    names = ("rank", "id", "token", "prob", "sampled", "removed by")
+    rows = [
+        (
+            *(cell(c.rank), cell(c.id), Text(shown(c.token))),
+            *(cell(c.prob), cell(c.sampled_prob), cell(c.removed_by)),
+        )
+        for c in step.candidates
+    ]
+    styles = ["bold" if c.id == step.id else "dim" if c.removed_by else "" for c in step.candidates]
+    yield barred(console, names, rows, [c.prob for c in step.candidates], "green", styles)
+    yield Text(f"{step.kept} tokens kept, entropy {number(step.entropy)} bits", "dim")
+    pick = Text("→ ", "bold")
+    pick.append(shown(step.token), "bold black on green")
+    drawn = "greedy" if step.drawn is None else f"drawn {step.drawn:.4f}"
+    pick.append(f"  id {step.id}, rank {step.rank}, prob {number(step.prob)}, {drawn}")
+    yield pick
+
+
+def judgements(records: Iterable["Judgement"], console: Console) -> Iterator[str]:
+    """Aligned lines, each as soon as it is known."""
+    for judgement in records:
+        text = Text(f"{one_line(judgement.label):<12}", LABEL_STYLES.get(judgement.label, "bold"))
+        score = "" if judgement.score is None else f"{judgement.score:.4f}"
+        text.append(f"{score:>6} ", "default")
+        text.append(f"{bar(judgement.score or 0.0, 8):<8}  ", "dim")
+        text.append(one_line(judgement.text), "default")
+        yield rendered(console, text)
+
+
+def model(records: Iterable[Any], console: Console) -> Iterator[str]:
+    """A model's facts, a line each."""
+    from hftool.output.views import facts
+
+    for record in records:
+        table = new_table(show_header=False)
+        table.add_column(style="dim")
+        table.add_column(overflow="fold")
+        for name, value in facts(record):
+            table.add_row(name, Text(value))
+        yield rendered(console, table)
