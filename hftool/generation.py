@@ -2,15 +2,17 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 
 from hftool.decoding import Decoder, require_context
+from hftool.encoding import prompt_ids
 from hftool.models.load import LanguageModel
 from hftool.next_token import entropy_bits
+from hftool.options import PromptOptions
 from hftool.sampling import Sampler, SamplingSettings, filtered, filters
 
 log = logging.getLogger("hftool")
@@ -151,6 +153,34 @@ def sample_steps(
             return
     if room < steps:
         log.warning("stopped after %d tokens: the context is full", room)
+
+
+def generate_texts(
+    language_model: LanguageModel,
+    prompts: Iterable[str],
+    prompting: PromptOptions,
+    settings: SamplingSettings,
+    *,
+    max_new_tokens: int,
+    skip_special: bool = True,
+) -> Iterator[str | Generation]:
+    """The continuation of each prompt, as `generate` gives it; all by the same seed.
+
+    Raises: as `generate`.
+    """
+    if settings.seed is not None:
+        log.debug("seed %d", settings.seed)
+    for index, prompt in enumerate(prompts):
+        ids = prompt_ids(language_model.tokenizer, prompt, prompting)
+        for event in generate(
+            language_model,
+            prompt,
+            ids,
+            settings,
+            max_new_tokens=max_new_tokens,
+            skip_special=skip_special,
+        ):
+            yield replace(event, index=index) if isinstance(event, Generation) else event
 
 
 def generate(

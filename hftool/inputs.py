@@ -36,13 +36,11 @@ def texts(argument: str | None, options: InputOptions) -> Iterator[str]:
     Raises: as `one_text`.
     """
     if not options.lines:
-        yield one_text(argument, options)
-    elif argument is not None:
-        # As in a file, only "\n" ends a line: U+2028 or a form feed are part of the text.
-        stream = io.StringIO(_argument(argument, options), newline="\n")
-        yield from map(_without_line_break, stream)
-    else:
-        yield from lines(options)
+        return iter([one_text(argument, options)])
+    if argument is None:
+        return lines(options)
+    # As in a file, only "\n" ends a line: U+2028 or a form feed are part of the text.
+    return map(_without_line_break, io.StringIO(_argument(argument, options), newline="\n"))
 
 
 def each_text(arguments: Sequence[str] | None, options: FileOptions) -> Iterator[str]:
@@ -52,16 +50,19 @@ def each_text(arguments: Sequence[str] | None, options: FileOptions) -> Iterator
     """
     if arguments:
         return iter([_argument(argument, options) for argument in arguments])
-    _require_input(options.file)
     return lines(options)
 
 
 def lines(options: FileOptions) -> Iterator[str]:
     """Each line of the file or of stdin, as it arrives, without its line break.
 
-    Raises: as `one_text`.
+    Raises: as `one_text`; what can be known at once, at once.
     """
-    with _open(options.file) as stream:
+    return _lines(_open(options.file), options)
+
+
+def _lines(stream: BinaryIO, options: FileOptions) -> Iterator[str]:
+    with stream:
         for number, line in enumerate(stream, 1):
             if number == 1:
                 line = line.removeprefix(BOM)

@@ -29,7 +29,8 @@ class Candidate:
 
     `prob` and its natural logarithm `logprob`; `cumulative` the probability of this and all better
     ranks; `entropy` in bits, of the whole distribution; `sampled_prob` the probability after the
-    sampling filters that were asked for; `model` where several were asked.
+    sampling filters that were asked for; `model` where several were asked, `index` where several
+    texts were given.
 
     A continuation of several tokens has no rank and id; its `prob` is the product of theirs.
     """
@@ -44,6 +45,7 @@ class Candidate:
     entropy: float | None
     sampled_prob: float | None = field(default=None, metadata=OPTIONAL)
     model: str | None = field(default=None, metadata=OPTIONAL)
+    index: int | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class ScoredToken:
     surprisal: float | None
     entropy: float | None
     model: str | None = field(default=None, metadata=OPTIONAL)
+    index: int | None = field(default=None, metadata=OPTIONAL)
 
     @property
     def kind(self) -> Literal["token"]:
@@ -77,6 +80,7 @@ class Perplexity:
     surprisal: float | None
     perplexity: float | None
     model: str | None = field(default=None, metadata=OPTIONAL)
+    index: int | None = field(default=None, metadata=OPTIONAL)
 
     @property
     def kind(self) -> Literal["perplexity"]:
@@ -100,9 +104,14 @@ class Question:
 
 
 def expectations(
-    load: LoadOptions, models: Sequence[str], text: str, prompting: PromptOptions, ask: Question
+    load: LoadOptions,
+    models: Sequence[str],
+    texts: Sequence[str],
+    prompting: PromptOptions,
+    ask: Question,
 ) -> Iterator[Expectation]:
-    """The answers of one model after the other; where there are several, each says whose it is.
+    """The answers of one model after the other to each text; where there are several models or
+    texts, each answer says which it is about.
 
     Raises:
         HftoolError: a model can't be loaded, or the prompt does not fit.
@@ -110,14 +119,16 @@ def expectations(
     """
     for name in models:
         language_model = load_language_model(replace(load, model=name))
-        ids = prompt_ids(language_model.tokenizer, text, prompting)
-        answers: Iterator[Expectation] = (
-            score_tokens(language_model, ids)
-            if ask.position == "all"
-            else _candidates(language_model, ids[: _end(ask.position, len(ids))], ask)
-        )
-        for answer in answers:
-            yield replace(answer, model=name) if len(models) > 1 else answer
+        for index, text in enumerate(texts):
+            ids = prompt_ids(language_model.tokenizer, text, prompting)
+            answers: Iterator[Expectation] = (
+                score_tokens(language_model, ids)
+                if ask.position == "all"
+                else _candidates(language_model, ids[: _end(ask.position, len(ids))], ask)
+            )
+            model = name if len(models) > 1 else None
+            number = index if len(texts) > 1 else None
+            yield from (replace(answer, model=model, index=number) for answer in answers)
 
 
 def _end(position: str | None, count: int) -> int:

@@ -333,3 +333,14 @@ def test_sample_ends_at_the_end_of_the_text(tmp_path: Path, folder: Path) -> Non
     steps = command("sample", ending, "Hello", "--greedy", "--steps", "30")
     assert [step["id"] for step in steps] == expected[:7]
     assert {(step["drawn"], step["rank"]) for step in steps} == {(None, 1)}
+
+
+def test_lines_are_prompts_of_their_own(tmp_path: Path) -> None:
+    folder = str(save_model(tmp_path))
+    arguments = ("generate", "-m", folder, "-n", "4", "--seed", "3", "--json")
+    done = run(*arguments, "--lines", stdin="ab\ncd\n")
+    records = json.loads(done.stdout)
+    alone = [json.loads(run(*arguments, text).stdout)[0] for text in ("ab", "cd")]
+    assert [record["index"] for record in records] == [0, 1]
+    assert [record["text"] for record in records] == [record["text"] for record in alone]
+    assert [record["prompt"] for record in records] == ["ab", "cd"]

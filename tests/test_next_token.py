@@ -338,3 +338,13 @@ def test_scores_in_every_format(folder: Path) -> None:
     assert head.split(",") == list(tokens[0])
     assert len(rows) == len(tokens)
     assert f"over {total['tokens']} tokens" in run(*arguments, "table").stdout
+
+
+def test_lines_are_texts_of_their_own(folder: Path) -> None:
+    done = run("topk", "-m", str(folder), "-k", "2", "--lines", "--json", stdin="ab\ncd\n")
+    both = json.loads(done.stdout)
+    assert [record.pop("index") for record in both] == [0, 0, 1, 1]
+    arguments = ("topk", "-m", str(folder), "-k", "2", "--json")
+    assert both == [r for text in ("ab", "cd") for r in json.loads(run(*arguments, text).stdout)]
+    head = run("topk", "-m", str(folder), "--lines", "--format", "csv", stdin="ab\ncd\n").stdout
+    assert head.startswith("index,position,rank,")

@@ -57,12 +57,13 @@ def encode(
     from hftool.output.formats import write
 
     tokenizer = load_tokenizer(source.model, source)
-    given = texts(text, inputs)
     if messages is not None:
         chat = encoding.parse_messages(one_text(text, FileOptions(messages, inputs.errors)))
         given = iter([encoding.render_chat(tokenizer, chat)])
-    elif chatting.templated or show_template:
-        given = encoding.rendered_chats(tokenizer, given, chatting)
+    else:
+        given = texts(text, inputs)
+        if chatting.templated or show_template:
+            given = encoding.rendered_chats(tokenizer, given, chatting)
     special = special and not (messages or chatting.templated)  # the template writes its own
     if show_template:
         write(map(encoding.Rendered, given), views.RENDERED, output)

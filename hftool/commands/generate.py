@@ -6,7 +6,7 @@ import typer
 
 from hftool.options import (
     DEFAULT_MAX_NEW_TOKENS,
-    FileOptions,
+    InputOptions,
     LoadOptions,
     OutputOptions,
     PromptOptions,
@@ -21,7 +21,7 @@ def generate(
     prompt: TextArgument = None,
     *,
     load: LoadOptions,
-    inputs: FileOptions,
+    inputs: InputOptions,
     prompting: PromptOptions,
     max_new_tokens: Annotated[
         int,
@@ -39,22 +39,20 @@ def generate(
 
     Example: hftool generate --chat "What is the capital of France?" --greedy
     """
-    from hftool.encoding import prompt_ids
-    from hftool.generation import generate as generate_text
-    from hftool.inputs import one_text
+    from hftool.generation import generate_texts
+    from hftool.inputs import texts
     from hftool.models.load import load_language_model
     from hftool.output.formats import write
     from hftool.output.views import GENERATION
     from hftool.sampling import settings_in_force
 
-    text = one_text(prompt, inputs)
+    prompts = texts(prompt, inputs)
     language_model = load_language_model(load)
-    ids = prompt_ids(language_model.tokenizer, text, prompting)
     settings = settings_in_force(sampling, language_model.generation_config)
-    events = generate_text(
+    events = generate_texts(
         language_model,
-        text,
-        ids,
+        prompts,
+        prompting,
         settings,
         max_new_tokens=max_new_tokens,
         skip_special=skip_special,

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from hftool.options import (
-    FileOptions,
     FilterOptions,
+    InputOptions,
     OutputOptions,
     PromptOptions,
     SamplingOptions,
@@ -22,7 +22,7 @@ def topk(
     prompt: TextArgument = None,
     *,
     load: TopkLoadOptions,
-    inputs: FileOptions,
+    inputs: InputOptions,
     prompting: PromptOptions,
     k: Annotated[
         int, typer.Option("-k", "--k", metavar="N", min=1, help="How many tokens to show.")
@@ -49,15 +49,17 @@ def topk(
 
     Example: hftool topk "The capital of France is"
     """
-    from hftool.inputs import one_text
+    from hftool.inputs import texts
     from hftool.next_token import Question, expectations
     from hftool.output.formats import write
     from hftool.output.views import expectations_view
 
-    text = one_text(prompt, inputs)
+    prompts = list(texts(prompt, inputs))
     asked = filtering != FilterOptions()
     sampling = SamplingOptions(**asdict(filtering), seed=0) if asked else None
     ask = Question(k, tuple(token or ()), position, sampling)
     models = [load.model, *(compare.split(",") if compare else ())]
-    view = expectations_view(scored=position == "all", sampled=asked, several=len(models) > 1)
-    write(expectations(load, models, text, prompting, ask), view, output)
+    view = expectations_view(
+        scored=position == "all", sampled=asked, models=len(models) > 1, texts=len(prompts) > 1
+    )
+    write(expectations(load, models, prompts, prompting, ask), view, output)

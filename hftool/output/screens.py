@@ -8,6 +8,7 @@ from itertools import groupby, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from hftool.output.tables import bar, barred, cell, new_table, number, rendered, shown
@@ -105,7 +106,7 @@ def compared(records: Iterable["Compared"], console: Console) -> Iterator[str]:
 
 def candidates(records: Iterable["Candidate"], console: Console) -> Iterator[str]:
     """The tokens after each position, best first, with a bar for the probability."""
-    for position, group in groupby(records, key=lambda c: c.position):
+    for (_, position), group in groupby(records, key=lambda c: (c.index, c.position)):
         found = list(group)
         sampled = any(c.sampled_prob is not None for c in found)
         names = ("rank", "id", "token", "prob", *("sampled",) * sampled, "logprob", "cumulative")
@@ -124,10 +125,15 @@ def candidates(records: Iterable["Candidate"], console: Console) -> Iterator[str
 
 
 def candidates_compared(records: Iterable["Candidate"], console: Console) -> Iterator[str]:
-    """The best tokens of several models side by side, by rank."""
-    ranked: dict[str, list[Candidate]] = {}
+    """The best tokens of several models side by side, by rank; a table for each text."""
+    by_text: dict[int | None, dict[str, list[Candidate]]] = {}
     for c in records:
-        ranked.setdefault(c.model or "", []).append(c)
+        by_text.setdefault(c.index, {}).setdefault(c.model or "", []).append(c)
+    for ranked in by_text.values():
+        yield rendered(console, _side_by_side(ranked))
+
+
+def _side_by_side(ranked: dict[str, list["Candidate"]]) -> Table:
     table = new_table()
     table.add_column("rank", justify="right")
     for name in ranked:
@@ -138,7 +144,7 @@ def candidates_compared(records: Iterable["Candidate"], console: Console) -> Ite
         for c in row:
             cells += [Text(shown(c.token)), cell(c.prob)] if c else [Text(), Text()]
         table.add_row(*cells)
-    yield rendered(console, table)
+    return table
 
 
 def scored(records: Iterable["ScoredToken | Perplexity"], console: Console) -> Iterator[str]:

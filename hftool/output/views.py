@@ -120,12 +120,15 @@ CANDIDATE_COLUMNS = ("position", "rank", "id", "token", "prob", "logprob", "cumu
 SCORED_COLUMNS = ("position", "id", "token", "prob", "rank", "surprisal", "entropy")
 
 
-def expectations_view(*, scored: bool, sampled: bool, several: bool) -> View:
-    """How `topk` shows its records: candidates, or each token of a text with its surprisal."""
-    model = ("model",) if several else ()
+def expectations_view(*, scored: bool, sampled: bool, models: bool, texts: bool) -> View:
+    """How `topk` shows its records: candidates, or each token of a text with its surprisal.
+
+    `models` and `texts` say whether there are several.
+    """
+    about = (*("index",) * texts, *("model",) * models)
     if scored:
         return View(
-            columns=(*model, *SCORED_COLUMNS),
+            columns=(*about, *SCORED_COLUMNS),
             text=_scored_text,
             rows=lambda record: [plain(record)] if record.kind == "token" else [],
             table=screen("scored"),
@@ -134,24 +137,28 @@ def expectations_view(*, scored: bool, sampled: bool, several: bool) -> View:
     if sampled:
         columns.insert(columns.index("prob") + 1, "sampled_prob")
     return View(
-        columns=(*model, *columns),
+        columns=(*about, *columns),
         text=_candidate_text,
-        table=screen("candidates_compared" if several else "candidates"),
+        table=screen("candidates_compared" if models else "candidates"),
     )
 
 
 def _candidate_text(c: "Candidate") -> str:
     sampled = () if c.sampled_prob is None else (c.sampled_prob,)
-    model = () if c.model is None else (c.model,)
-    return line(*model, c.rank, c.id, c.prob, *sampled, escaped(c.token))
+    return line(*_about(c), c.rank, c.id, c.prob, *sampled, escaped(c.token))
+
+
+def _about(record: "Candidate | ScoredToken | Perplexity") -> list[Any]:
+    """Which text and which model a record is about, where there are several."""
+    return [value for value in (record.index, record.model) if value is not None]
 
 
 def _scored_text(record: "ScoredToken | Perplexity") -> str:
-    model = () if record.model is None else (record.model,)
+    about = _about(record)
     if record.kind == "perplexity":
-        return line(*model, "perplexity", record.perplexity)
+        return line(*about, "perplexity", record.perplexity)
     s = record
-    return line(*model, s.position, s.id, s.prob, s.rank, s.surprisal, s.entropy, escaped(s.token))
+    return line(*about, s.position, s.id, s.prob, s.rank, s.surprisal, s.entropy, escaped(s.token))
 
 
 def steps_view(prompt: str) -> View:
