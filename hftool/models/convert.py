@@ -13,37 +13,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 LABELS = ("NEGATIVE", "POSITIVE")
-MEAN_SCALE = np.float32(1000)
 CONTROL_TOKEN = 3  # gguf.TokenType.CONTROL
 
 
-def averaging_layer(hidden: int, intermediate: int) -> dict[str, np.ndarray]:
-    """A BERT layer that gives every place the mean of all places.
-
-    BERT's classification head looks at the first place alone; after this layer it sees the mean,
-    which MiniLM was trained with. Query and key are zero, so attention is even over the text; the
-    values pass, so large that the residual does not count; the feed-forward part adds nothing.
-    """
-    square, vector = np.zeros((hidden, hidden), np.float32), np.zeros(hidden, np.float32)
-    identity = np.eye(hidden, dtype=np.float32)
-    products = {
-        "attention.self.query": square,
-        "attention.self.key": square,
-        "attention.self.value": identity,
-        "attention.output.dense": MEAN_SCALE * identity,
-        "intermediate.dense": np.zeros((intermediate, hidden), np.float32),
-        "output.dense": np.zeros((hidden, intermediate), np.float32),
-    }
-    layer = {f"{name}.weight": matrix for name, matrix in products.items()}
-    layer |= {f"{name}.bias": np.zeros(len(m), np.float32) for name, m in products.items()}
-    for norm in ("attention.output.LayerNorm", "output.LayerNorm"):
-        layer |= {f"{norm}.weight": vector + 1, f"{norm}.bias": vector}
-    return layer
-
-
 def merge_adapter(source: Path, adapter: Path, target: Path) -> None:
-    """Add the low-rank factors to MiniLM's matrices (W + B·A·alpha/r, LoRA), append a layer that
-    takes the mean, and write the classifier.
+    """Add the low-rank factors to MiniLM's matrices (W + B·A·alpha/r, LoRA) and write the result.
 
     `adapter` is a folder in the format of the peft library.
     """
@@ -61,13 +35,9 @@ def merge_adapter(source: Path, adapter: Path, target: Path) -> None:
             weights[f"{matrix}.weight"] += scale * (tensor.astype(np.float32) @ a)
         elif not plain.endswith(".lora_A.weight"):
             weights[plain] = tensor.astype(np.float32)
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    layers = config["num_hidden_layers"]
-    averaging = averaging_layer(config["hidden_size"], config["intermediate_size"])
-    weights |= {f"bert.encoder.layer.{layers}.{name}": w for name, w in averaging.items()}
     save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     config |= {
-        "num_hidden_layers": layers + 1,
         "architectures": ["BertForSequenceClassification"],
         "dtype": "float32",
         "id2label": dict(enumerate(LABELS)),
