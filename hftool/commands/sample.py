@@ -1,5 +1,7 @@
 """`hftool sample`"""
 
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,26 +24,50 @@ def sample(
     load: LoadOptions,
     inputs: FileOptions,
     prompting: PromptOptions,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="How many tokens.")] = 20,
-    k: Annotated[int, typer.Option("-k", "--k", min=1, help="Candidates shown a step.")] = 5,
+    steps: Annotated[
+        int, typer.Option("--steps", metavar="N", min=1, help="How many tokens.")
+    ] = 20,
+    k: Annotated[
+        int, typer.Option("-k", "--k", metavar="N", min=1, help="Candidates shown a step.")
+    ] = 5,
     sampling: SamplingOptions,
+    trace: Annotated[
+        Path | None, typer.Option("--trace", metavar="FILE", help="Keep the run in FILE.")
+    ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option("--replay", metavar="FILE", help="Make a kept run again, and compare."),
+    ] = None,
     output: OutputOptions,
 ) -> None:
     """Generate step by step, and show what each step chose from.
 
     Example: hftool sample "你是谁" --steps 5 --seed 7
     """
+    from hftool import tracing
     from hftool.encoding import prompt_ids
     from hftool.generation import sample_steps
     from hftool.inputs import one_text
     from hftool.models.load import load_language_model
+    from hftool.output.files import atomic_file
     from hftool.output.formats import write
     from hftool.output.views import steps_view
     from hftool.sampling import settings_in_force
 
-    text = one_text(prompt, inputs)
-    language_model = load_language_model(load)
-    ids = prompt_ids(language_model.tokenizer, text, prompting)
-    settings = settings_in_force(sampling, language_model.generation_config)
+    if replay is not None:
+        kept = tracing.read_trace(one_text(prompt, FileOptions(replay)))
+        language_model = load_language_model(load)
+        tracing.require_model(kept, language_model)
+        ids, settings, steps = list(kept.ids), kept.settings, len(kept.steps)
+    else:
+        text = one_text(prompt, inputs)
+        language_model = load_language_model(load)
+        ids = prompt_ids(language_model.tokenizer, text, prompting)
+        settings = settings_in_force(sampling, language_model.generation_config)
     records = sample_steps(language_model, ids, settings, steps=steps, k=k)
-    write(records, steps_view(language_model.tokenizer.decode(ids)), output)
+    if replay is not None:
+        records = tracing.compared(records, kept)
+    with nullcontext() if trace is None else atomic_file(trace) as file:
+        if file is not None:
+            records = tracing.write_trace(file, records, language_model, ids, settings)
+        write(records, steps_view(language_model.tokenizer.decode(ids)), output)
