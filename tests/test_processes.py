@@ -82,11 +82,12 @@ def test_an_answer_goes_to_a_pipe_token_by_token() -> None:
         stdout=subprocess.PIPE,
     )
     assert process.stdout is not None
-    first = os.read(process.stdout.fileno(), 10_000)
-    assert process.poll() is None, "the first piece came before the end"
-    assert 0 < len(first) < 100
-    process.terminate()
-    process.wait(timeout=60)
+    with process.stdout as pipe:
+        first = os.read(pipe.fileno(), 10_000)
+        assert process.poll() is None, "the first piece came before the end"
+        assert 0 < len(first) < 100
+        process.terminate()
+        process.wait(timeout=60)
 
 
 def test_stdout_is_utf8_in_any_locale() -> None:
@@ -127,23 +128,26 @@ def test_no_escape_sequence_of_a_text_reaches_the_terminal() -> None:
         assert "202e" in child.before
 
 
+PROMPT = r"\x1b\[\?2004h"  # prompt_toolkit turns bracketed paste on with each prompt
+
+
 def test_a_chat_at_a_terminal_survives_ctrl_c_and_ends_with_ctrl_d() -> None:
     child = terminal("chat", "--greedy", "--dtype", "float32")
-    child.expect("> ")
+    child.expect(PROMPT)
     child.send("What is the capital of France?\r")
     child.expect("Paris")
-    child.expect("> ")
+    child.expect(PROMPT)
     child.send("Count from one to one hundred in words.\r")
     time.sleep(2)
     child.sendintr()
-    child.expect("> ")
+    child.expect(PROMPT)
     child.send('"""\r')
     child.send("Say\r")
     child.send('hello."""\r')
-    child.expect("> ")
+    child.expect(PROMPT)
     child.send("And the capital of Italy?\r")
     child.expect("Rome")
-    child.expect("> ")
+    child.expect(PROMPT)
     child.sendeof()
     child.expect(pexpect.EOF)
     child.close()
