@@ -223,3 +223,10 @@ def test_a_broken_config_file_is_not_overwritten() -> None:
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: cannot read the config file {config()}: ")
     assert config().read_text() == "[aliases\n"
+
+
+def test_the_list_fits_a_narrow_terminal() -> None:
+    shown = run("models", "list", "--format", "table").stdout.splitlines()
+    assert max(map(len, shown)) <= 80
+    joined = "".join(line.strip() for line in shown)
+    assert "distilbert/distilbert-base-uncased-finetuned-sst-2-english" in joined

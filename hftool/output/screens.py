@@ -213,6 +213,20 @@ def judgements(records: Iterable["Judgement"], console: Console) -> Iterator[str
         yield rendered(console, text)
 
 
+def aliases(records: Iterable[Any], console: Console) -> Iterator[str]:
+    """Each alias with its size on this machine, and what it means."""
+    table = new_table()
+    table.add_column("alias", style="bold", no_wrap=True)
+    table.add_column("here", justify="right", no_wrap=True)
+    table.add_column("model", overflow="fold")
+    for alias in records:
+        size = "-" if alias.size_bytes is None else f"{alias.size_bytes / 1e6:,.0f} MB"
+        meaning = Text(one_line(alias.model))
+        meaning.append(f"\n{one_line(', '.join(filter(None, (alias.task, alias.purpose))))}", "dim")
+        table.add_row(one_line(alias.alias), size, meaning)
+    yield rendered(console, table)
+
+
 def model(records: Iterable[Any], console: Console) -> Iterator[str]:
     """A model's facts, a line each."""
     from hftool.output.views import facts

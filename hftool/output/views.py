@@ -232,4 +232,5 @@ ALIASES = View(
     text=lambda alias: line(
         alias.alias, alias.model, alias.task or "-", "here" if alias.here else "-"
     ),
+    table=screen("aliases"),
 )
