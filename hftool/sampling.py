@@ -64,8 +64,20 @@ def settings_in_force(options: SamplingOptions, config: Mapping[str, Any]) -> Sa
 
     Raises:
         UsageError: a value no filter can work with.
+        HftoolError: such a value in the generation_config.
     """
+    try:
+        settings = _completed(options, config)
+        filters(settings)  # they check their values
+    except (TypeError, ValueError) as error:
+        raise HftoolError(
+            f"the model's generation_config has a value no sampling filter takes: {error}",
+            "an option on the command line comes before it",
+        ) from None
+    return settings
 
+
+def _completed(options: SamplingOptions, config: Mapping[str, Any]) -> SamplingSettings:
     def value(name: str, neutral: Any) -> Any:
         asked = getattr(options, name)
         given = config.get(name) if asked is None else asked

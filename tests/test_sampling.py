@@ -292,3 +292,13 @@ def test_drawn_seed_is_in_the_record_and_repeats_the_run(folder: Path) -> None:
     assert first["text"] != second["text"]
     assert generate("--seed", str(first["seed"]))["text"] == first["text"]
     assert generate("--greedy")["seed"] is None
+
+
+@pytest.mark.parametrize(
+    "config", [{"min_p": 3.0}, {"top_k": "many"}, {"temperature": -1}, {"repetition_penalty": []}]
+)
+def test_a_generation_config_no_filter_takes_is_an_error(config: dict[str, Any]) -> None:
+    with pytest.raises(HftoolError, match="generation_config") as caught:
+        settings_in_force(SamplingOptions(), config)
+    assert caught.value.status == 1
+    assert caught.value.hint

@@ -548,3 +548,12 @@ def test_stream_leaves_special_tokens_out(tokenizer: Tokenizer) -> None:
     for skip, expected in ((True, "ab"), (False, "a<|im_end|>b")):
         stream = tokenizer.stream(skip)
         assert "".join(map(stream.step, ids)) + stream.end() == expected
+
+
+@pytest.mark.parametrize(
+    "listed", [{"x": {"content": "q"}}, {"900": "q"}, {"900": {"content": 5}}, [1]]
+)
+def test_broken_added_tokens_are_an_error(listed: Any, tmp_path: Path) -> None:
+    folder = byte_level(tmp_path, added_tokens_decoder=listed)
+    with pytest.raises(HftoolError, match="added tokens"):
+        Tokenizer(folder, "broken")

@@ -60,7 +60,11 @@ class Tokenizer:
             raise HftoolError(f"cannot read the tokenizer {path}: {error}") from None
         self.backend.no_truncation()
         self.backend.no_padding()
-        self._add_missing_tokens()
+        try:
+            self._add_missing_tokens()
+        except (TypeError, ValueError, AttributeError) as error:
+            path = folder / "tokenizer_config.json"
+            raise HftoolError(f"cannot read the added tokens of {path}: {error}") from None
 
     def _add_missing_tokens(self) -> None:
         known = self.backend.get_added_tokens_decoder()
