@@ -11,49 +11,12 @@ import torch
 from hftool.decoding import Decoder, require_context
 from hftool.encoding import prompt_ids
 from hftool.models.load import LanguageModel
-from hftool.next_token import entropy_bits
 from hftool.options import PromptOptions
 from hftool.sampling import Sampler, SamplingSettings, filtered, filters
 
 log = logging.getLogger("hftool")
 
 FinishReason = Literal["stop", "length"]
-
-
-@dataclass(frozen=True)
-class CandidateStep:
-    """A candidate at a step: its probability before and after the filters, and the filter that
-    removed it."""
-
-    rank: int
-    id: int
-    token: str
-    prob: float
-    sampled_prob: float
-    removed_by: str | None
-
-
-@dataclass(frozen=True)
-class Step:
-    """One token chosen.
-
-    `prob` is the model's own probability of it, `rank` its place there, `entropy` (bits) that of
-    the model's distribution; `sampled_prob` its probability after the filters, which left `kept`
-    tokens; `drawn` the uniform number that picked it, None when greedy. `text` is the prompt's
-    continuation so far.
-    """
-
-    step: int
-    id: int
-    token: str
-    prob: float
-    sampled_prob: float
-    rank: int
-    entropy: float
-    kept: int
-    drawn: float | None
-    text: str
-    candidates: tuple[CandidateStep, ...]
 
 
 @dataclass(frozen=True)
@@ -100,59 +63,6 @@ def token_ids(
             token_id, drawn = draw.id, draw.drawn
         yield token_id, logits, scores, removed, drawn
         known.append(token_id)
-
-
-def sample_steps(
-    language_model: LanguageModel,
-    ids: Sequence[int],
-    settings: SamplingSettings,
-    *,
-    steps: int,
-    k: int,
-) -> Iterator[Step]:
-    """Each step of a generation, with the `k` best candidates; ends at end-of-sequence.
-
-    Raises:
-        HftoolError: the prompt is longer than the context.
-    """
-    tokenizer = language_model.tokenizer
-    stream = tokenizer.stream(skip_special=False)
-    text = ""
-    tokens = token_ids(Decoder(language_model), ids, settings)
-    room = _room(language_model, ids, steps)
-    for number in range(1, room + 1):
-        token_id, logits, scores, removed, drawn = next(tokens)
-        logprobs = torch.log_softmax(logits.double(), dim=-1)
-        probs, sampled = logprobs.exp(), torch.softmax(scores.double(), dim=-1)
-        order = probs.sort(descending=True, stable=True).indices
-        text += stream.step(token_id)
-        yield Step(
-            step=number,
-            id=token_id,
-            token=tokenizer.token_text(token_id),
-            prob=float(probs[token_id]),
-            sampled_prob=float(sampled[token_id]),
-            rank=int((order == token_id).nonzero()[0, 0]) + 1,
-            entropy=entropy_bits(logprobs),
-            kept=int((scores > -torch.inf).sum()),
-            drawn=drawn,
-            text=text,
-            candidates=tuple(
-                CandidateStep(
-                    rank=rank,
-                    id=candidate,
-                    token=tokenizer.token_text(candidate),
-                    prob=float(probs[candidate]),
-                    sampled_prob=float(sampled[candidate]),
-                    removed_by=next((n for n, gone in removed.items() if gone[candidate]), None),
-                )
-                for rank, candidate in enumerate(order[:k].tolist(), 1)
-            ),
-        )
-        if token_id in language_model.end_ids:
-            return
-    if room < steps:
-        log.warning("stopped after %d tokens: the context is full", room)
 
 
 def generate_texts(
@@ -208,7 +118,7 @@ def generate(
     count = 0
     finish_reason: FinishReason = "length"
     tokens = token_ids(decoder or Decoder(language_model), ids, settings)
-    room = _room(language_model, ids, max_new_tokens)
+    room = room_for(language_model, ids, max_new_tokens)
     for _ in range(room):
         token_id = next(tokens)[0]
         count += 1
@@ -240,7 +150,7 @@ def generate(
     )
 
 
-def _room(language_model: LanguageModel, ids: Sequence[int], wanted: int) -> int:
+def room_for(language_model: LanguageModel, ids: Sequence[int], wanted: int) -> int:
     """How many tokens may follow: `wanted`, or fewer where the context ends before.
 
     Raises:

@@ -1,17 +1,12 @@
 """Each shared option, declared once with its default, in the frozen dataclass it travels in.
 
-A command takes these dataclasses as parameters; `spread` turns their fields into options:
-
-    @spread
-    def encode(text: TextArgument = None, *, source: ModelOptions) -> None: ...
+A command takes these dataclasses as parameters; `hftool.spread` turns their fields into options.
 """
 
 import functools
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -252,44 +247,3 @@ class OutputOptions:
     verbose: Annotated[
         bool, _output("--verbose", "-v", help="Say what was loaded, from where, how long it took.")
     ] = False
-
-
-def spread(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace each dataclass in a command's signature by its fields, as keyword options."""
-    hints = get_type_hints(command, include_extras=True)
-    parameters: list[inspect.Parameter] = []
-    groups: dict[str, type[Any]] = {}
-    for name, parameter in inspect.signature(command).parameters.items():
-        if not is_dataclass(hints[name]):
-            parameters.append(
-                parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
-            )
-            continue
-        group = hints[name]
-        groups[name] = group
-        types = get_type_hints(group, include_extras=True)
-        parameters += [
-            inspect.Parameter(
-                item.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=item.default,
-                annotation=types[item.name],
-            )
-            for item in fields(group)
-        ]
-
-    @functools.wraps(command)
-    def wrapper(**values: Any) -> None:
-        built = {
-            name: group(**{item.name: values.pop(item.name) for item in fields(group)})
-            for name, group in groups.items()
-        }
-        if output := next((v for v in built.values() if isinstance(v, OutputOptions)), None):
-            from hftool.output.notes import configure
-
-            configure(quiet=output.quiet, verbose=output.verbose)
-        command(**values, **built)
-
-    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    wrapper.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
-    return wrapper

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, TextIO
 
 from hftool.errors import HftoolError
-from hftool.generation import Step
 from hftool.models.load import LanguageModel
 from hftool.sampling import SamplingSettings
+from hftool.steps import Step
 
 log = logging.getLogger("hftool")
 

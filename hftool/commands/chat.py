@@ -10,8 +10,8 @@ from hftool.options import (
     LoadOptions,
     OutputOptions,
     SamplingOptions,
-    spread,
 )
+from hftool.spread import spread
 
 PANEL = "Input"
 

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from hftool.options import InputOptions, ModelOptions, OutputOptions, spread
+from hftool.options import InputOptions, ModelOptions, OutputOptions
+from hftool.spread import spread
 
 IdsArgument = Annotated[
     list[str] | None,

@@ -12,8 +12,8 @@ from hftool.options import (
     ModelOptions,
     OutputOptions,
     TextArgument,
-    spread,
 )
+from hftool.spread import spread
 
 
 @spread

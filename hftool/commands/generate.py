@@ -12,8 +12,8 @@ from hftool.options import (
     PromptOptions,
     SamplingOptions,
     TextArgument,
-    spread,
 )
+from hftool.spread import spread
 
 
 @spread

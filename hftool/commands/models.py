@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from hftool.options import MODEL_HELP, OutputOptions, SourceOptions, spread
+from hftool.options import MODEL_HELP, OutputOptions, SourceOptions
+from hftool.spread import spread
 
 models = typer.Typer(help="List, inspect, fetch and name models.", no_args_is_help=True)
 

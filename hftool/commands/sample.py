@@ -13,8 +13,8 @@ from hftool.options import (
     PromptOptions,
     SamplingOptions,
     TextArgument,
-    spread,
 )
+from hftool.spread import spread
 
 
 @spread
@@ -46,13 +46,13 @@ def sample(
     """
     from hftool import tracing
     from hftool.encoding import prompt_ids
-    from hftool.generation import sample_steps
     from hftool.inputs import one_text
     from hftool.models.load import load_language_model
     from hftool.output.files import atomic_file
     from hftool.output.formats import write
     from hftool.output.views import steps_view
     from hftool.sampling import settings_in_force
+    from hftool.steps import sample_steps
 
     if replay is not None:
         kept = tracing.read_trace(one_text(prompt, FileOptions(replay)))

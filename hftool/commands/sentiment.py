@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from hftool.options import ClassifierOptions, FileOptions, OutputOptions, spread
+from hftool.options import ClassifierOptions, FileOptions, OutputOptions
+from hftool.spread import spread
 
 TextsArgument = Annotated[
     list[str] | None,

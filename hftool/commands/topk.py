@@ -13,8 +13,8 @@ from hftool.options import (
     SamplingOptions,
     TextArgument,
     TopkLoadOptions,
-    spread,
 )
+from hftool.spread import spread
 
 
 @spread

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from hftool.options import DEFAULT_MODEL, MODEL_HELP, OutputOptions, SourceOptions, spread
+from hftool.options import DEFAULT_MODEL, MODEL_HELP, OutputOptions, SourceOptions
+from hftool.spread import spread
 
 RefArgument = Annotated[str, typer.Argument(metavar="REF", envvar="HFTOOL_MODEL", help=MODEL_HELP)]
 Kind = Literal["normal", "byte", "special", "added", "unused"]

@@ -17,8 +17,8 @@ from hftool.output.terminal import one_line, visible
 if TYPE_CHECKING:
     from hftool.classification import Judgement
     from hftool.encoding import Compared, Encoded
-    from hftool.generation import Step
     from hftool.next_token import Candidate, Perplexity, ScoredToken
+    from hftool.steps import Step
 
 # Told apart on a light and on a dark background alike, and without colour by the edges.
 TOKEN_STYLES = ("black on cyan", "black on yellow", "black on green", "black on magenta")
