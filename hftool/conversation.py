@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hftool.decoding import Decoder, require_context
 from hftool.encoding import Message, render_chat
-from hftool.generation import Generation, generate
+from hftool.generation import Generation, Request, generate
 from hftool.models.load import LanguageModel
 from hftool.sampling import SamplingSettings
 
@@ -59,14 +59,8 @@ class Conversation:
         """
         ids = self._fitting_ids({"role": "user", "content": text})
         pieces: list[str] = []
-        events = generate(
-            self._language_model,
-            text,
-            ids,
-            self._settings,
-            max_new_tokens=self._max_new_tokens,
-            decoder=self._decoder,
-        )
+        request = Request(text, tuple(ids), self._settings, self._max_new_tokens)
+        events = generate(self._language_model, request, decoder=self._decoder)
         try:
             yield Turn("user", text)
             for event in events:

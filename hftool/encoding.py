@@ -145,7 +145,15 @@ def parse_messages(text: str) -> list[Message]:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise HftoolError(f"the messages are no JSON: {error}") from None
-    messages = content.get("messages") if isinstance(content, dict) else content
+    return as_messages(content.get("messages") if isinstance(content, dict) else content)
+
+
+def as_messages(messages: Any) -> list[Message]:
+    """JSON's value as messages.
+
+    Raises:
+        HftoolError: it is no list of objects with role and content.
+    """
     if not isinstance(messages, list) or not messages:
         raise HftoolError("the messages must be a list", MESSAGES_HINT)
     for number, message in enumerate(messages, 1):
@@ -192,14 +200,20 @@ def prompt_ids(tokenizer: Tokenizer, text: str, options: PromptOptions) -> list[
         HftoolError: the prompt is empty, or the chat template fails.
     """
     if options.templated:
-        messages = prompt_messages(text, options)
-        # The template writes the special tokens itself: a tokenizer's own BOS would be a second.
-        ids = tokenizer.encode(render_chat(tokenizer, messages), special=False).ids
-    else:
-        ids = tokenizer.encode(text, options.special).ids
+        return messages_ids(tokenizer, prompt_messages(text, options))
+    ids = tokenizer.encode(text, options.special).ids
     if not ids:
         raise HftoolError("the prompt is empty: there is no token to go on from")
     return list(ids)
+
+
+def messages_ids(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+    """The ids of a chat, up to where the model's answer begins.
+
+    Raises: as `render_chat`.
+    """
+    # The template writes the special tokens itself: a tokenizer's own BOS would be a second.
+    return list(tokenizer.encode(render_chat(tokenizer, messages), special=False).ids)
 
 
 def prompt_messages(text: str, options: ChatOptions) -> list[Message]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from hftool.errors import UsageError
-from hftool.options import OutputOptions
+from hftool.options import Format, OutputOptions
 from hftool.output.files import atomic_file
 from hftool.output.terminal import is_terminal, one_line, visible
 
@@ -34,6 +34,7 @@ class View:
         rows: a record's rows for csv, tsv and table; by default the record is one row.
         table: all events as a person reads them; by default a plain table of the rows.
         live: written as each record is known; otherwise when a buffer is full.
+        default: the format where none is asked for, instead of table or text.
     """
 
     columns: tuple[str, ...]
@@ -41,6 +42,7 @@ class View:
     rows: Callable[[Any], Iterable[Row]] = lambda record: [plain(record)]
     table: Screen | None = None
     live: bool = True
+    default: Format | None = None
 
 
 def plain(value: Any) -> Any:
@@ -143,7 +145,8 @@ def write(events: Iterable[Any], view: View, options: OutputOptions) -> None:
     if options.json and options.format not in (None, "json"):
         raise UsageError(f"--json and --format {options.format} exclude each other")
     terminal = options.output is None and is_terminal(sys.stdout)
-    name = "json" if options.json else options.format or ("table" if terminal else "text")
+    default = view.default or ("table" if terminal else "text")
+    name = "json" if options.json else options.format or default
     target = nullcontext(sys.stdout) if options.output is None else atomic_file(options.output)
     with target as stream:
         if name == "table":
