@@ -71,6 +71,11 @@ class RowDecoder:
         self._cache.batch_select_indices(kept)
         self._mask = self._mask[kept]
 
+    def cache_bytes(self) -> int:
+        """The size of the keys and values."""
+        layers = [layer for layer in self._cache.layers if layer.keys is not None]
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+
     def _forward(self, ids: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:
         language_model = self._language_model
         self._mask = torch.cat([self._mask, filled], dim=1)
@@ -244,7 +249,7 @@ def _batches(
 ) -> Iterator[list[int]]:
     """Places of requests of like length, at most so many, and by their key-value cache no more
     than the memory holds."""
-    tokens = _tokens_that_fit(language_model) if limited else None
+    tokens = _tokens_that_fit(language_model) if limited and len(requests) > 1 else None
     batch: list[int] = []
     for place in sorted(requests, key=lambda i: len(requests[i].ids)):
         longest = len(requests[place].ids) + max(
@@ -261,12 +266,10 @@ def _batches(
 
 def _tokens_that_fit(language_model: LanguageModel) -> int:
     """How many tokens' keys and values the free memory has room for."""
-    config = language_model.model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    size = 2 * config.num_hidden_layers * heads * width * language_model.model.dtype.itemsize
+    decoder = RowDecoder(language_model)
+    decoder.prefill([[0]])
     if language_model.model.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(language_model.model.device)
     else:
         free = psutil.virtual_memory().available
-    return int(free * MEMORY_SHARE / size)
+    return int(free * MEMORY_SHARE / max(1, decoder.cache_bytes()))

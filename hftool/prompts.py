@@ -1,7 +1,7 @@
 """What is to be generated, out of prompts and out of the records of a batch file."""
 
 import json
-import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -217,9 +217,9 @@ def _checked(name: str, value: Any, kind: Any, option: Any) -> Any:
     else:
         fits = isinstance(value, int) or (isinstance(value, float) and float in kinds)
     if not fits:
-        wanted = "true or false" if bool in kinds else "a number" if float in kinds else "whole"
-        raise HftoolError(f'"{name}" is not {wanted}')
-    if not math.isfinite(value):
+        number = "a number" if float in kinds else "a whole number"
+        raise HftoolError(f'"{name}" is not {"true or false" if bool in kinds else number}')
+    if not abs(value) <= sys.float_info.max:  # NaN, infinite, or an integer beyond any float
         raise HftoolError(f'"{name}" is not finite')
     if option.min is not None and value < option.min:
         raise HftoolError(f'"{name}" is below {option.min}')
