@@ -304,7 +304,11 @@ class OutputOptions:
 
     format: Annotated[
         Format | None,
-        _output("--format", help="[default: table on a terminal, else text]", show_default=False),
+        _output(
+            "--format",
+            help="How records are written.",
+            show_default="table on a terminal, else text",
+        ),
     ] = None
     json: Annotated[bool, _output("--json", help="Same as --format json.")] = False
     output: Annotated[
@@ -315,4 +319,13 @@ class OutputOptions:
     quiet: Annotated[bool, _output("--quiet", "-q", help="No notes, no progress.")] = False
     verbose: Annotated[
         bool, _output("--verbose", "-v", help="Say what was loaded, from where, how long it took.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class ResumableOptions(OutputOptions):
+    """How records are written by a command whose run can be taken up again."""
+
+    resume: Annotated[
+        bool, _output("--resume", help="Go on where a run that wrote to --output was cut off.")
     ] = False

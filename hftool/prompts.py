@@ -43,18 +43,24 @@ class Failure:
     error: str
 
 
-class Tally:
-    """Counts the records of a batch as they pass."""
+def shared_fields(item: Request | Failure) -> dict[str, Any]:
+    """What a request shares with its record, to tell whether the record is its."""
+    if isinstance(item, Failure):
+        return {"line": item.line}
+    return {"id": item.id, "prompt": item.prompt}
 
-    def __init__(self) -> None:
-        self._records = self._failed = 0
+
+class Tally:
+    """Counts the records of a batch that fail, those of a run before that it goes on with too."""
+
+    def __init__(self, failed_before: int) -> None:
+        self._failed = failed_before
 
     def counted(
         self, records: Iterable[Generation | Failure]
     ) -> Iterator[str | Generation | Failure]:
         """The records, each generation after its text."""
         for record in records:
-            self._records += 1
             if isinstance(record, Failure):
                 self._failed += 1
             else:
@@ -68,9 +74,8 @@ class Tally:
             HftoolError: with how many.
         """
         if self._failed:
-            raise HftoolError(
-                f"{self._failed} of {self._records} records failed", 'their "error" says why'
-            )
+            count = f"{self._failed} record" + "s" * (self._failed > 1)
+            raise HftoolError(f"{count} failed", 'the field "error" says why')
 
 
 @dataclass(frozen=True)

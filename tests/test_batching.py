@@ -387,7 +387,7 @@ def test_batch_on_the_command_line(tiny: Path, tmp_path: Path) -> None:
     source.write_text(lines_of(records[:2]) + "\n" + lines_of(records[2:]))
     result = run(*arguments, "--batch", str(source))
     assert result.exit_code == 1
-    assert result.stderr == ('Error: 1 of 4 records failed\nHint: their "error" says why\n')
+    assert result.stderr == ('Error: 1 record failed\nHint: the field "error" says why\n')
     first, second, failed, fourth = map(json.loads, result.stdout.splitlines())
     assert failed == {"id": None, "line": 4, "error": "unknown field nothing"}
     assert [first["id"], second["id"], fourth.get("id")] == [1, "two", None]
