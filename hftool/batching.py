@@ -9,7 +9,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from hftool.decoding import PREFILL_SLICE, memory_errors
+from hftool.decoding import PREFILL_SLICE
 from hftool.errors import HftoolError
 from hftool.generation import (
     Continuation,
@@ -20,7 +20,7 @@ from hftool.generation import (
     say_full,
 )
 from hftool.inputs import arriving
-from hftool.models.load import LanguageModel
+from hftool.models.load import LanguageModel, memory_errors
 from hftool.options import GenerationOptions
 from hftool.prompts import Failure
 from hftool.sampling import Sampler, are_finite, check_finite, choose

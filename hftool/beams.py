@@ -15,9 +15,9 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from hftool.decoding import Decoder, memory_errors
+from hftool.decoding import Decoder
 from hftool.generation import Beams, Continuation, Generation, Request, room_for, say_full
-from hftool.models.load import LanguageModel
+from hftool.models.load import LanguageModel, memory_errors
 from hftool.sampling import check_finite
 
 

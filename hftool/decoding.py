@@ -2,14 +2,13 @@
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from hftool.errors import HftoolError
-from hftool.models.load import LanguageModel
+from hftool.models.load import LanguageModel, memory_errors
 from hftool.sampling import check_finite
 
 SCORES_AT_ONCE = 2**23  # positions times vocabulary
@@ -155,25 +154,6 @@ def _removable(layer: Any) -> int:
         return seen
     kept: int = layer.keys.shape[-2]
     return kept - layer.sliding_window + 1 if layer.record_past else 0
-
-
-@contextmanager
-def memory_errors() -> Iterator[None]:
-    """What torch raises where the memory does not suffice, as one line.
-
-    Raises:
-        HftoolError: instead of it, with what would help.
-    """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        words = str(error)
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "t allocate memory" in words:
-            raise HftoolError(
-                "not enough memory for the model's computation",
-                "try --dtype bfloat16, a shorter text, a smaller --batch-size or a smaller model",
-            ) from error
-        raise
 
 
 def require_context(language_model: LanguageModel, tokens: int) -> None:

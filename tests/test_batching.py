@@ -1,6 +1,11 @@
 """Batches: each record's text is the one it has alone."""
 
 import json
+import os
+import random
+import subprocess
+import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -426,9 +431,6 @@ def test_batch_file_that_is_not_there(tiny: Path) -> None:
 
 
 def test_slow_input_is_answered_record_by_record(tiny: Path) -> None:
-    import subprocess
-    import sys
-
     command = [sys.executable, "-m", "hftool", "generate", "-m", str(tiny), "--batch", "-", "-n3"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin and process.stdout
@@ -454,9 +456,6 @@ def test_memory_does_not_grow_with_the_records(tiny: Path, tmp_path: Path) -> No
             "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
         )
         arguments = ["generate", "-m", str(tiny), "-n", "1", "--batch", str(source), "-o", str(out)]
-        import subprocess
-        import sys
-
         done = subprocess.run(
             [sys.executable, "-c", code, sys.executable, "-m", "hftool", *arguments],
             capture_output=True,
@@ -466,3 +465,73 @@ def test_memory_does_not_grow_with_the_records(tiny: Path, tmp_path: Path) -> No
         ids = [json.loads(line)["id"] for line in out.open()]
         assert ids == list(range(count))
     assert peaks[1] < peaks[0] + 100_000  # kB
+
+
+def batch_process(folder: Path, *arguments: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "hftool",
+            "generate",
+            "-m",
+            str(folder),
+            "--dtype",
+            "float32",
+            "-n",
+            "4",
+            *arguments,
+        ],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_batch_goes_on(kills: int, tiny: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    records = [{"id": i, "prompt": "x" * (1 + i % 50), "seed": i} for i in range(1500)]
+    lines = [json.dumps(record) for record in records]
+    lines[700] = "broken"
+    source.write_text("\n".join(lines) + "\n")
+    partial = tmp_path / "out.jsonl.partial"
+    draw = random.Random(3)
+    arguments = ("--batch", str(source), "--batch-size", "8", "-o", str(out))
+    for turn in range(kills):
+        before = partial.stat().st_size if turn else 0
+        process = batch_process(tiny, *arguments, *["--resume"] * (turn > 0))
+        growth = draw.randrange(1, 300_000 // kills)
+        while not partial.exists() or partial.stat().st_size < before + growth:
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.kill()
+        process.wait()
+        assert not out.exists()
+    assert batch_process(tiny, *arguments, "--resume").wait() == 1  # a record has failed
+    written = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [r["id"] for r in written] == [None if i == 700 else i for i in range(1500)]
+    assert written[700]["line"] == 701
+    for i in (0, 699, 1499, draw.randrange(1500)):
+        [alone] = command(tiny, records[i]["prompt"], "--seed", str(i), "-n", "4")
+        assert written[i]["text"] == alone["text"]
+
+
+def command(folder: Path, *arguments: Any) -> list[dict[str, Any]]:
+    done = run("generate", "-m", str(folder), "--dtype", "float32", "--json", *arguments)
+    records: list[dict[str, Any]] = json.loads(done.stdout)
+    return records
+
+
+def test_resume_of_another_input(tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    arguments = ("generate", "-m", str(tiny), "-n", "1", "--batch", "-", "-o", str(out))
+    first = '{"prompt": "a", "id": 1}\n'
+    assert run(*arguments, stdin=first).exit_code == 0
+    other = run(*arguments, "--resume", stdin='{"prompt": "b", "id": 1}\n')
+    assert other.exit_code == 1
+    assert "the partial output is of another input" in other.stderr
+    (tmp_path / "out.jsonl.partial").unlink(missing_ok=True)
+    more = run(*arguments, "--resume", stdin=first + '{"prompt": "b", "id": 2}\n')
+    assert (more.exit_code, more.stderr) == (0, "going on after 1 records\n")
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [1, 2]

@@ -13,7 +13,7 @@ from transformers import MambaConfig, MambaForCausalLM
 from hftool import decoding
 from hftool.decoding import Decoder
 from hftool.errors import HftoolError
-from hftool.models.load import LanguageModel
+from hftool.models.load import LanguageModel, memory_errors
 from tests.tiny_models import (
     ARCHITECTURES,
     END,
@@ -194,3 +194,11 @@ def test_logits_that_are_not_numbers(tmp_path: Path) -> None:
     with pytest.raises(HftoolError, match=r"not numbers \(in float32\)") as caught:
         Decoder(broken).next_logits([1, 2])
     assert caught.value.hint == "try --dtype float32"
+
+
+def test_memory_that_does_not_suffice() -> None:
+    with pytest.raises(HftoolError, match="not enough memory") as caught, memory_errors():
+        torch.empty(2**50)
+    assert "--dtype bfloat16" in str(caught.value.hint)
+    with pytest.raises(RuntimeError, match="size mismatch|must match"), memory_errors():
+        torch.ones(2) + torch.ones(3)

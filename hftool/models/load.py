@@ -169,14 +169,32 @@ def _quietly() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """What torch raises where the memory does not suffice, as one line.
+
+    Raises:
+        HftoolError: instead of it, with what would help.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        cause = str(error)
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "t allocate memory" in cause:
+            raise HftoolError(
+                "not enough memory for the model",
+                "try --dtype bfloat16, a shorter text, a smaller --batch-size or a smaller model",
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
 def _loading_errors(folder: Path) -> Iterator[None]:
     """What from_pretrained raises for broken or unknown files, as one line."""
     try:
-        yield
-    except torch.OutOfMemoryError:
-        raise HftoolError(
-            f"not enough memory for {folder.name}", "try --dtype bfloat16, or --device cpu"
-        ) from None
+        with memory_errors():
+            yield
+    except HftoolError:
+        raise
     except SafetensorError as error:
         raise HftoolError(f"cannot read the weights in {folder}: {error}") from None
     except pickle.UnpicklingError as error:
