@@ -200,5 +200,5 @@ def test_memory_that_does_not_suffice() -> None:
     with pytest.raises(HftoolError, match="not enough memory") as caught, memory_errors():
         torch.empty(2**50)
     assert "--dtype bfloat16" in str(caught.value.hint)
-    with pytest.raises(RuntimeError, match="size mismatch|must match"), memory_errors():
+    with pytest.raises(RuntimeError, match="must match"), memory_errors():
         torch.ones(2) + torch.ones(3)
