@@ -138,6 +138,8 @@ def resumable(options: ResumableOptions, view: View) -> Iterator[Partial | None]
         except BaseException:
             if not there and not (partial and partial.grew):
                 place.unlink(missing_ok=True)
+            else:
+                log.warning("%s holds what is done; --resume goes on with it", place.name)
             raise
 
 
