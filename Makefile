@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-slow lint format pictures clean
+.PHONY: demo test test-slow lint format pictures reference clean
 
 demo: $(VENV)/ready ## set up, then walk through the tutorial on real models
 	PATH="$(CURDIR)/$(BIN):$$PATH" ./demo.sh
@@ -26,6 +26,9 @@ format: $(VENV)/ready ## mend the style
 
 pictures: $(VENV)/ready ## the pictures of README and docs, from real runs
 	PATH="$(CURDIR)/$(BIN):$$PATH" python docs/make_pictures.py > /dev/null
+
+reference: $(VENV)/ready ## docs/reference and the man pages, from the command tree
+	$(BIN)/python docs/make_reference.py
 
 # torch first and by its exact version: on Linux a later step would choose a CUDA build.
 # The packages that carry weights come without their dependencies: one compiles C++ for minutes.

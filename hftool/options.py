@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from hftool.models.names import known_models
+
 Device = str
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Format = Literal["text", "table", "json", "jsonl", "csv", "tsv"]
@@ -64,7 +66,15 @@ class ModelOptions(SourceOptions):
     """Which language model's files."""
 
     model: Annotated[
-        str, _model("--model", "-m", metavar="REF", envvar="HFTOOL_MODEL", help=MODEL_HELP)
+        str,
+        _model(
+            "--model",
+            "-m",
+            metavar="REF",
+            envvar="HFTOOL_MODEL",
+            help=MODEL_HELP,
+            autocompletion=known_models,
+        ),
     ] = DEFAULT_MODEL
 
 
@@ -98,7 +108,14 @@ class ClassifierOptions(ComputeOptions, SourceOptions):
 
     model: Annotated[
         str,
-        _model("--model", "-m", metavar="REF", envvar="HFTOOL_SENTIMENT_MODEL", help=MODEL_HELP),
+        _model(
+            "--model",
+            "-m",
+            metavar="REF",
+            envvar="HFTOOL_SENTIMENT_MODEL",
+            help=MODEL_HELP,
+            autocompletion=known_models,
+        ),
     ] = DEFAULT_CLASSIFIER
 
 
@@ -285,6 +302,7 @@ class GenerationOptions:
             "--draft-model",
             metavar="REF",
             help="A smaller model that guesses ahead.",
+            autocompletion=known_models,
         ),
     ] = None
     prompt_lookup: Annotated[

@@ -40,7 +40,12 @@ def chat(
 
     With piped stdin each line is a turn.
 
-    Example: printf 'My name is Ada.\\nWhat is my name?\\n' | hftool chat
+    Examples:
+        hftool chat
+        # Another model, and a system message
+        hftool chat -m qwen -s "Answer in one sentence."
+        # Without a terminal each line is a turn
+        printf 'My name is Ada.\\nWhat is my name?\\n' | hftool chat --greedy
     """
     from hftool.conversation import Conversation
     from hftool.inputs import one_text
