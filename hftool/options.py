@@ -12,6 +12,7 @@ import typer
 
 Device = str
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Quantization = Literal["none", "int8", "int4"]
 Format = Literal["text", "table", "json", "jsonl", "csv", "tsv"]
 Color = Literal["auto", "always", "never"]
 ByteErrors = Literal["strict", "replace"]
@@ -76,6 +77,9 @@ class ComputeOptions:
         Device, _model("--device", metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.")
     ] = "auto"
     dtype: Annotated[Dtype, _model("--dtype", help="Precision to compute in.")] = "auto"
+    quantize: Annotated[
+        Quantization, _model("--quantize", help="Keep weights in 8 or 4 bits (on a CPU).")
+    ] = "none"
 
 
 @dataclass(frozen=True)

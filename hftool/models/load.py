@@ -18,6 +18,7 @@ from hftool.errors import HftoolError
 from hftool.models.convert import weights_problem
 from hftool.models.locate import architectures_of, load_tokenizer, locate
 from hftool.models.place import choose_device, choose_dtype
+from hftool.models.quantize import quantize
 from hftool.models.tokenizer import Tokenizer, read_json
 from hftool.options import ClassifierOptions, LoadOptions
 
@@ -150,6 +151,8 @@ def _load(auto: Any, folder: Path, options: LoadOptions | ClassifierOptions) -> 
             ignore_mismatched_sizes=True,  # they are reported below
         )
         model = model.to(device)
+    if options.quantize != "none":
+        quantize(model, options.quantize)
     if problem := weights_problem(info):
         raise HftoolError(f"{folder} {problem}")
     seconds = time.perf_counter() - began
