@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from safetensors import SafetensorError
 
@@ -139,6 +140,7 @@ def _load(auto: Any, folder: Path, options: LoadOptions | ClassifierOptions) -> 
     exact = isinstance(options, ClassifierOptions) and device.type == "cpu"
     asked = "float32" if exact and options.dtype == "auto" else options.dtype
     dtype = choose_dtype(asked, device)
+    log.debug("started and imported in %.2f s", time.time() - psutil.Process().create_time())
     began = time.perf_counter()
     with _quietly(), _loading_errors(folder):
         model, info = auto.from_pretrained(
