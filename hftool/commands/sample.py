@@ -9,7 +9,7 @@ import typer
 from hftool.options import (
     FileOptions,
     LoadOptions,
-    OutputOptions,
+    PictureOptions,
     PromptOptions,
     SamplingOptions,
     TextArgument,
@@ -38,7 +38,7 @@ def sample(
         Path | None,
         typer.Option("--replay", metavar="FILE", help="Make a kept run again, and compare."),
     ] = None,
-    output: OutputOptions,
+    output: PictureOptions,
 ) -> None:
     """Generate step by step, and show what each step chose from.
 

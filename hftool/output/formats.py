@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from hftool.errors import UsageError
-from hftool.options import OutputOptions
+from hftool.options import OutputOptions, PictureOptions
 from hftool.output.files import atomic_file
 from hftool.output.terminal import is_terminal, one_line, visible
 
@@ -33,6 +33,7 @@ class View:
         text: the lines of a record in the text format, line breaks included.
         rows: a record's rows for csv, tsv and table; by default the record is one row.
         table: all events as a person reads them; by default a plain table of the rows.
+        page: the records as an HTML page, for `--save`; by default it looks like the table.
         live: written as each record is known; otherwise when a buffer is full.
     """
 
@@ -40,6 +41,7 @@ class View:
     text: Callable[[Any], str]
     rows: Callable[[Any], Iterable[Row]] = lambda record: [plain(record)]
     table: Screen | None = None
+    page: Callable[[list[Any]], str] | None = None
     live: bool = True
 
 
@@ -134,7 +136,7 @@ FORMATS: dict[str, Callable[[Iterable[Any], View], Iterator[str]]] = {
 
 
 def write(events: Iterable[Any], view: View, options: OutputOptions) -> None:
-    """Write events to stdout, or whole to the file of `--output`.
+    """Write events to stdout, or whole to the file of `--output`; and a picture of them.
 
     Raises:
         UsageError: two formats were asked for.
@@ -142,6 +144,10 @@ def write(events: Iterable[Any], view: View, options: OutputOptions) -> None:
     """
     if options.json and options.format not in (None, "json"):
         raise UsageError(f"--json and --format {options.format} exclude each other")
+    if isinstance(options, PictureOptions) and options.save is not None:
+        from hftool.output.pictures import saved
+
+        events = saved(events, view, options.save)
     terminal = options.output is None and is_terminal(sys.stdout)
     name = "json" if options.json else options.format or ("table" if terminal else "text")
     target = nullcontext(sys.stdout) if options.output is None else atomic_file(options.output)

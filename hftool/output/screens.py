@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hftool.output.spans import Span, encoded_spans
 from hftool.output.tables import bar, barred, cell, new_table, number, rendered, shown
 from hftool.output.terminal import one_line, visible
 
@@ -48,10 +49,17 @@ def text_field(records: Iterable[Any], console: Console) -> Iterator[str]:
 
 def _pieces(parts: Iterable[str], console: Console) -> Text:
     """Parts of a text with their edges: colours in turn, bars where there are none."""
+    return _edged((Span(part, range(i, i + 1)) for i, part in enumerate(parts)), console)
+
+
+def _edged(spans: Iterable[Span], console: Console) -> Text:
+    """As `_pieces`; what no token covers has no colour."""
     text = Text(overflow="fold")
-    for i, part in enumerate(parts):
-        text.append(shown(part), TOKEN_STYLES[i % len(TOKEN_STYLES)])
+    turn = 0
+    for span in spans:
+        text.append(shown(span.text), TOKEN_STYLES[turn % len(TOKEN_STYLES)] if span.tokens else "")
         text.append("" if console.color_system else "|")
+        turn += bool(span.tokens)
     return text
 
 
@@ -71,23 +79,7 @@ def encoded(records: Iterable["Encoded"], console: Console) -> Iterator[str]:
                 cell(i), cell(record.ids[i]), cell(token), colored, *map(cell, record.offsets[i])
             )
         count = Text(f"{record.count} tokens, {len(record.text)} characters", "dim")
-        yield rendered(console, _pieces(_parts(record), console), Text(), table, count)
-
-
-def _parts(record: "Encoded") -> Iterator[str]:
-    """The text by tokens; tokens that share a character are one part."""
-    first = last = 0  # the span of the part at hand
-    for piece, (start, end) in zip(record.pieces, record.offsets, strict=True):
-        shared = start < last and end > first
-        if first < last and not shared:
-            yield record.text[first:last]
-        if start == end:  # a special token stands nowhere in the text
-            yield piece
-            first = last = 0
-        else:
-            first, last = (first, max(last, end)) if shared else (start, end)
-    if first < last:
-        yield record.text[first:last]
+        yield rendered(console, _edged(encoded_spans(record), console), Text(), table, count)
 
 
 def compared(records: Iterable["Compared"], console: Console) -> Iterator[str]:

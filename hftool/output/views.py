@@ -3,7 +3,7 @@
 What a person sees at a terminal is in `hftool.output.screens`, which is imported when it is needed.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,17 @@ def screen(name: str, *arguments: Any) -> Screen:
         yield from getattr(screens, name)(*arguments, events, console)
 
     return show
+
+
+def page(name: str) -> Callable[[list[Any]], str]:
+    """A function of `hftool.output.pages`, found when it is called."""
+
+    def make(records: list[Any]) -> str:
+        from hftool.output import pages
+
+        return str(getattr(pages, name)(records))
+
+    return make
 
 
 ENTRY_COLUMNS = ("id", "token", "text", "bytes", "kind")
@@ -86,6 +97,7 @@ ENCODED = View(
     text=lambda encoded: " ".join(map(str, encoded.ids)) + "\n",
     rows=_encoded_rows,
     table=screen("encoded"),
+    page=page("encoded"),
 )
 
 COUNTS = View(
@@ -117,7 +129,7 @@ DECODED = View(
 )
 
 CANDIDATE_COLUMNS = ("position", "rank", "id", "token", "prob", "logprob", "cumulative", "entropy")
-SCORED_COLUMNS = ("position", "id", "token", "prob", "rank", "surprisal", "entropy")
+SCORED_COLUMNS = ("position", "id", "token", "bytes", "prob", "rank", "surprisal", "entropy")
 
 
 def expectations_view(*, scored: bool, sampled: bool, models: bool, texts: bool) -> View:
@@ -132,6 +144,7 @@ def expectations_view(*, scored: bool, sampled: bool, models: bool, texts: bool)
             text=_scored_text,
             rows=lambda record: [plain(record)] if record.kind == "token" else [],
             table=screen("scored"),
+            page=page("scored"),
         )
     columns = list(CANDIDATE_COLUMNS)
     if sampled:
