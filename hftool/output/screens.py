@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from hftool.classification import Judgement
     from hftool.encoding import Compared, Encoded
     from hftool.next_token import Candidate, Perplexity, ScoredToken
-    from hftool.steps import Step
 
 # Told apart on a light and on a dark background alike, and without colour by the edges.
 TOKEN_STYLES = ("black on cyan", "black on yellow", "black on green", "black on magenta")
@@ -161,37 +160,6 @@ def scored(records: Iterable["ScoredToken | Perplexity"], console: Console) -> I
         note = Text(f"{whose}perplexity {total} over {record.tokens} tokens", "dim")
         yield rendered(console, barred(console, names, rows, shares, "yellow"), note)
         found = []
-
-
-def steps(prompt: str, records: Iterable["Step"], console: Console) -> Iterator[str]:
-    """Each step: the text so far, the candidates, the pick."""
-    before = prompt
-    for step in records:
-        yield rendered(console, *_step(step, before, console), Text())
-        before = prompt + step.text
-    yield rendered(console, Text(visible(before)))
-
-
-def _step(step: "Step", before: str, console: Console) -> Iterator[Any]:
-    head = Text(f"step {step.step}  ", "bold")
-    head.append(visible(before), "dim")
-    yield head
-    names = ("rank", "id", "token", "prob", "sampled", "removed by")
-    rows = [
-        (
-            *(cell(c.rank), cell(c.id), Text(shown(c.token))),
-            *(cell(c.prob), cell(c.sampled_prob), cell(c.removed_by)),
-        )
-        for c in step.candidates
-    ]
-    styles = ["bold" if c.id == step.id else "dim" if c.removed_by else "" for c in step.candidates]
-    yield barred(console, names, rows, [c.prob for c in step.candidates], "green", styles)
-    yield Text(f"{step.kept} tokens kept, entropy {number(step.entropy)} bits", "dim")
-    pick = Text("→ ", "bold")
-    pick.append(shown(step.token), "bold black on green")
-    drawn = "greedy" if step.drawn is None else f"drawn {step.drawn:.4f}"
-    pick.append(f"  id {step.id}, rank {step.rank}, prob {number(step.prob)}, {drawn}")
-    yield pick
 
 
 def judgements(records: Iterable["Judgement"], console: Console) -> Iterator[str]:
