@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from hftool.errors import UsageError
+
 Device = str
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization = Literal["none", "int8", "int4"]
@@ -21,6 +23,7 @@ DEFAULT_MODEL = "smollm2"
 DEFAULT_CLASSIFIER = "minilm-sst2"
 DEFAULT_MAX_NEW_TOKENS = 256
 CHAT_MAX_NEW_TOKENS = 1024
+PICTURES = (".svg", ".html")
 
 
 def _option(*names: str, panel: str, **settings: Any) -> Any:
@@ -333,3 +336,21 @@ class ResumableOptions(OutputOptions):
     resume: Annotated[
         bool, _output("--resume", help="Go on where a run that wrote to --output was cut off.")
     ] = False
+
+
+@dataclass(frozen=True)
+class PictureOptions(OutputOptions):
+    """As `OutputOptions`; what a terminal would show can be kept as a picture too.
+
+    Raises:
+        UsageError: the file's name ends with neither of the two suffixes.
+    """
+
+    save: Annotated[
+        Path | None,
+        _output("--save", metavar="FILE.svg|.html", help="Also save what a terminal shows."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.save is not None and self.save.suffix not in PICTURES:
+            raise UsageError(f"--save {self.save}: a picture is one of {' and '.join(PICTURES)}")

@@ -167,6 +167,11 @@ class Tokenizer:
         token = self.backend.id_to_token(token_id)
         return None if token is None else self._bytes_of(token)
 
+    def token_hex(self, token_id: int) -> str | None:
+        """The bytes of a token in hex, as records have them."""
+        data = self.token_bytes(token_id)
+        return None if data is None else data.hex()
+
     def kind(self, token_id: int) -> Kind:
         """What a token is; `byte` is a token that is no whole character by itself."""
         added = self.added_tokens.get(token_id)
@@ -254,7 +259,7 @@ class TextStream:
         """What was held back; of a character that never became complete the bytes."""
         text = self._pending_text()
         if "\ufffd" in text:
-            text = _readable(b"".join(self._tokenizer.token_bytes(i) or b"" for i in self._pending))
+            text = readable(b"".join(self._tokenizer.token_bytes(i) or b"" for i in self._pending))
         self._context, self._pending = [], []
         return text
 
@@ -266,7 +271,7 @@ class TextStream:
         return text[len(before) :]
 
 
-def _readable(data: bytes) -> str:
+def readable(data: bytes) -> str:
     r"""Bytes as text, where they are none by their values: b"a\xe4" -> "a<0xE4>"."""
     text = data.decode("utf-8", "surrogateescape")
     return re.sub("[\udc80-\udcff]", lambda m: show_bytes(bytes([ord(m[0]) - 0xDC00])), text)

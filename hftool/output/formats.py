@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from hftool.errors import UsageError
-from hftool.options import Format, OutputOptions
+from hftool.options import Format, OutputOptions, PictureOptions
 from hftool.output.files import atomic_file
 from hftool.output.terminal import is_terminal, one_line, visible
 
@@ -37,6 +37,7 @@ class View:
         text: the lines of a record in the text format, line breaks included.
         rows: a record's rows for csv, tsv and table; by default the record is one row.
         table: all events as a person reads them; by default a plain table of the rows.
+        page: the records as an HTML page, for `--save`; by default it looks like the table.
         live: written as each record is known; otherwise when a buffer is full.
         default: the format where none is asked for, instead of table or text.
     """
@@ -45,6 +46,7 @@ class View:
     text: Callable[[Any], str]
     rows: Callable[[Any], Iterable[Row]] = lambda record: [plain(record)]
     table: Screen | None = None
+    page: Callable[[list[Any]], str] | None = None
     live: bool = True
     default: Format | None = None
 
@@ -166,13 +168,18 @@ def format_name(options: OutputOptions, view: View) -> str:
 def write(
     events: Iterable[Any], view: View, options: OutputOptions, partial: "Partial | None" = None
 ) -> None:
-    """Write events to stdout, or whole to the file of `--output`, or to its partial file.
+    """Write events to stdout, or whole to the file of `--output`, or to its partial file; and a
+    picture of them.
 
     Raises:
         UsageError: two formats were asked for.
         HftoolError: the file can't be written.
     """
     name = format_name(options, view)
+    if isinstance(options, PictureOptions) and options.save is not None:
+        from hftool.output.pictures import saved
+
+        events = saved(events, view, options.save)
     if partial is not None:
         partial.append(FORMATS[name](events, view), view.columns if name in HEADED else None)
         return
