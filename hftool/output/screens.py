@@ -11,18 +11,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hftool.output.tables import bar, barred, cell, new_table, number, rendered, shown
+from hftool.output.tables import barred, cell, new_table, number, rendered, shown
 from hftool.output.terminal import one_line, visible
 
 if TYPE_CHECKING:
-    from hftool.classification import Judgement
     from hftool.encoding import Compared, Encoded
     from hftool.next_token import Candidate, Perplexity, ScoredToken
     from hftool.steps import Step
 
 # Told apart on a light and on a dark background alike, and without colour by the edges.
 TOKEN_STYLES = ("black on cyan", "black on yellow", "black on green", "black on magenta")
-LABEL_STYLES = {"POSITIVE": "green", "NEGATIVE": "red"}
 
 
 def texts(events: Iterable[Any], console: Console) -> Iterator[str]:
@@ -200,17 +198,6 @@ def _step(step: "Step", before: str, console: Console) -> Iterator[Any]:
     drawn = "greedy" if step.drawn is None else f"drawn {step.drawn:.4f}"
     pick.append(f"  id {step.id}, rank {step.rank}, prob {number(step.prob)}, {drawn}")
     yield pick
-
-
-def judgements(records: Iterable["Judgement"], console: Console) -> Iterator[str]:
-    """Aligned lines, each as soon as it is known."""
-    for judgement in records:
-        text = Text(f"{one_line(judgement.label):<12}", LABEL_STYLES.get(judgement.label, "bold"))
-        score = "" if judgement.score is None else f"{judgement.score:.4f}"
-        text.append(f"{score:>6} ", "default")
-        text.append(f"{bar(judgement.score or 0.0, 8):<8}  ", "dim")
-        text.append(one_line(judgement.text), "default")
-        yield rendered(console, text)
 
 
 def aliases(records: Iterable[Any], console: Console) -> Iterator[str]:

@@ -3,6 +3,7 @@
 What a person sees at a terminal is in `hftool.output.screens`, which is imported when it is needed.
 """
 
+import importlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,11 @@ if TYPE_CHECKING:
     from hftool.vocabulary import VocabularyStats
 
 
-def screen(name: str, *arguments: Any) -> Screen:
-    """A function of `hftool.output.screens`, found when it is called."""
+def screen(name: str, *arguments: Any, module: str = "screens") -> Screen:
+    """A function of a module in `hftool.output` with screens, found when it is called."""
 
     def show(events: Iterable[Any], console: Any) -> Iterator[str]:
-        from hftool.output import screens
-
+        screens = importlib.import_module(f"hftool.output.{module}")
         yield from getattr(screens, name)(*arguments, events, console)
 
     return show
@@ -198,12 +198,6 @@ TURNS = View(
     columns=("role", "content", "finish_reason", "prompt_tokens", "completion_tokens", "seed"),
     text=_turn_text,
     table=screen("turns"),
-)
-
-JUDGEMENTS = View(
-    columns=("text", "label", "score", "scores"),
-    text=lambda j: line(escaped(j.label), j.score, escaped(j.text)),
-    table=screen("judgements"),
 )
 
 
