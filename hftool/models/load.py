@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 import torch
@@ -21,11 +21,12 @@ from hftool.models.locate import architectures_of, load_tokenizer, locate
 from hftool.models.place import choose_device, choose_dtype
 from hftool.models.quantize import quantize
 from hftool.models.tokenizer import Tokenizer, read_json
-from hftool.options import ClassifierOptions, LoadOptions
+from hftool.options import DEFAULT_CLASSIFIER, ClassifierOptions, LoadOptions
 
 log = logging.getLogger("hftool")
 
 CLASSIFIER = "ForSequenceClassification"
+Activation = Literal["softmax", "sigmoid", "none"]
 GENERATOR_SUFFIXES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
@@ -64,13 +65,14 @@ class LanguageModel:
 
 @dataclass(frozen=True)
 class Classifier:
-    """A sequence-classification model with its tokenizer; `labels` in the order of its logits."""
+    """A sequence-classification model with its tokenizer; `labels` in the order of its logits,
+    `activation` what makes scores of them."""
 
     name: str
     model: Any
     tokenizer: Tokenizer
     labels: tuple[str, ...]
-    multi_label: bool
+    activation: Activation
     max_length: int | None
 
 
@@ -103,23 +105,32 @@ def load_classifier(options: ClassifierOptions) -> Classifier:
     """
     from transformers import AutoModelForSequenceClassification
 
-    folder = locate(options.model, "model", options)
-    _require(folder, options.model, (CLASSIFIER,), "a text classifier")
+    name = options.model or DEFAULT_CLASSIFIER
+    folder = locate(name, "model", options)
+    _require(folder, name, (CLASSIFIER,), "a text classifier")
     model = _load(AutoModelForSequenceClassification, folder, options)
     config = model.config
-    tokenizer = load_tokenizer(options.model, options)
+    tokenizer = load_tokenizer(name, options)
     limits = [
         getattr(config, "max_position_embeddings", None),
         tokenizer.config.get("model_max_length"),
     ]
     return Classifier(
-        options.model,
+        name,
         model,
         tokenizer,
         tuple(str(config.id2label.get(i, f"LABEL_{i}")) for i in range(config.num_labels)),
-        config.problem_type == "multi_label_classification" or config.num_labels == 1,
+        _activation(config),
         min((int(limit) for limit in limits if limit), default=None),
     )
+
+
+def _activation(config: Any) -> Activation:
+    """As transformers' TextClassificationPipeline chooses it."""
+    if config.problem_type == "regression":
+        return "none"
+    multi_label = config.problem_type == "multi_label_classification" or config.num_labels == 1
+    return "sigmoid" if multi_label else "softmax"
 
 
 def _require(folder: Path, name: str, suffixes: tuple[str, ...], what: str) -> None:

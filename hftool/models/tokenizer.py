@@ -120,6 +120,39 @@ class Tokenizer:
         """The tokens of several texts, on all cores."""
         return self.backend.encode_batch(texts, add_special_tokens=special)
 
+    def encode_windows(
+        self, texts: Sequence[str], length: int | None, overlap: float
+    ) -> list[list[list[int]]]:
+        """The ids of each of several texts in windows of at most `length` tokens (None: one
+        window), each with the special tokens the model adds by itself; `overlap` is the share of a
+        window that the one before has too."""
+        if length is not None:
+            room = length - self.backend.num_special_tokens_to_add(False)
+            self.backend.enable_truncation(length, stride=int(room * overlap))
+        try:
+            found = self.backend.encode_batch_fast(texts)
+        finally:
+            self.backend.no_truncation()
+        return [[e.ids, *(window.ids for window in e.overflowing)] for e in found]
+
+    def encode_pairs(
+        self, pairs: Sequence[tuple[str, str]], length: int | None
+    ) -> list[tokenizers.Encoding]:
+        """Pairs of texts as one sequence each, the first text cut where it has more than `length`
+        tokens (`overflowing` has what was cut off).
+
+        Raises:
+            HftoolError: the second text alone is longer.
+        """
+        if length is not None:
+            self.backend.enable_truncation(length, strategy="only_first")
+        try:
+            return self.backend.encode_batch_fast(pairs)
+        except Exception as error:  # tokenizers raises Exception itself
+            raise HftoolError(f"{self.name}: {error}") from None
+        finally:
+            self.backend.no_truncation()
+
     def count_batch(self, texts: Sequence[str], special: bool) -> list[int]:
         """How many tokens each of several texts has, on all cores."""
         encodings = self.backend.encode_batch_fast(texts, add_special_tokens=special)

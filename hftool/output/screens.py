@@ -12,17 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from hftool.output.spans import Span, encoded_spans
-from hftool.output.tables import bar, barred, cell, new_table, number, rendered, shown
+from hftool.output.tables import barred, cell, new_table, number, rendered, shown
 from hftool.output.terminal import one_line, visible
 
 if TYPE_CHECKING:
-    from hftool.classification import Judgement
     from hftool.encoding import Compared, Encoded
     from hftool.next_token import Candidate, Perplexity, ScoredToken
 
 # Told apart on a light and on a dark background alike, and without colour by the edges.
 TOKEN_STYLES = ("black on cyan", "black on yellow", "black on green", "black on magenta")
-LABEL_STYLES = {"POSITIVE": "green", "NEGATIVE": "red"}
 
 
 def texts(events: Iterable[Any], console: Console) -> Iterator[str]:
@@ -160,17 +158,6 @@ def scored(records: Iterable["ScoredToken | Perplexity"], console: Console) -> I
         note = Text(f"{whose}perplexity {total} over {record.tokens} tokens", "dim")
         yield rendered(console, barred(console, names, rows, shares, "yellow"), note)
         found = []
-
-
-def judgements(records: Iterable["Judgement"], console: Console) -> Iterator[str]:
-    """Aligned lines, each as soon as it is known."""
-    for judgement in records:
-        text = Text(f"{one_line(judgement.label):<12}", LABEL_STYLES.get(judgement.label, "bold"))
-        score = "" if judgement.score is None else f"{judgement.score:.4f}"
-        text.append(f"{score:>6} ", "default")
-        text.append(f"{bar(judgement.score or 0.0, 8):<8}  ", "dim")
-        text.append(one_line(judgement.text), "default")
-        yield rendered(console, text)
 
 
 def aliases(records: Iterable[Any], console: Console) -> Iterator[str]:

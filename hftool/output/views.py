@@ -217,12 +217,6 @@ TURNS = View(
     table=screen("turns"),
 )
 
-JUDGEMENTS = View(
-    columns=("text", "label", "score", "scores"),
-    text=lambda j: line(escaped(j.label), j.score, escaped(j.text)),
-    table=screen("judgements"),
-)
-
 
 def facts(model: Any) -> Iterator[tuple[str, str]]:
     """A model's facts by name, in words."""
