@@ -213,7 +213,7 @@ def generate_batch(
     """
     most = batch_size or MOST_ROWS
     batchable = draft is None and can_batch(language_model)
-    for window in arriving(requests, most * BATCHES_AHEAD):
+    for window in arriving(requests, most * BATCHES_AHEAD, lambda request: 1):
         done: dict[int, Generation | Failure] = {}
         together: dict[int, Request] = {}
         for place, item in enumerate(window):

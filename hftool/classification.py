@@ -1,18 +1,23 @@
-"""Labels for texts, by a sequence-classification model."""
+"""Labels for texts, whatever scores them."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-
-import torch
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
 
 from hftool.inputs import arriving
-from hftool.models.load import Classifier
+from hftool.rows import Row
 
 log = logging.getLogger("hftool")
 
-WINDOW = 1024  # texts sorted by length together
-BATCH_TOKENS = 4096  # padded tokens of a batch, whose length then follows from its longest text
+WINDOW = 2048  # texts sorted by length together
+KNOWN = 8192  # texts whose scores are kept, for duplicates
+KNOWN_CHARACTERS = 500  # of the longest text that is kept
+UNCERTAIN = "UNCERTAIN"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -20,90 +25,105 @@ class Judgement:
     """A text's label: the one with the highest score. `scores` holds all of them by label.
 
     The scores are probabilities: of one label among all (softmax), or for a multi-label model of
-    each by itself (sigmoid). An empty text has an empty label and no score.
+    each by itself (sigmoid); of a regression model its output. An empty text has an empty label and
+    no score. `columns` are those the text came with.
     """
 
     text: str
     label: str
     score: float | None
     scores: dict[str, float]
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
 
-def judge(
-    classifier: Classifier, texts: Iterable[str], *, batch_size: int | None = None
-) -> Iterator[Judgement]:
-    """A judgement for each text, in order, as soon as it is known.
+class Scorer(Protocol):
+    """What gives texts a score for each label.
 
-    Texts that have arrived are batched by length; where they arrive one by one each is answered
-    at once. What is longer than the model can see is cut, and counted in the log.
+    `encode` and `scores` are called from two threads: a window of texts is encoded while the one
+    before is scored. `cut` counts the texts that were too long to be seen whole.
     """
-    if classifier.model.config.pad_token_id is None:
-        batch_size = 1  # what pools the last token finds it by the padding
-    cut = 0
-    for window in arriving(texts, WINDOW):
-        encoded = [_ids(classifier, text) for text in window]
-        cut += sum(len(ids) > (classifier.max_length or len(ids)) for ids in encoded)
-        encoded = [_cut(classifier, ids) for ids in encoded]
-        filled = [i for i, ids in enumerate(encoded) if ids]
-        scores: dict[int, list[float]] = {}
-        for batch in _batches(filled, encoded, batch_size):
-            rows = _scores(classifier, [encoded[i] for i in batch])
-            scores.update(zip(batch, rows, strict=True))
-        for i, text in enumerate(window):
-            yield _judgement(classifier, text, scores.get(i))
-    if cut:
-        log.warning("%d texts were longer than %s tokens and were cut", cut, classifier.max_length)
+
+    labels: tuple[str, ...]
+    cut: int
+
+    def encode(self, texts: Sequence[str]) -> list[Any]:
+        """What the model computes on, for each text."""
+
+    def scores(self, encoded: Sequence[Any]) -> list[list[float]]:
+        """For each text that was encoded, a score for each label."""
 
 
-def _judgement(classifier: Classifier, text: str, row: list[float] | None) -> Judgement:
-    if row is None:
-        return Judgement(text, "", None, {})
-    scores = dict(zip(classifier.labels, row, strict=True))
-    label = max(scores, key=scores.__getitem__)
-    return Judgement(text, label, scores[label], scores)
+def judge(scorer: Scorer, rows: Iterable[Row]) -> Iterator[Judgement]:
+    """A judgement for each row's text, in order, as soon as it is known.
+
+    Texts that have arrived are scored together; where they arrive one by one each is answered at
+    once. A text that was met shortly before is not scored again. What is longer than the model can
+    see is cut, and counted in the log.
+    """
+    known: dict[str, list[float]] = {}
+    windows = arriving(rows, WINDOW, lambda row: len(row.text))
+    for window, encoded in _ahead(_encoded(scorer, windows)):
+        new = [text for text in encoded if text not in known]
+        known.update(zip(new, scorer.scores([encoded[text] for text in new]), strict=True))
+        for row in window:
+            yield _judgement(scorer.labels, row, known.get(row.text))
+        _forget(known, new)
+    if scorer.cut:
+        log.warning("%d texts were too long for the model and were cut", scorer.cut)
 
 
-def _ids(classifier: Classifier, text: str) -> list[int]:
-    """The ids of a text; none where there is nothing to judge."""
-    return classifier.tokenizer.encode(text, special=True).ids if text.strip() else []
+def _encoded(
+    scorer: Scorer, windows: Iterable[list[Row]]
+) -> Iterator[tuple[list[Row], dict[str, Any]]]:
+    """Each window with its texts encoded: each once, without those where is nothing to judge."""
+    for window in windows:
+        texts = list(dict.fromkeys(row.text for row in window if row.text.strip()))
+        yield window, dict(zip(texts, scorer.encode(texts), strict=True))
 
 
-def _cut(classifier: Classifier, ids: list[int]) -> list[int]:
-    """A text's first tokens and its closing special token, in at most the model's length."""
-    limit = classifier.max_length
-    if limit is None or len(ids) <= limit:
-        return ids
-    last = ids[-1]
-    closing = [last] if classifier.tokenizer.kind(last) == "special" else []
-    return ids[: limit - len(closing)] + closing
+def _forget(known: dict[str, list[float]], new: Iterable[str]) -> None:
+    """Keep the scores of the latest texts that are short."""
+    for text in new:
+        if len(text) > KNOWN_CHARACTERS:
+            del known[text]
+    while len(known) > KNOWN:
+        del known[next(iter(known))]
 
 
-def _batches(
-    places: Sequence[int], encoded: Sequence[Sequence[int]], batch_size: int | None
-) -> Iterator[list[int]]:
-    """Places of texts of like length: by number of texts, else by number of padded tokens."""
-    batch: list[int] = []
-    for place in sorted(places, key=lambda i: len(encoded[i])):
-        if batch_size:
-            full = len(batch) == batch_size
-        else:
-            full = (len(batch) + 1) * len(encoded[place]) > BATCH_TOKENS
-        if batch and full:
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
+def _judgement(labels: Sequence[str], row: Row, scores: list[float] | None) -> Judgement:
+    if scores is None:
+        return Judgement(row.text, "", None, {}, row.columns)
+    by_label = dict(zip(labels, scores, strict=True))
+    label = max(by_label, key=by_label.__getitem__)
+    return Judgement(row.text, label, by_label[label], by_label, row.columns)
 
 
-@torch.inference_mode()
-def _scores(classifier: Classifier, rows: Sequence[Sequence[int]]) -> list[list[float]]:
-    """The scores of each text by label, padded to the longest."""
-    width = max(map(len, rows))
-    pad = classifier.model.config.pad_token_id or 0
-    device = classifier.model.device
-    ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=device)
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
-    logits = classifier.model(input_ids=ids, attention_mask=mask).logits.float()
-    probs = torch.sigmoid(logits) if classifier.multi_label else torch.softmax(logits, dim=-1)
-    return [[float(p) for p in row] for row in probs.cpu().tolist()]
+def with_threshold(judgements: Iterable[Judgement], threshold: float) -> Iterator[Judgement]:
+    """The same, with the label `UNCERTAIN` where its score is below the threshold."""
+    for judgement in judgements:
+        below = judgement.score is not None and judgement.score < threshold
+        yield replace(judgement, label=UNCERTAIN) if below else judgement
+
+
+def _ahead(items: Iterable[T]) -> Iterator[T]:
+    """The same items, the next one made in a thread while this one is worked on."""
+    made: queue.Queue[T | _End] = queue.Queue(maxsize=1)
+
+    def make() -> None:
+        try:
+            for item in items:
+                made.put(item)
+            made.put(_End(None))
+        except BaseException as error:
+            made.put(_End(error))
+
+    threading.Thread(target=make, daemon=True).start()
+    while not isinstance(item := made.get(), _End):
+        yield item
+    if item.error is not None:
+        raise item.error
+
+
+class _End:
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error

@@ -15,6 +15,12 @@ class HftoolError(Exception):
         self.hint = hint
 
 
+class CheckFailed(HftoolError):
+    """What `--check` asks for does not hold of the data."""
+
+    status = 3
+
+
 class UsageError(HftoolError):
     """The command line itself is wrong."""
 

@@ -271,15 +271,25 @@ def generate(
     tokens = token_ids(decoder, request.ids, request.settings, draft)
     if request.echo:
         yield request.echo
+    began = first = time.perf_counter()
     while continuation.count < room and continuation.finish_reason is None:
         token_id, logits, *_ = next(tokens)
+        if not continuation.count:
+            first = time.perf_counter()
         if piece := continuation.add(token_id, logits):
             yield piece
     if rest := continuation.end():
         yield rest
     if continuation.finish_reason is None and room < request.max_new_tokens:
         say_full(room)
+    _say_speed(len(request.ids), first - began, continuation.count, time.perf_counter() - first)
     yield continuation.record()
+
+
+def _say_speed(prompt: int, prefill: float, tokens: int, decode: float) -> None:
+    """Note how long the prompt took up to the first token, and the others after it."""
+    speed = f"{(tokens - 1) / decode:.1f} tokens/s" if tokens > 1 else "-"
+    log.debug("prefill: %d tokens in %.2f s; decode: %d tokens, %s", prompt, prefill, tokens, speed)
 
 
 def room_for(language_model: LanguageModel, ids: Sequence[int], wanted: int) -> int:

@@ -1,20 +1,20 @@
 """Texts out of arguments, files and stdin."""
 
 import io
-import queue
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from hftool.errors import HftoolError, UsageError
 from hftool.options import FileOptions, InputOptions
 
-Item = TypeVar("Item")
-
 STDIN = Path("-")
+MOMENT = 0.05  # seconds that what arrives is waited for, to be computed together
+ARRIVING_CHARACTERS = 4_000_000  # that are read ahead
 BOM = b"\xef\xbb\xbf"
+T = TypeVar("T")
 THREE_WAYS = "give it as an argument, name a file with -f/--file, or pipe it into stdin"
 
 
@@ -60,10 +60,16 @@ def lines(options: FileOptions) -> Iterator[str]:
 
     Raises: as `one_text`; what can be known at once, at once.
     """
+    return map(_without_line_break, decoded_lines(options))
+
+
+def decoded_lines(options: FileOptions) -> Iterator[str]:
+    """As `lines`, each with its line break.
+
+    Raises: as `lines`.
+    """
     raw = raw_lines(options)
-    return (
-        _without_line_break(decoded(line, number, options)) for number, line in enumerate(raw, 1)
-    )
+    return (decoded(line, number, options) for number, line in enumerate(raw, 1))
 
 
 def raw_lines(options: FileOptions) -> Iterator[bytes]:
@@ -77,38 +83,58 @@ def _raw_lines(stream: BinaryIO) -> Iterator[bytes]:
             yield line if number else line.removeprefix(BOM)
 
 
-def arriving(texts: Iterable[Item], most: int) -> Iterator[list[Item]]:
-    """What has arrived, up to `most` texts at a time; waits only where nothing has.
+def arriving(items: Iterable[T], most: int, size: Callable[[Any], int] = len) -> Iterator[list[T]]:
+    """What has arrived, up to `most` items or until their sizes exceed `ARRIVING_CHARACTERS`; waits
+    where nothing has, and a moment for more.
 
-    A thread reads ahead, so that a slow source is answered text by text.
+    A thread reads ahead, as much again, so that a slow source is answered item by item.
     """
-    arrived: queue.Queue[Item | BaseException] = queue.Queue(maxsize=2 * most)
+    changed = threading.Condition()
+    arrived: list[T] = []
+    held = 0
+    stopped: BaseException | None = None
     end = EOFError()
 
+    def has_room() -> bool:
+        return len(arrived) < most and held <= ARRIVING_CHARACTERS
+
     def read(stdin: object) -> None:
+        nonlocal held, stopped
+        why: BaseException = end
         try:
-            for text in texts:
-                arrived.put(text)
-            arrived.put(end)
+            for item in items:
+                with changed:
+                    changed.wait_for(has_room)
+                    arrived.append(item)
+                    held += size(item)
+                    changed.notify()
         except BaseException as error:
-            arrived.put(error)
+            why = error
+        with changed:
+            stopped = why
+            changed.notify()
 
     # Python aborts where it frees, at its end, a stdin that a thread still reads: the thread's
     # reference keeps it.
     threading.Thread(target=read, args=(sys.stdin,), daemon=True).start()
-    stopped: BaseException | None = None
-    while stopped is None:
-        window: list[Item] = []
-        while len(window) < most and (not window or not arrived.empty()):
-            item = arrived.get()
-            if isinstance(item, BaseException):
-                stopped = item
-                break
-            window.append(item)
+    while True:
+        with changed:
+            changed.wait_for(lambda: arrived or stopped)
+            changed.wait_for(lambda: stopped or not has_room(), timeout=MOMENT)
+            window, held = arrived.copy(), 0
+            arrived.clear()
+            changed.notify()
         if window:
             yield window
-    if stopped is not end:
-        raise stopped
+        elif stopped is end:
+            return
+        elif stopped is not None:
+            raise stopped
+
+
+def source_name(options: FileOptions) -> str:
+    """What an error calls the input."""
+    return "stdin" if options.file in (None, STDIN) else str(options.file)
 
 
 def _without_line_break(text: str) -> str:
@@ -149,10 +175,10 @@ def decoded(data: bytes, first_line: int, options: FileOptions) -> str:
     try:
         return data.decode("utf-8", options.errors)
     except UnicodeDecodeError as error:
-        name = "stdin" if options.file in (None, STDIN) else options.file
         line = first_line + data.count(b"\n", 0, error.start)
         byte = error.start - data.rfind(b"\n", 0, error.start)
+        place = f"line {line}, byte {byte}"
         raise HftoolError(
-            f"{name}: line {line}, byte {byte}: 0x{data[error.start]:02x} is not UTF-8",
+            f"{source_name(options)}: {place}: 0x{data[error.start]:02x} is not UTF-8",
             "convert the input, or use --errors replace",
         ) from None

@@ -51,7 +51,8 @@ class Candidate:
 @dataclass(frozen=True, slots=True)
 class ScoredToken:
     """A token of a text, and what the model thought of it there: its probability, its rank, its
-    surprisal (-log2 of the probability) and the distribution's entropy, both in bits.
+    surprisal (-log2 of the probability) and the distribution's entropy, both in bits; `bytes` in
+    hex, None for a special token.
 
     The first token follows nothing: it has only its name.
     """
@@ -59,6 +60,7 @@ class ScoredToken:
     position: int
     id: int
     token: str
+    bytes: str | None
     prob: float | None
     rank: int | None
     surprisal: float | None
@@ -214,8 +216,8 @@ def score_tokens(
     Raises:
         HftoolError: the text is longer than the context.
     """
-    name = language_model.tokenizer.token_text
-    yield ScoredToken(0, ids[0], name(ids[0]), None, None, None, None)
+    name, data = language_model.tokenizer.token_text, language_model.tokenizer.token_hex
+    yield ScoredToken(0, ids[0], name(ids[0]), data(ids[0]), None, None, None, None)
     total, position = 0.0, 0
     for logits in Decoder(language_model).all_logits(ids[:-1]):
         logprobs = torch.log_softmax(logits.double(), dim=-1)
@@ -230,6 +232,7 @@ def score_tokens(
                 position=position,
                 id=token_id,
                 token=name(token_id),
+                bytes=data(token_id),
                 prob=float(chosen.exp()),
                 rank=int(better) + 1,
                 surprisal=surprisal,

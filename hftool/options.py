@@ -4,24 +4,31 @@ A command takes these dataclasses as parameters; `hftool.spread` turns their fie
 """
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 
+from hftool.errors import UsageError
 from hftool.models.names import known_models
 
 Device = str
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Quantization = Literal["none", "int8", "int4"]
 Format = Literal["text", "table", "json", "jsonl", "csv", "tsv"]
+TableFormat = Literal["text", "table", "json", "jsonl", "csv", "tsv", "parquet"]
 Color = Literal["auto", "always", "never"]
 ByteErrors = Literal["strict", "replace"]
+LongTexts = Literal["truncate", "chunk"]
+InputFormat = Literal["lines", "csv", "tsv", "jsonl", "parquet"]
 
 DEFAULT_MODEL = "smollm2"
 DEFAULT_CLASSIFIER = "minilm-sst2"
 DEFAULT_MAX_NEW_TOKENS = 256
 CHAT_MAX_NEW_TOKENS = 1024
+PICTURES = (".svg", ".html")
 
 
 def _option(*names: str, panel: str, **settings: Any) -> Any:
@@ -31,6 +38,7 @@ def _option(*names: str, panel: str, **settings: Any) -> Any:
 _model = functools.partial(_option, panel="Model")
 _input = functools.partial(_option, panel="Input")
 _output = functools.partial(_option, panel="Output")
+_labels = functools.partial(_option, panel="Labels")
 _sampling = functools.partial(_option, panel="Sampling")
 _generation = functools.partial(_option, panel="Generation")
 
@@ -86,6 +94,9 @@ class ComputeOptions:
         Device, _model("--device", metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.")
     ] = "auto"
     dtype: Annotated[Dtype, _model("--dtype", help="Precision to compute in.")] = "auto"
+    quantize: Annotated[
+        Quantization, _model("--quantize", help="Keep weights in 8 or 4 bits (on a CPU).")
+    ] = "none"
 
 
 @dataclass(frozen=True)
@@ -104,19 +115,48 @@ class TopkLoadOptions(LoadOptions):
 
 @dataclass(frozen=True)
 class ClassifierOptions(ComputeOptions, SourceOptions):
-    """A classifier, loaded."""
+    """A classifier, or what else gives texts a label, loaded."""
 
     model: Annotated[
-        str,
+        str | None,
         _model(
             "--model",
             "-m",
             metavar="REF",
             envvar="HFTOOL_SENTIMENT_MODEL",
             help=MODEL_HELP,
+            show_default=DEFAULT_CLASSIFIER,
             autocompletion=known_models,
         ),
-    ] = DEFAULT_CLASSIFIER
+    ] = None
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """Which labels texts get, and how they are scored."""
+
+    labels: Annotated[
+        str | None,
+        _labels("--labels", metavar="A,B,C", help="Labels of your own (of smollm2, or --model)."),
+    ] = None
+    prompt_template: Annotated[
+        str | None,
+        _labels(
+            "--prompt-template",
+            "--hypothesis-template",
+            metavar="TEXT",
+            help="For --labels: what a label follows ({text}, {labels}), or says ({label}).",
+        ),
+    ] = None
+    long: Annotated[
+        LongTexts, _labels("--long", help="What is too long is cut, or judged in windows.")
+    ] = "truncate"
+    batch_size: Annotated[
+        int | None,
+        _labels(
+            "--batch-size", metavar="N", min=1, show_default="by their length", help="Texts at once."
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +177,26 @@ class InputOptions(FileOptions):
     """Text as a whole or by lines."""
 
     lines: Annotated[bool, _input("--lines", help="Every line is a text of its own.")] = False
+
+
+@dataclass(frozen=True)
+class RowOptions(FileOptions):
+    """Texts by lines, or out of a table."""
+
+    input_format: Annotated[
+        InputFormat | None,
+        _input(
+            "--input-format",
+            show_default="by the file's suffix, else lines",
+            help="How the texts stand in the file.",
+        ),
+    ] = None
+    column: Annotated[
+        str | None,
+        _input(
+            "--column", metavar="NAME", show_default="text", help="Where a table has the texts."
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -334,6 +394,7 @@ class OutputOptions:
         _output("--output", "-o", metavar="FILE", help="Write to FILE, once it is complete."),
     ] = None
     color: Annotated[Color, _output("--color", help="Colours; NO_COLOR turns them off.")] = "auto"
+    by_suffix: ClassVar[Mapping[str, str]] = {}  # formats that a file's suffix asks for
     quiet: Annotated[bool, _output("--quiet", "-q", help="No notes, no progress.")] = False
     verbose: Annotated[
         bool, _output("--verbose", "-v", help="Say what was loaded, from where, how long it took.")
@@ -347,3 +408,36 @@ class ResumableOptions(OutputOptions):
     resume: Annotated[
         bool, _output("--resume", help="Go on where a run that wrote to --output was cut off.")
     ] = False
+
+
+@dataclass(frozen=True)
+class PictureOptions(OutputOptions):
+    """As `OutputOptions`; what a terminal would show can be kept as a picture too.
+
+    Raises:
+        UsageError: the file's name ends with neither of the two suffixes.
+    """
+
+    save: Annotated[
+        Path | None,
+        _output("--save", metavar="FILE.svg|.html", help="Also save what a terminal shows."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.save is not None and self.save.suffix not in PICTURES:
+            raise UsageError(f"--save {self.save}: a picture is one of {' and '.join(PICTURES)}")
+
+
+@dataclass(frozen=True)
+class TableOptions(ResumableOptions, PictureOptions):
+    """How records are written that a table came with: also as Parquet."""
+
+    format: Annotated[
+        TableFormat | None,
+        _output(
+            "--format",
+            help="How records are written.",
+            show_default="table on a terminal, else text",
+        ),
+    ] = None  # type: ignore[assignment]
+    by_suffix: ClassVar[Mapping[str, str]] = {".parquet": "parquet"}

@@ -1,12 +1,13 @@
 """How the next token is chosen: filters over the logits, and the draw.
 
 The filters are transformers' own logits processors in the order in which `generate` applies them
-(transformers, `GenerationMixin._get_logits_processor`): repetition penalty, no-repeat n-gram, then
-for sampling temperature, top-k, top-p, min-p, typical-p.
+(transformers 5.23, `GenerationMixin._get_logits_processor`): repetition penalty, no-repeat n-gram,
+then for sampling temperature, top-k, top-p, min-p, typical-p. Each sees what those before it left,
+its probabilities summing up to 1 again; docs/sampling.md follows a token through all of them.
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -135,23 +136,35 @@ def filters(settings: SamplingSettings) -> list[Filter]:
     return found
 
 
-def filtered(
-    logits: torch.Tensor, ids: list[int], chain: list[Filter]
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Logits after all filters, and for each filter the mask of the tokens it removed.
+def stages(
+    logits: torch.Tensor, ids: Sequence[int], chain: Sequence[Filter]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The name of each filter and the logits after it, -inf for what it or one before removed.
 
     Args:
         logits: float32 [vocabulary].
         ids: all tokens so far, for the penalties.
     """
     scores = logits[None]
-    seen = torch.tensor([ids], device=logits.device)
-    removed: dict[str, torch.Tensor] = {}
+    seen = torch.tensor([list(ids)], device=logits.device)
     for item in chain:
-        kept_before = scores[0] > -torch.inf
         scores = item.processor(seen, scores)
-        removed[item.name] = kept_before & (scores[0] == -torch.inf)
-    return scores[0], removed
+        yield item.name, scores[0]
+
+
+def filtered(
+    logits: torch.Tensor, ids: list[int], chain: list[Filter]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Logits after all filters, and for each filter the mask of the tokens it removed.
+
+    Args: as `stages`.
+    """
+    scores = logits
+    removed: dict[str, torch.Tensor] = {}
+    for name, after in stages(logits, ids, chain):
+        removed[name] = (scores > -torch.inf) & (after == -torch.inf)
+        scores = after
+    return scores, removed
 
 
 def sampled_probs(scores: torch.Tensor, settings: SamplingSettings) -> torch.Tensor:

@@ -24,7 +24,7 @@ SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
 @dataclass(frozen=True)
 class Trace:
     """A run: the model's name and fingerprint, its precision, the prompt's ids, the settings in
-    force, and (id, drawn number) of each step."""
+    force, and (id, drawn number) of each step; `picked` are the ids a person chose, by step."""
 
     model: str
     fingerprint: str
@@ -32,6 +32,7 @@ class Trace:
     ids: tuple[int, ...]
     settings: SamplingSettings
     steps: tuple[tuple[int, float | None], ...]
+    picked: dict[int, int]
 
 
 def fingerprint(language_model: LanguageModel) -> str:
@@ -60,7 +61,8 @@ def write_trace(
     }
     file.write(json.dumps(head, ensure_ascii=False) + "\n")
     for step in steps:
-        file.write(json.dumps({"id": step.id, "drawn": step.drawn}) + "\n")
+        line = {"id": step.id, "drawn": step.drawn}
+        file.write(json.dumps({**line, "picked": True} if step.picked else line) + "\n")
         yield step
 
 
@@ -81,6 +83,11 @@ def read_trace(text: str) -> Trace:
             ids=tuple(map(int, head["ids"])),
             settings=_settings(head["settings"]),
             steps=tuple((int(step["id"]), step["drawn"]) for step in steps),
+            picked={
+                number: int(step["id"])
+                for number, step in enumerate(steps, 1)
+                if step.get("picked")
+            },
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         cause = f"it has no {error}" if isinstance(error, KeyError) else error
@@ -112,6 +119,9 @@ def require_model(trace: Trace, language_model: LanguageModel) -> None:
             f"the trace is of another model ({trace.model}) than {language_model.name}",
             f"-m {trace.model}",
         )
+    rows = language_model.model.config.get_text_config().vocab_size
+    if not all(0 <= token_id < rows for token_id in (*trace.ids, *trace.picked.values())):
+        raise HftoolError(f"the trace has ids that {language_model.name} does not have")
     dtype = str(language_model.model.dtype).removeprefix("torch.")
     if trace.dtype != dtype:
         raise HftoolError(

@@ -91,13 +91,12 @@ def vocabulary(
 def _entries(tokenizer: Tokenizer, rows: bool) -> Iterator[VocabularyEntry]:
     size = max(tokenizer.size, embedding_rows(tokenizer) or 0) if rows else tokenizer.size
     for token_id in range(size):
-        data = tokenizer.token_bytes(token_id)
         kind = tokenizer.kind(token_id)
         yield VocabularyEntry(
             token_id,
             tokenizer.backend.id_to_token(token_id) or "",
             "" if kind == "unused" else tokenizer.token_text(token_id),
-            None if data is None else data.hex(),
+            tokenizer.token_hex(token_id),
             kind,
         )
 

@@ -6,7 +6,7 @@ import selectors
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +18,8 @@ from transformers import AutoModelForSequenceClassification, pipeline
 from hftool.classification import WINDOW, Judgement, judge
 from hftool.errors import HftoolError
 from hftool.models.load import Classifier
+from hftool.rows import Row
+from hftool.scorers import ClassifierScorer
 from tests.conftest import run
 from tests.tiny_models import CLS, SEP, load_judge, save_classifier, transformers_tokenizer
 
@@ -69,6 +71,11 @@ def by_pipeline(folder: Path, texts: Sequence[str]) -> list[dict[str, float]]:
     return [{row["label"]: row["score"] for row in rows} for rows in results]
 
 
+def judged(classifier: Classifier, texts: Iterable[str], **options: Any) -> Iterator[Judgement]:
+    rows = (Row(text, {"text": text}) for text in texts)
+    return judge(ClassifierScorer(classifier, **options), rows)
+
+
 def assert_close(
     found: Sequence[Judgement], expected: Sequence[dict[str, float]], tolerance: float
 ) -> None:
@@ -82,7 +89,7 @@ def assert_close(
 
 def test_embedded_model_equals_the_pipeline(minilm: Classifier, minilm_folder: Path) -> None:
     assert len(TEXTS) == 40
-    found = list(judge(minilm, TEXTS))
+    found = list(judged(minilm, TEXTS))
     assert [j.text for j in found] == TEXTS
     assert list(found[0].scores) == ["NEGATIVE", "POSITIVE"]
     assert_close(found, by_pipeline(minilm_folder, TEXTS), 1e-4)
@@ -93,7 +100,7 @@ def test_embedded_model_cuts_long_texts_like_the_pipeline(
     minilm: Classifier, minilm_folder: Path
 ) -> None:
     long = ["wonderful " * 600 + "awful " * 600, "short"]
-    assert_close(list(judge(minilm, long)), by_pipeline(minilm_folder, long), 1e-4)
+    assert_close(list(judged(minilm, long)), by_pipeline(minilm_folder, long), 1e-4)
 
 
 def test_command_in_float32(minilm_folder: Path) -> None:
@@ -109,7 +116,7 @@ def test_command_in_float32(minilm_folder: Path) -> None:
 def test_tiny_classifier_equals_the_pipeline(folder: Path, tiny: Classifier) -> None:
     expected = by_pipeline(folder, TEXTS)
     assert len({max(scores, key=scores.__getitem__) for scores in expected}) > 1
-    assert_close(list(judge(tiny, TEXTS)), expected, 1e-4)
+    assert_close(list(judged(tiny, TEXTS)), expected, 1e-4)
 
 
 def test_multi_label_scores_are_independent(tmp_path: Path) -> None:
@@ -117,8 +124,8 @@ def test_multi_label_scores_are_independent(tmp_path: Path) -> None:
         tmp_path, ("joy", "anger", "fear"), problem_type="multi_label_classification"
     )
     classifier = load_judge(folder)
-    assert classifier.multi_label
-    found = list(judge(classifier, TEXTS[:8]))
+    assert classifier.activation == "sigmoid"
+    found = list(judged(classifier, TEXTS[:8]))
     assert_close(found, by_pipeline(folder, TEXTS[:8]), 1e-4)
     assert all(abs(sum(j.scores.values()) - 1) > 1e-3 for j in found)
     ids = classifier.tokenizer.encode(TEXTS[0], special=True).ids
@@ -129,7 +136,7 @@ def test_multi_label_scores_are_independent(tmp_path: Path) -> None:
 
 def test_single_label_scores_by_sigmoid(tmp_path: Path) -> None:
     folder = save_classifier(tmp_path, ("TOXIC",))
-    found = list(judge(load_judge(folder), TEXTS[:5]))
+    found = list(judged(load_judge(folder), TEXTS[:5]))
     assert_close(found, by_pipeline(folder, TEXTS[:5]), 1e-4)
     assert {j.label for j in found} == {"TOXIC"}
 
@@ -141,7 +148,7 @@ def test_classifiers_that_look_at_the_last_token(
 ) -> None:
     folder = save_classifier(tmp_path, architecture=architecture, pad_token=pad_token)
     texts = [text[:20] for text in TEXTS[:12]]
-    found = list(judge(load_judge(folder), texts))
+    found = list(judged(load_judge(folder), texts))
     assert_close(found, by_pipeline(folder, texts), 1e-4)
 
 
@@ -159,12 +166,12 @@ def test_long_texts_are_cut_and_counted(folder: Path, tiny: Classifier) -> None:
     found = json.loads(result.stdout)
     assert list(found[0]["scores"].values()) == pytest.approx(expected, abs=1e-5)
     assert found[0]["text"] == "ab" * 100
-    assert result.stderr == "Warning: 2 texts were longer than 64 tokens and were cut\n"
+    assert result.stderr == "Warning: 2 texts were too long for the model and were cut\n"
 
 
 def test_a_closing_token_that_is_text_is_not_kept(tmp_path: Path) -> None:
     classifier = load_judge(save_classifier(tmp_path, architecture="gpt2", max_length=16))
-    [cut, short] = judge(classifier, ["abcdefghijklmnopqrstuvwxyz", "abcdefghijklmnop"])
+    [cut, short] = judged(classifier, ["abcdefghijklmnopqrstuvwxyz", "abcdefghijklmnop"])
     assert cut.scores == pytest.approx(short.scores, abs=1e-6)
 
 
@@ -189,26 +196,26 @@ def test_no_text_gives_no_record(folder: Path) -> None:
 
 
 def test_order_is_kept_over_many_texts(tiny: Classifier) -> None:
-    texts = [f"{number * 7919 % 3001} " * (1 + number % 5) for number in range(3000)]
+    texts = [f"{number * 7919 % 5003} " * (1 + number % 5) for number in range(5000)]
     assert len(texts) > 2 * WINDOW
-    found = list(judge(tiny, texts))
+    found = list(judged(tiny, texts))
     assert [j.text for j in found] == texts
-    for place in range(0, 3000, 97):
-        [alone] = judge(tiny, [texts[place]])
+    for place in range(0, 5000, 97):
+        [alone] = judged(tiny, [texts[place]])
         assert found[place].scores == pytest.approx(alone.scores, abs=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 1000])
 def test_batch_size_changes_no_score(batch_size: int, tiny: Classifier) -> None:
     texts = [*TEXTS, "", "ab" * 100]
-    automatic = list(judge(tiny, texts))
-    for one, other in zip(judge(tiny, texts, batch_size=batch_size), automatic, strict=True):
+    automatic = list(judged(tiny, texts))
+    for one, other in zip(judged(tiny, texts, batch_size=batch_size), automatic, strict=True):
         assert (one.text, one.label) == (other.text, other.label)
         assert one.scores == pytest.approx(other.scores, abs=1e-5)
 
 
 def test_batch_size_option_of_the_embedded_model(minilm: Classifier) -> None:
-    alone = {j.text: j for j in judge(minilm, TEXTS, batch_size=1)}
+    alone = {j.text: j for j in judged(minilm, TEXTS, batch_size=1)}
     result = run("sentiment", "--dtype", "float32", "--batch-size", "7", "--json", *TEXTS)
     for record in json.loads(result.stdout):
         assert record["scores"] == pytest.approx(alone[record["text"]].scores, abs=1e-5)
@@ -221,7 +228,7 @@ def test_source_that_fails_after_some_texts(tiny: Classifier) -> None:
 
     found: list[str] = []
     with pytest.raises(HftoolError, match="the source broke"):
-        found.extend(judgement.text for judgement in judge(tiny, texts()))
+        found.extend(judgement.text for judgement in judged(tiny, texts()))
     assert found == ["a", "b", "c"]
 
 

@@ -309,6 +309,39 @@ def test_candidates_name_the_filter_that_removed_them(folder: Path) -> None:
         assert step["kept"] == sum(c["removed_by"] is None for c in step["candidates"])
 
 
+def test_the_number_drawn_falls_into_the_interval_of_its_token(folder: Path) -> None:
+    arguments = ("--temperature", "0.7", "--top-p", "0.9", "--repetition-penalty", "1.5")
+    steps = command("sample", folder, "Hello", "--seed", "3", "-k", "1000", *arguments)
+    for step in steps:
+        below = step["sampled_cumulative"] - step["sampled_prob"]
+        assert below <= step["drawn"] < step["sampled_cumulative"]
+        kept = [c for c in step["candidates"] if c["removed_by"] is None]
+        assert len(kept) == step["kept"]
+        total = 0.0
+        for c in sorted(kept, key=lambda c: (-c["sampled_prob"], c["id"])):
+            total += c["sampled_prob"]
+            assert c["sampled_cumulative"] == pytest.approx(total)
+        assert total == pytest.approx(1)
+
+
+def test_each_filters_effect_is_in_the_record(folder: Path) -> None:
+    arguments = ("--temperature", "0.5", "--top-k", "4", "--min-p", "0.3")
+    for step in command("sample", folder, "Hello", "--seed", "3", "-k", "1000", *arguments):
+        candidates = step["candidates"]
+        probs = {c["id"]: c["prob"] for c in candidates}
+        squares = {i: p * p / sum(p * p for p in probs.values()) for i, p in probs.items()}
+        best = dict(sorted(squares.items(), key=lambda item: -item[1])[:4])
+        most = max(best.values())
+        left = {i: p for i, p in best.items() if p >= 0.3 * most}
+        for c in candidates:
+            after = c["after"]
+            assert list(after) == ["temperature", "top_k", "min_p"]
+            for name, kept in {"temperature": squares, "top_k": best, "min_p": left}.items():
+                share = kept[c["id"]] / sum(kept.values()) if c["id"] in kept else None
+                assert after[name] == (None if share is None else pytest.approx(share, rel=1e-4))
+            assert (after["min_p"] or 0.0) == c["sampled_prob"]
+
+
 def test_first_step_is_what_topk_says(folder: Path) -> None:
     table = {r["id"]: r for r in command("topk", folder, "Hello", "-k", "1000")}
     [step] = command("sample", folder, "Hello", "--steps", "1", "--seed", "9", "--top-k", "0")

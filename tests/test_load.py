@@ -86,7 +86,8 @@ def test_a_folder_loads_as_it_was_saved(llama: Path) -> None:
 
 def test_a_classifier_loads_with_its_labels(bert: Path) -> None:
     loaded = load_classifier(ClassifierOptions(model=str(bert), device="cpu"))
-    assert (loaded.labels, loaded.multi_label, loaded.max_length) == (("DULL", "BRIGHT"), False, 64)
+    assert (loaded.labels, loaded.max_length) == (("DULL", "BRIGHT"), 64)
+    assert loaded.activation == "softmax"
     assert next(loaded.model.parameters()).dtype == torch.float32
 
 

@@ -21,6 +21,7 @@ from hftool.sampling import (
     filtered,
     filters,
     settings_in_force,
+    stages,
 )
 from tests.conftest import run
 from tests.tiny_models import VOCABULARY, save_model, transformers_model
@@ -94,6 +95,44 @@ def test_each_token_is_removed_by_the_first_filter_that_rejects_it() -> None:
     # top-k leaves .526, .316, .158; of these top-p takes the least, min-p all but the best
     assert gone == {"top_k": [2], "top_p": [0], "min_p": [3]}
     assert (scores > -torch.inf).tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        # temperature 0.5: the squares .0225, .25, .0025, .09 over their sum .365
+        (
+            {"temperature": 0.5, "top_k": 3, "top_p": 0.9},
+            {
+                "temperature": [0.061644, 0.684932, 0.006849, 0.246575],
+                "top_k": [0.062069, 0.689655, 0, 0.248276],  # over .3625
+                "top_p": [0, 0.735294, 0, 0.264706],  # .9379 of it are the best two: over .34
+            },
+        ),
+        # seen are 1 and 2: .5 squared, .05 squared; the sum of all is .7025
+        (
+            {"repetition_penalty": 2.0, "min_p": 0.6},
+            {
+                "repetition_penalty": [0.213523, 0.355872, 0.003559, 0.427046],
+                "min_p": [0, 0.454545, 0, 0.545455],  # at least .6 of the best: .256228
+            },
+        ),
+        # "2 1" has been; the entropy is .8979 nats, off it are 1.2040 by .3061, .5108 by .3871
+        (
+            {"no_repeat_ngram_size": 2, "typical_p": 0.5},
+            {
+                "no_repeat_ngram": [0.3, 0, 0.1, 0.6],
+                "typical_p": [0.333333, 0, 0, 0.666667],
+            },
+        ),
+    ],
+)
+def test_each_stage_by_hand(settings: dict[str, Any], expected: dict[str, list[float]]) -> None:
+    chain = filters(SamplingSettings(greedy=False, seed=0, **settings))
+    found = list(stages(torch.tensor(PROBS).log(), [2, 1, 2], chain))
+    assert [name for name, _ in found] == list(expected)
+    for name, scores in found:
+        assert torch.softmax(scores, dim=-1).tolist() == pytest.approx(expected[name], abs=1e-5)
 
 
 ALL: dict[str, Any] = {

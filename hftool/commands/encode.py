@@ -10,7 +10,7 @@ from hftool.options import (
     FileOptions,
     InputOptions,
     ModelOptions,
-    OutputOptions,
+    PictureOptions,
     TextArgument,
 )
 from hftool.spread import spread
@@ -44,7 +44,7 @@ def encode(
     roundtrip: Annotated[
         bool, typer.Option("--roundtrip", help="Only whether decoding gives the text back.")
     ] = False,
-    output: OutputOptions,
+    output: PictureOptions,
 ) -> None:
     """Turn text into token ids.
 

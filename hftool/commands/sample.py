@@ -9,7 +9,7 @@ import typer
 from hftool.options import (
     FileOptions,
     LoadOptions,
-    OutputOptions,
+    PictureOptions,
     PromptOptions,
     SamplingOptions,
     TextArgument,
@@ -31,6 +31,9 @@ def sample(
         int, typer.Option("-k", "--k", metavar="N", min=1, help="Candidates shown a step.")
     ] = 5,
     sampling: SamplingOptions,
+    pick: Annotated[
+        bool, typer.Option("--pick", help="Choose each token yourself, at a terminal.")
+    ] = False,
     trace: Annotated[
         Path | None, typer.Option("--trace", metavar="FILE", help="Keep the run in FILE.")
     ] = None,
@@ -38,7 +41,7 @@ def sample(
         Path | None,
         typer.Option("--replay", metavar="FILE", help="Make a kept run again, and compare."),
     ] = None,
-    output: OutputOptions,
+    output: PictureOptions,
 ) -> None:
     """Generate step by step, and show what each step chose from.
 
@@ -50,16 +53,21 @@ def sample(
         hftool sample "Once upon a time" --steps 5 --trace run.jsonl
         hftool sample --replay run.jsonl
     """
-    from hftool import tracing
+    from hftool import terminal_pick, tracing
     from hftool.encoding import prompt_ids
+    from hftool.errors import UsageError
     from hftool.inputs import one_text
     from hftool.models.load import load_language_model
     from hftool.output.files import atomic_file
     from hftool.output.formats import write
     from hftool.output.views import steps_view
     from hftool.sampling import settings_in_force
-    from hftool.steps import sample_steps
+    from hftool.steps import Walk, walk_on
 
+    if pick:
+        terminal_pick.require_terminal()
+    if replay is not None and pick:
+        raise UsageError("--replay and --pick exclude each other")
     if replay is not None:
         kept = tracing.read_trace(one_text(prompt, FileOptions(replay)))
         language_model = load_language_model(load)
@@ -70,10 +78,15 @@ def sample(
         language_model = load_language_model(load)
         ids = prompt_ids(language_model.tokenizer, text, prompting)
         settings = settings_in_force(sampling, language_model.generation_config)
-    records = sample_steps(language_model, ids, settings, steps=steps, k=k)
-    if replay is not None:
-        records = tracing.compared(records, kept)
+    shown = language_model.tokenizer.decode(ids)
+    walk = Walk(language_model, ids, settings, steps=steps, k=k)
+    if pick:
+        records = terminal_pick.picked_steps(walk, shown, output.color)
+    elif replay is not None:
+        records = tracing.compared(walk_on(walk, kept.picked), kept)
+    else:
+        records = walk_on(walk)
     with nullcontext() if trace is None else atomic_file(trace) as file:
         if file is not None:
             records = tracing.write_trace(file, records, language_model, ids, settings)
-        write(records, steps_view(language_model.tokenizer.decode(ids)), output)
+        write(records, steps_view(shown, picked=pick), output)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from hftool.options import ClassifierOptions, FileOptions, ResumableOptions
+from hftool.options import ClassifierOptions, LabelOptions, RowOptions, TableOptions
 from hftool.spread import spread
 
 TextsArgument = Annotated[
@@ -18,12 +18,22 @@ def sentiment(
     text: TextsArgument = None,
     *,
     load: ClassifierOptions,
-    inputs: FileOptions,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, show_default="by their length", help="Texts at once."),
+    inputs: RowOptions,
+    labelling: LabelOptions,
+    threshold: Annotated[
+        float | None,
+        typer.Option(metavar="P", min=0, max=1, help="Below this score the label is UNCERTAIN."),
     ] = None,
-    output: ResumableOptions,
+    all_scores: Annotated[
+        bool, typer.Option("--all-scores", help="Each label's score, in columns of their own.")
+    ] = False,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Only counts, mean scores and histograms by label.")
+    ] = False,
+    check: Annotated[
+        str | None, typer.Option(metavar="LABEL", help="Status 3 unless every text gets LABEL.")
+    ] = None,
+    output: TableOptions,
 ) -> None:
     """Judge each text, or each line: LABEL, score, text.
 
@@ -34,14 +44,29 @@ def sentiment(
         # As the lines come
         tail -n 2 reviews.txt | hftool sentiment
     """
-    from hftool.classification import judge
-    from hftool.inputs import each_text
-    from hftool.models.load import load_classifier
+    from hftool.classification import judge, with_threshold
+    from hftool.errors import UsageError
     from hftool.output.formats import write
+    from hftool.output.judgements import SUMMARY, judgements_view, names_in_records
     from hftool.output.resume import remaining, resumable
-    from hftool.output.views import JUDGEMENTS
+    from hftool.rows import read_rows
+    from hftool.scorers import load_scorer
+    from hftool.verdicts import Check, summarize
 
-    with resumable(output, JUDGEMENTS) as partial:
-        texts = remaining(partial, each_text(text, inputs), lambda text: {"text": text})
-        judgements = judge(load_classifier(load), texts, batch_size=batch_size)
-        write(judgements, JUDGEMENTS, output, partial)
+    if output.resume and (summary or check):
+        raise UsageError("--resume: --summary and --check need all texts in one run")
+    rows = read_rows(text, inputs)
+    scorer = load_scorer(load, labelling)
+    checked = Check(check, scorer.labels) if check is not None else None
+    column = names_in_records(rows.names, scorer.labels).get(rows.column, rows.column)
+    records = judgements_view(rows, scorer.labels, all_scores=all_scores)
+    with resumable(output, SUMMARY if summary else records) as partial:
+        judgements = judge(scorer, remaining(partial, rows, lambda row: {column: row.text}))
+        judgements = judgements if threshold is None else with_threshold(judgements, threshold)
+        judgements = judgements if checked is None else checked.watch(judgements)
+        if summary:
+            write(summarize(judgements, scorer.labels), SUMMARY, output, partial)
+        else:
+            write(judgements, records, output, partial)
+    if checked is not None:
+        checked.hold()

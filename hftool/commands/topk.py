@@ -8,7 +8,7 @@ import typer
 from hftool.options import (
     FilterOptions,
     InputOptions,
-    OutputOptions,
+    PictureOptions,
     PromptOptions,
     SamplingOptions,
     TextArgument,
@@ -41,7 +41,7 @@ def topk(
     compare: Annotated[
         str | None, typer.Option(metavar="REF2,REF3", help="Ask these models as well.")
     ] = None,
-    output: OutputOptions,
+    output: PictureOptions,
 ) -> None:
     """Show the most probable next tokens.
 

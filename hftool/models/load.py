@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import psutil
 import torch
 from safetensors import SafetensorError
 
@@ -18,12 +19,14 @@ from hftool.errors import HftoolError
 from hftool.models.convert import weights_problem
 from hftool.models.locate import architectures_of, load_tokenizer, locate
 from hftool.models.place import choose_device, choose_dtype
+from hftool.models.quantize import quantize
 from hftool.models.tokenizer import Tokenizer, read_json
-from hftool.options import ClassifierOptions, LoadOptions
+from hftool.options import DEFAULT_CLASSIFIER, ClassifierOptions, LoadOptions
 
 log = logging.getLogger("hftool")
 
 CLASSIFIER = "ForSequenceClassification"
+Activation = Literal["softmax", "sigmoid", "none"]
 GENERATOR_SUFFIXES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
@@ -62,13 +65,14 @@ class LanguageModel:
 
 @dataclass(frozen=True)
 class Classifier:
-    """A sequence-classification model with its tokenizer; `labels` in the order of its logits."""
+    """A sequence-classification model with its tokenizer; `labels` in the order of its logits,
+    `activation` what makes scores of them."""
 
     name: str
     model: Any
     tokenizer: Tokenizer
     labels: tuple[str, ...]
-    multi_label: bool
+    activation: Activation
     max_length: int | None
 
 
@@ -101,23 +105,32 @@ def load_classifier(options: ClassifierOptions) -> Classifier:
     """
     from transformers import AutoModelForSequenceClassification
 
-    folder = locate(options.model, "model", options)
-    _require(folder, options.model, (CLASSIFIER,), "a text classifier")
+    name = options.model or DEFAULT_CLASSIFIER
+    folder = locate(name, "model", options)
+    _require(folder, name, (CLASSIFIER,), "a text classifier")
     model = _load(AutoModelForSequenceClassification, folder, options)
     config = model.config
-    tokenizer = load_tokenizer(options.model, options)
+    tokenizer = load_tokenizer(name, options)
     limits = [
         getattr(config, "max_position_embeddings", None),
         tokenizer.config.get("model_max_length"),
     ]
     return Classifier(
-        options.model,
+        name,
         model,
         tokenizer,
         tuple(str(config.id2label.get(i, f"LABEL_{i}")) for i in range(config.num_labels)),
-        config.problem_type == "multi_label_classification" or config.num_labels == 1,
+        _activation(config),
         min((int(limit) for limit in limits if limit), default=None),
     )
+
+
+def _activation(config: Any) -> Activation:
+    """As transformers' TextClassificationPipeline chooses it."""
+    if config.problem_type == "regression":
+        return "none"
+    multi_label = config.problem_type == "multi_label_classification" or config.num_labels == 1
+    return "sigmoid" if multi_label else "softmax"
 
 
 def _require(folder: Path, name: str, suffixes: tuple[str, ...], what: str) -> None:
@@ -138,6 +151,7 @@ def _load(auto: Any, folder: Path, options: LoadOptions | ClassifierOptions) -> 
     exact = isinstance(options, ClassifierOptions) and device.type == "cpu"
     asked = "float32" if exact and options.dtype == "auto" else options.dtype
     dtype = choose_dtype(asked, device)
+    log.debug("started and imported in %.2f s", time.time() - psutil.Process().create_time())
     began = time.perf_counter()
     with _quietly(), _loading_errors(folder):
         model, info = auto.from_pretrained(
@@ -150,6 +164,8 @@ def _load(auto: Any, folder: Path, options: LoadOptions | ClassifierOptions) -> 
             ignore_mismatched_sizes=True,  # they are reported below
         )
         model = model.to(device)
+    if options.quantize != "none":
+        quantize(model, options.quantize)
     if problem := weights_problem(info):
         raise HftoolError(f"{folder} {problem}")
     seconds = time.perf_counter() - began

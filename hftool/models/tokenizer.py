@@ -120,6 +120,39 @@ class Tokenizer:
         """The tokens of several texts, on all cores."""
         return self.backend.encode_batch(texts, add_special_tokens=special)
 
+    def encode_windows(
+        self, texts: Sequence[str], length: int | None, overlap: float
+    ) -> list[list[list[int]]]:
+        """The ids of each of several texts in windows of at most `length` tokens (None: one
+        window), each with the special tokens the model adds by itself; `overlap` is the share of a
+        window that the one before has too."""
+        if length is not None:
+            room = length - self.backend.num_special_tokens_to_add(False)
+            self.backend.enable_truncation(length, stride=int(room * overlap))
+        try:
+            found = self.backend.encode_batch_fast(texts)
+        finally:
+            self.backend.no_truncation()
+        return [[e.ids, *(window.ids for window in e.overflowing)] for e in found]
+
+    def encode_pairs(
+        self, pairs: Sequence[tuple[str, str]], length: int | None
+    ) -> list[tokenizers.Encoding]:
+        """Pairs of texts as one sequence each, the first text cut where it has more than `length`
+        tokens (`overflowing` has what was cut off).
+
+        Raises:
+            HftoolError: the second text alone is longer.
+        """
+        if length is not None:
+            self.backend.enable_truncation(length, strategy="only_first")
+        try:
+            return self.backend.encode_batch_fast(pairs)
+        except Exception as error:  # tokenizers raises Exception itself
+            raise HftoolError(f"{self.name}: {error}") from None
+        finally:
+            self.backend.no_truncation()
+
     def count_batch(self, texts: Sequence[str], special: bool) -> list[int]:
         """How many tokens each of several texts has, on all cores."""
         encodings = self.backend.encode_batch_fast(texts, add_special_tokens=special)
@@ -166,6 +199,11 @@ class Tokenizer:
             return None if added.special else added.content.encode()
         token = self.backend.id_to_token(token_id)
         return None if token is None else self._bytes_of(token)
+
+    def token_hex(self, token_id: int) -> str | None:
+        """The bytes of a token in hex, as records have them."""
+        data = self.token_bytes(token_id)
+        return None if data is None else data.hex()
 
     def kind(self, token_id: int) -> Kind:
         """What a token is; `byte` is a token that is no whole character by itself."""
@@ -254,7 +292,7 @@ class TextStream:
         """What was held back; of a character that never became complete the bytes."""
         text = self._pending_text()
         if "\ufffd" in text:
-            text = _readable(b"".join(self._tokenizer.token_bytes(i) or b"" for i in self._pending))
+            text = readable(b"".join(self._tokenizer.token_bytes(i) or b"" for i in self._pending))
         self._context, self._pending = [], []
         return text
 
@@ -266,7 +304,7 @@ class TextStream:
         return text[len(before) :]
 
 
-def _readable(data: bytes) -> str:
+def readable(data: bytes) -> str:
     r"""Bytes as text, where they are none by their values: b"a\xe4" -> "a<0xE4>"."""
     text = data.decode("utf-8", "surrogateescape")
     return re.sub("[\udc80-\udcff]", lambda m: show_bytes(bytes([ord(m[0]) - 0xDC00])), text)

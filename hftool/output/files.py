@@ -20,17 +20,28 @@ def atomic_file(path: Path) -> Iterator[TextIO]:
     Raises:
         HftoolError: the place can't be written.
     """
-    target = path.resolve()
     with write_errors(path):
         if path.exists() and not path.is_file():
             with path.open("w", encoding="utf-8", newline="") as file:
                 yield file
             return
+    with atomic_path(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
+        yield file
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """An empty file beside `path`, renamed into place when the block ends well.
+
+    Raises: as `atomic_file`.
+    """
+    target = path.resolve()
+    with write_errors(path):
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        os.close(descriptor)
         beside = Path(name)
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-                yield file
+            yield beside
             beside.chmod(permissions(target))
             beside.replace(target)
         finally:

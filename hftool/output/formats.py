@@ -11,13 +11,13 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from hftool.errors import UsageError
-from hftool.options import Format, OutputOptions
+from hftool.options import Format, OutputOptions, PictureOptions
 from hftool.output.files import atomic_file
 from hftool.output.terminal import is_terminal, one_line, visible
 
@@ -26,27 +26,6 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 Screen = Callable[[Iterable[Any], Any], Iterator[str]]  # events and a rich console, to text
-
-
-@dataclass(frozen=True)
-class View:
-    """How the records of one command are shown.
-
-    Attributes:
-        columns: of csv, tsv and table.
-        text: the lines of a record in the text format, line breaks included.
-        rows: a record's rows for csv, tsv and table; by default the record is one row.
-        table: all events as a person reads them; by default a plain table of the rows.
-        live: written as each record is known; otherwise when a buffer is full.
-        default: the format where none is asked for, instead of table or text.
-    """
-
-    columns: tuple[str, ...]
-    text: Callable[[Any], str]
-    rows: Callable[[Any], Iterable[Row]] = lambda record: [plain(record)]
-    table: Screen | None = None
-    live: bool = True
-    default: Format | None = None
 
 
 def plain(value: Any) -> Any:
@@ -65,8 +44,37 @@ def plain(value: Any) -> Any:
     return value
 
 
+@dataclass(frozen=True)
+class View:
+    """How the records of one command are shown.
+
+    Attributes:
+        columns: of csv, tsv and table.
+        text: the lines of a record in the text format, line breaks included.
+        rows: a record's rows for csv, tsv and table; by default the record is one row.
+        table: all events as a person reads them; by default a plain table of the rows.
+        page: the records as an HTML page, for `--save`; by default it looks like the table.
+        default: the format where none is asked for, instead of table or text.
+        live: written as each record is known; otherwise when a buffer is full.
+        record: a record for json and jsonl.
+        schema: of the rows in Parquet (pyarrow), from the first of them; None where a view's
+            records are not written in it.
+    """
+
+    columns: tuple[str, ...]
+    text: Callable[[Any], str]
+    rows: Callable[[Any], Iterable[Row]] = lambda record: [plain(record)]
+    table: Screen | None = None
+    page: Callable[[list[Any]], str] | None = None
+    default: Format | None = None
+    live: bool = True
+    record: Callable[[Any], Any] = plain
+    schema: Callable[[Sequence[Row]], Any] | None = None
+
+
 def _dumps(value: Any) -> str:
-    return json.dumps(plain(value), ensure_ascii=False)
+    # A Parquet file has dates and the like, for which JSON has no type.
+    return json.dumps(plain(value), ensure_ascii=False, default=str)
 
 
 def _records(events: Iterable[Any]) -> Iterator[Any]:
@@ -82,14 +90,14 @@ def text_lines(events: Iterable[Any], view: View) -> Iterator[str]:
 def json_lines(events: Iterable[Any], view: View) -> Iterator[str]:
     """A line a record (JSON Lines)."""
     for record in _records(events):
-        yield _dumps(record) + "\n"
+        yield _dumps(view.record(record)) + "\n"
 
 
 def json_array(events: Iterable[Any], view: View) -> Iterator[str]:
     """One array of records."""
     opening = "[\n"
     for record in _records(events):
-        yield opening + _dumps(record)
+        yield opening + _dumps(view.record(record))
         opening = ",\n"
     yield "\n]\n" if opening == ",\n" else "[]\n"
 
@@ -159,22 +167,33 @@ def format_name(options: OutputOptions, view: View) -> str:
     if options.json and options.format not in (None, "json"):
         raise UsageError(f"--json and --format {options.format} exclude each other")
     terminal = options.output is None and is_terminal(sys.stdout)
-    default = view.default or ("table" if terminal else "text")
-    return "json" if options.json else options.format or default
+    suffix = options.output.suffix.lower() if options.output else ""
+    named = "json" if options.json else options.format or options.by_suffix.get(suffix)
+    return named or view.default or ("table" if terminal else "text")
 
 
 def write(
     events: Iterable[Any], view: View, options: OutputOptions, partial: "Partial | None" = None
 ) -> None:
-    """Write events to stdout, or whole to the file of `--output`, or to its partial file.
+    """Write events to stdout, or whole to the file of `--output`, or to its partial file; and a
+    picture of them.
 
     Raises:
         UsageError: two formats were asked for.
         HftoolError: the file can't be written.
     """
     name = format_name(options, view)
+    if isinstance(options, PictureOptions) and options.save is not None:
+        from hftool.output.pictures import saved
+
+        events = saved(events, view, options.save)
     if partial is not None:
         partial.append(FORMATS[name](events, view), view.columns if name in HEADED else None)
+        return
+    if name == "parquet":
+        from hftool.parquet import write_parquet
+
+        write_parquet((row for event in events for row in view.rows(event)), view, options.output)
         return
     terminal = options.output is None and is_terminal(sys.stdout)
     target = nullcontext(sys.stdout) if options.output is None else atomic_file(options.output)

@@ -11,18 +11,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hftool.output.tables import bar, barred, cell, new_table, number, rendered, shown
+from hftool.output.spans import Span, encoded_spans
+from hftool.output.tables import barred, cell, new_table, number, rendered, shown
 from hftool.output.terminal import one_line, visible
 
 if TYPE_CHECKING:
-    from hftool.classification import Judgement
     from hftool.encoding import Compared, Encoded
     from hftool.next_token import Candidate, Perplexity, ScoredToken
-    from hftool.steps import Step
 
 # Told apart on a light and on a dark background alike, and without colour by the edges.
 TOKEN_STYLES = ("black on cyan", "black on yellow", "black on green", "black on magenta")
-LABEL_STYLES = {"POSITIVE": "green", "NEGATIVE": "red"}
 
 
 def texts(events: Iterable[Any], console: Console) -> Iterator[str]:
@@ -48,10 +46,17 @@ def text_field(records: Iterable[Any], console: Console) -> Iterator[str]:
 
 def _pieces(parts: Iterable[str], console: Console) -> Text:
     """Parts of a text with their edges: colours in turn, bars where there are none."""
+    return _edged((Span(part, range(i, i + 1)) for i, part in enumerate(parts)), console)
+
+
+def _edged(spans: Iterable[Span], console: Console) -> Text:
+    """As `_pieces`; what no token covers has no colour."""
     text = Text(overflow="fold")
-    for i, part in enumerate(parts):
-        text.append(shown(part), TOKEN_STYLES[i % len(TOKEN_STYLES)])
+    turn = 0
+    for span in spans:
+        text.append(shown(span.text), TOKEN_STYLES[turn % len(TOKEN_STYLES)] if span.tokens else "")
         text.append("" if console.color_system else "|")
+        turn += bool(span.tokens)
     return text
 
 
@@ -71,23 +76,7 @@ def encoded(records: Iterable["Encoded"], console: Console) -> Iterator[str]:
                 cell(i), cell(record.ids[i]), cell(token), colored, *map(cell, record.offsets[i])
             )
         count = Text(f"{record.count} tokens, {len(record.text)} characters", "dim")
-        yield rendered(console, _pieces(_parts(record), console), Text(), table, count)
-
-
-def _parts(record: "Encoded") -> Iterator[str]:
-    """The text by tokens; tokens that share a character are one part."""
-    first = last = 0  # the span of the part at hand
-    for piece, (start, end) in zip(record.pieces, record.offsets, strict=True):
-        shared = start < last and end > first
-        if first < last and not shared:
-            yield record.text[first:last]
-        if start == end:  # a special token stands nowhere in the text
-            yield piece
-            first = last = 0
-        else:
-            first, last = (first, max(last, end)) if shared else (start, end)
-    if first < last:
-        yield record.text[first:last]
+        yield rendered(console, _edged(encoded_spans(record), console), Text(), table, count)
 
 
 def compared(records: Iterable["Compared"], console: Console) -> Iterator[str]:
@@ -169,48 +158,6 @@ def scored(records: Iterable["ScoredToken | Perplexity"], console: Console) -> I
         note = Text(f"{whose}perplexity {total} over {record.tokens} tokens", "dim")
         yield rendered(console, barred(console, names, rows, shares, "yellow"), note)
         found = []
-
-
-def steps(prompt: str, records: Iterable["Step"], console: Console) -> Iterator[str]:
-    """Each step: the text so far, the candidates, the pick."""
-    before = prompt
-    for step in records:
-        yield rendered(console, *_step(step, before, console), Text())
-        before = prompt + step.text
-    yield rendered(console, Text(visible(before)))
-
-
-def _step(step: "Step", before: str, console: Console) -> Iterator[Any]:
-    head = Text(f"step {step.step}  ", "bold")
-    head.append(visible(before), "dim")
-    yield head
-    names = ("rank", "id", "token", "prob", "sampled", "removed by")
-    rows = [
-        (
-            *(cell(c.rank), cell(c.id), Text(shown(c.token))),
-            *(cell(c.prob), cell(c.sampled_prob), cell(c.removed_by)),
-        )
-        for c in step.candidates
-    ]
-    styles = ["bold" if c.id == step.id else "dim" if c.removed_by else "" for c in step.candidates]
-    yield barred(console, names, rows, [c.prob for c in step.candidates], "green", styles)
-    yield Text(f"{step.kept} tokens kept, entropy {number(step.entropy)} bits", "dim")
-    pick = Text("→ ", "bold")
-    pick.append(shown(step.token), "bold black on green")
-    drawn = "greedy" if step.drawn is None else f"drawn {step.drawn:.4f}"
-    pick.append(f"  id {step.id}, rank {step.rank}, prob {number(step.prob)}, {drawn}")
-    yield pick
-
-
-def judgements(records: Iterable["Judgement"], console: Console) -> Iterator[str]:
-    """Aligned lines, each as soon as it is known."""
-    for judgement in records:
-        text = Text(f"{one_line(judgement.label):<12}", LABEL_STYLES.get(judgement.label, "bold"))
-        score = "" if judgement.score is None else f"{judgement.score:.4f}"
-        text.append(f"{score:>6} ", "default")
-        text.append(f"{bar(judgement.score or 0.0, 8):<8}  ", "dim")
-        text.append(one_line(judgement.text), "default")
-        yield rendered(console, text)
 
 
 def aliases(records: Iterable[Any], console: Console) -> Iterator[str]:

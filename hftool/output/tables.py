@@ -18,6 +18,8 @@ from hftool.output.terminal import one_line
 BLOCK = 200  # rows measured together; the widths found hold for all that follow
 BAR_WIDTH = 20
 LEAST_BAR_WIDTH = 6
+GAP = 2
+FOLDED_WIDTH = 8  # a column of texts is not made narrower than that for others to have room
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -74,7 +76,7 @@ def bar(share: float, width: int) -> str:
 
 def new_table(**settings: Any) -> Table:
     """A table in hftool's style: no frame, a quiet head."""
-    return Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0), **settings)
+    return Table(box=None, header_style="dim", pad_edge=False, padding=(0, GAP, 0, 0), **settings)
 
 
 def shown(token: str) -> str:
@@ -89,14 +91,38 @@ def barred(
     shares: Sequence[float],
     style: str,
     row_styles: Sequence[str] = (),
+    drop: Sequence[str] = (),
 ) -> Table:
-    """A table with a bar for each row's share (0 to 1), where the console has room for it."""
+    """A table with a bar for each row's share (0 to 1), if any, where the console has room for it.
+
+    Where it has not even room for the columns, those in `drop` go, the first one first.
+    """
+    for name in drop:
+        if fits(console, columns, rows):
+            break
+        kept = [i for i, column in enumerate(columns) if column != name]
+        columns = [columns[i] for i in kept]
+        rows = [[row[i] for i in kept] for row in rows]
     plain_rows = _filled(columns, rows, row_styles)
     width = min(BAR_WIDTH, console.width - console.measure(plain_rows).maximum - 3)
-    if width < LEAST_BAR_WIDTH:
+    if width < LEAST_BAR_WIDTH or not shares:
         return plain_rows
     bars = [Text(bar(share, width), style) for share in shares]
     return _filled([*columns, ""], [[*r, b] for r, b in zip(rows, bars, strict=True)], row_styles)
+
+
+def fits(console: Console, columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> bool:
+    """Whether a table's numbers fit the console's width; its texts can be folded."""
+    width = GAP * (len(columns) - 1)
+    for i, name in enumerate(columns):
+        widest = max(len(name), *(row[i].cell_len for row in rows), 0)
+        width += widest if _is_number(rows, i) else min(widest, FOLDED_WIDTH)
+    return width <= console.width
+
+
+def _is_number(rows: Sequence[Sequence[Text]], column: int) -> bool:
+    """Whether a column holds numbers; such a one is not folded."""
+    return any(row[column].justify == "right" for row in rows)
 
 
 def _filled(
@@ -104,8 +130,10 @@ def _filled(
 ) -> Table:
     table = new_table()
     for i, name in enumerate(columns):
-        numbers = any(row[i].justify == "right" for row in rows)
-        table.add_column(name, justify="right" if numbers else "left", overflow="fold")
+        numbers = _is_number(rows, i)
+        table.add_column(
+            name, justify="right" if numbers else "left", no_wrap=numbers, overflow="fold"
+        )
     for row, style in zip_longest(rows, row_styles, fillvalue=""):
         table.add_row(*row, style=str(style))
     return table

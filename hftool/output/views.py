@@ -3,8 +3,9 @@
 What a person sees at a terminal is in `hftool.output.screens`, which is imported when it is needed.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from hftool.output.formats import Row, Screen, View, escaped, line, plain
@@ -18,15 +19,23 @@ if TYPE_CHECKING:
     from hftool.vocabulary import VocabularyStats
 
 
-def screen(name: str, *arguments: Any) -> Screen:
-    """A function of `hftool.output.screens`, found when it is called."""
+def screen(name: str, *arguments: Any, room: str = "screens") -> Screen:
+    """A function of `hftool.output.screens` or another room, found when it is called."""
 
     def show(events: Iterable[Any], console: Any) -> Iterator[str]:
-        from hftool.output import screens
-
-        yield from getattr(screens, name)(*arguments, events, console)
+        found = getattr(import_module(f"hftool.output.{room}"), name)
+        yield from found(*arguments, events, console)
 
     return show
+
+
+def page(name: str) -> Callable[[list[Any]], str]:
+    """A function of `hftool.output.pages`, found when it is called."""
+
+    def make(records: list[Any]) -> str:
+        return str(getattr(import_module("hftool.output.pages"), name)(records))
+
+    return make
 
 
 ENTRY_COLUMNS = ("id", "token", "text", "bytes", "kind")
@@ -86,6 +95,7 @@ ENCODED = View(
     text=lambda encoded: " ".join(map(str, encoded.ids)) + "\n",
     rows=_encoded_rows,
     table=screen("encoded"),
+    page=page("encoded"),
 )
 
 COUNTS = View(
@@ -117,7 +127,7 @@ DECODED = View(
 )
 
 CANDIDATE_COLUMNS = ("position", "rank", "id", "token", "prob", "logprob", "cumulative", "entropy")
-SCORED_COLUMNS = ("position", "id", "token", "prob", "rank", "surprisal", "entropy")
+SCORED_COLUMNS = ("position", "id", "token", "bytes", "prob", "rank", "surprisal", "entropy")
 
 
 def expectations_view(*, scored: bool, sampled: bool, models: bool, texts: bool) -> View:
@@ -132,6 +142,7 @@ def expectations_view(*, scored: bool, sampled: bool, models: bool, texts: bool)
             text=_scored_text,
             rows=lambda record: [plain(record)] if record.kind == "token" else [],
             table=screen("scored"),
+            page=page("scored"),
         )
     columns = list(CANDIDATE_COLUMNS)
     if sampled:
@@ -161,15 +172,16 @@ def _scored_text(record: "ScoredToken | Perplexity") -> str:
     return line(*about, s.position, s.id, s.prob, s.rank, s.surprisal, s.entropy, escaped(s.token))
 
 
-def steps_view(prompt: str) -> View:
-    """How `sample` shows its steps, after the prompt they continue."""
+def steps_view(prompt: str, *, picked: bool = False) -> View:
+    """How `sample` shows its steps, after the prompt they continue; those that a person `picked`
+    were seen before."""
     return View(
         columns=(
-            *("step", "id", "token", "prob", "sampled_prob", "rank", "entropy"),
-            *("kept", "drawn", "text", "candidates"),
+            *("step", "id", "token", "prob", "sampled_prob", "sampled_cumulative", "rank"),
+            *("entropy", "kept", "drawn", "text", "candidates", *("picked",) * picked),
         ),
         text=lambda s: line(s.step, s.id, s.prob, s.sampled_prob, s.rank, escaped(s.token)),
-        table=screen("steps", prompt),
+        table=screen("steps_taken" if picked else "steps", prompt, room="step_screens"),
     )
 
 
@@ -203,12 +215,6 @@ TURNS = View(
     columns=("role", "content", "finish_reason", "prompt_tokens", "completion_tokens", "seed"),
     text=_turn_text,
     table=screen("turns"),
-)
-
-JUDGEMENTS = View(
-    columns=("text", "label", "score", "scores"),
-    text=lambda j: line(escaped(j.label), j.score, escaped(j.text)),
-    table=screen("judgements"),
 )
 
 

@@ -1,0 +1,103 @@
+"""Linear layers whose weights are kept in 8 or 4 bits, for torch's own CPU kernels.
+
+Only weights are quantized, as in the GGUF formats; what flows between layers stays in bfloat16.
+"""
+
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from hftool.errors import HftoolError
+
+GROUP = 32  # weights of a row that share scale and zero in int4, as in GGUF's Q4_0 and Q4_1
+OUTPUTS = 16  # torch's int4 kernel takes multiples of it
+MANY_ROWS = 64  # from so many inputs on, unpacking the weights once is faster than the kernel
+
+
+class Int8Linear(nn.Module):
+    """A linear layer with int8 weights [outputs, inputs] and a scale for each output."""
+
+    weight: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__()
+        scale = (weight.abs().amax(dim=1) / 127).clamp(min=torch.finfo(dtype).tiny)
+        self.register_buffer("weight", (weight / scale[:, None]).round().to(torch.int8))
+        self.register_buffer("scale", scale.to(dtype))
+        self.register_buffer("bias", None if bias is None else bias.to(dtype))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The outputs [..., outputs] of inputs [..., inputs]."""
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        if len(rows) < MANY_ROWS:
+            outputs = torch._weight_int8pack_mm(rows, self.weight, self.scale)
+        else:
+            outputs = (rows @ self.weight.to(rows.dtype).T) * self.scale
+        return _biased(outputs, self.bias).reshape(*inputs.shape[:-1], -1)
+
+
+class Int4Linear(nn.Module):
+    """A linear layer with weights of four bits; each `GROUP` of a row has a scale and a minimum.
+
+    The grid is that of GGUF's Q4_1: what was stored in it keeps its sixteen values.
+    """
+
+    packed: torch.Tensor
+    scales: torch.Tensor
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__()
+        groups = weight.reshape(len(weight), -1, GROUP)
+        least, most = groups.amin(-1), groups.amax(-1)
+        scale = ((most - least) / 15).clamp(min=torch.finfo(dtype).tiny)
+        levels = ((groups - least[..., None]) / scale[..., None]).round().clamp(0, 15)
+        integers = levels.reshape_as(weight).to(torch.int32)
+        self.register_buffer("packed", torch._convert_weight_to_int4pack_for_cpu(integers, 2))
+        # The kernel takes levels from -8 to 7, and the value in their middle as zero.
+        scales = torch.stack([scale, least + 8 * scale], dim=-1).transpose(0, 1).contiguous()
+        self.register_buffer("scales", scales.to(dtype))
+        self.register_buffer("bias", None if bias is None else bias.to(dtype))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The outputs [..., outputs] of inputs [..., inputs]."""
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        outputs = torch._weight_int4pack_mm_for_cpu(rows, self.packed, GROUP, self.scales)
+        return _biased(outputs, self.bias).reshape(*inputs.shape[:-1], -1)
+
+
+def _biased(outputs: torch.Tensor, bias: Any) -> torch.Tensor:
+    return outputs if bias is None else outputs + bias
+
+
+def quantize(model: nn.Module, bits: Literal["int8", "int4"]) -> None:
+    """Replace a model's linear layers, the output layer too; embeddings and norms stay.
+
+    Raises:
+        HftoolError: the model is not on a CPU, or has no layer of a shape the kernel takes.
+    """
+    device = next(model.parameters()).device
+    if device.type != "cpu":
+        raise HftoolError(f"--quantize {bits} needs a CPU, not {device.type}", "use --device cpu")
+    places = [
+        (parent, name, layer)
+        for parent in model.modules()
+        for name, layer in parent.named_children()
+        if isinstance(layer, nn.Linear | Conv1D)
+    ]
+    replaced = 0
+    for parent, name, layer in places:
+        weight = layer.weight.detach().float()
+        if isinstance(layer, Conv1D):  # GPT-2's, which stores its weight transposed
+            weight = weight.T.contiguous()
+        if bits == "int8":
+            setattr(parent, name, Int8Linear(weight, layer.bias, layer.weight.dtype))
+        elif weight.shape[1] % GROUP or weight.shape[0] % OUTPUTS:
+            continue
+        else:
+            setattr(parent, name, Int4Linear(weight, layer.bias, layer.weight.dtype))
+        replaced += 1
+    if not replaced:
+        raise HftoolError(f"no layer of the model can be kept in {bits}", "try --quantize int8")

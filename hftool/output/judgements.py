@@ -1,0 +1,76 @@
+"""How `sentiment` shows its records: the input's columns, then the label and its scores."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hftool.output.formats import Row, View, escaped, line
+from hftool.output.views import screen
+from hftool.rows import Rows
+
+if TYPE_CHECKING:
+    from hftool.classification import Judgement
+    from hftool.verdicts import LabelSummary
+
+JUDGED = ("label", "score", "scores")
+
+
+def names_in_records(names: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
+    """What the input's columns are called in a record: as they are, but `input_NAME` where a
+    judgement has a column of that name."""
+    ours = {*JUDGED, *(f"score_{label}" for label in labels)}
+    found: dict[str, str] = {}
+    for name in names:
+        new = name
+        while new in ours or (new != name and new in names):
+            new = f"input_{new}"
+        found[name] = new
+    return found
+
+
+def judgements_view(rows: Rows, labels: Sequence[str], *, all_scores: bool) -> View:
+    """With `all_scores` each label has a column of its own instead of one for all of them."""
+    names = names_in_records(rows.names, labels)
+
+    def record(judgement: "Judgement") -> Row:
+        given = judgement.columns
+        known = names if given.keys() <= names.keys() else names_in_records([*given], labels)
+        carried = {known[name]: value for name, value in given.items()}
+        found = {"label": judgement.label, "score": judgement.score, "scores": judgement.scores}
+        return {**carried, **found}
+
+    def row(judgement: "Judgement") -> Row:
+        scores = {f"score_{label}": score for label, score in judgement.scores.items()}
+        return {**record(judgement), **scores}
+
+    def text(judgement: "Judgement") -> str:
+        j = judgement
+        scores = [f"{escaped(label)}={score}" for label, score in j.scores.items()]
+        return line(escaped(j.label), j.score, escaped(j.text), *(scores if all_scores else ()))
+
+    def schema(group: Sequence[Row]) -> Any:
+        from hftool.parquet import judged_schema
+
+        return judged_schema(group, names, rows.schema, labels, all_scores=all_scores)
+
+    scores = tuple(f"score_{label}" for label in labels) if all_scores else ("scores",)
+    return View(
+        columns=(*names.values(), "label", "score", *scores),
+        text=text,
+        record=record,
+        rows=lambda judgement: [row(judgement)],
+        table=screen("judgements", tuple(labels), all_scores, room="judgement_screens"),
+        schema=schema,
+    )
+
+
+def _summary_text(summary: "LabelSummary") -> str:
+    s = summary
+    histogram = " ".join(map(str, s.histogram))
+    return line(escaped(s.label), s.count, s.share, s.mean_score, histogram)
+
+
+SUMMARY = View(
+    columns=("label", "count", "share", "mean_score", "histogram"),
+    text=_summary_text,
+    table=screen("summary", room="judgement_screens"),
+)

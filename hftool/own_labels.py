@@ -1,0 +1,79 @@
+"""Labels of one's own, by the probability a causal language model gives each after a prompt."""
+
+from collections.abc import Sequence
+
+import torch
+
+from hftool.decoding import Decoder
+from hftool.errors import UsageError
+from hftool.models.load import LanguageModel
+
+PROMPT = "Text: {text}\nLabel ({labels}):"
+CHARACTERS_A_TOKEN = 32  # more than any text has on average: bounds what is tokenized
+
+
+class PromptScorer:
+    """The probability of each label as the continuation of a prompt, as a share among the labels.
+
+    The prompt is computed once for all labels, and what it shares with the prompt before not again.
+
+    Raises:
+        UsageError: the template has no {text}.
+    """
+
+    def __init__(self, language_model: LanguageModel, labels: Sequence[str], template: str) -> None:
+        if "{text}" not in template:
+            raise UsageError("--prompt-template: there is no {text} in it")
+        self.labels = tuple(labels)
+        self.cut = 0
+        self._tokenizer = language_model.tokenizer
+        self._decoder = Decoder(language_model)
+        # A label's first token has the space before it: " good" is another token than "good".
+        self._template = template.replace("{labels}", ", ".join(labels)).rstrip(" ")
+        self._space = "" if self._template[-1].isspace() else " "
+        self._continuations = [self._continuation(label) for label in labels]
+        length = language_model.context_length
+        self._limit = None if length is None else length - max(map(len, self._continuations))
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text's prompt; the text is cut where it does not fit the context."""
+        return [self._prompt(text) for text in texts]
+
+    def scores(self, encoded: Sequence[list[int]]) -> list[list[float]]:
+        """The share of each label by text."""
+        rows = [[self._logprob(ids, label) for label in self._continuations] for ids in encoded]
+        found: list[list[float]] = torch.softmax(torch.tensor(rows).double(), dim=-1).tolist()
+        return found
+
+    def _prompt(self, text: str) -> list[int]:
+        limit = self._limit
+        ids = self._ids(text if limit is None else text[: limit * CHARACTERS_A_TOKEN])
+        if limit is None or len(ids) <= limit:
+            return ids
+        self.cut += 1
+        offsets = self._tokenizer.encode(text[: limit * CHARACTERS_A_TOKEN], special=False).offsets
+        while offsets and len(ids) > limit:
+            del offsets[limit - len(ids) :]
+            text = text[: offsets[-1][1]] if offsets else ""
+            ids = self._ids(text)
+        if len(ids) > limit:
+            raise UsageError(f"--prompt-template: it has more tokens than the context, {limit}")
+        return ids
+
+    def _ids(self, text: str) -> list[int]:
+        return self._tokenizer.encode(self._template.replace("{text}", text), special=True).ids
+
+    def _continuation(self, label: str) -> list[int]:
+        """The tokens a label adds to a prompt."""
+        prompt = self._template.replace("{text}", "")
+        before = self._tokenizer.encode(prompt, special=False).ids
+        return self._tokenizer.encode(f"{prompt}{self._space}{label}", special=False).ids[
+            len(before) :
+        ]
+
+    def _logprob(self, ids: list[int], continuation: Sequence[int]) -> float:
+        total = 0.0
+        for i, token_id in enumerate(continuation):
+            logits = self._decoder.next_logits([*ids, *continuation[:i]])
+            total += float(torch.log_softmax(logits.double(), dim=-1)[token_id])
+        return total

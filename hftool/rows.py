@@ -1,0 +1,207 @@
+"""Texts with the columns they came with, out of lines, CSV, TSV, JSON Lines and Parquet."""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hftool.errors import HftoolError, UsageError
+from hftool.inputs import STDIN, decoded_lines, each_text, source_name
+from hftool.options import InputFormat, RowOptions
+from hftool.output.formats import LONGEST_CELL, tsv_cells
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
+
+SUFFIXES: dict[str, InputFormat] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
+TEXT = "text"
+PARQUET_ROWS = 1024  # read at once
+
+Columns = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A text, and its record's columns by name, the text's own among them."""
+
+    text: str
+    columns: Columns
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows as they arrive. `names` are the columns in order (of the first record, in JSON Lines),
+    `column` the one that holds the text, `schema` that of a Parquet file (pyarrow)."""
+
+    names: tuple[str, ...]
+    column: str
+    rows: Iterator[Row]
+    schema: Any = None
+
+    def __iter__(self) -> Iterator[Row]:
+        return self.rows
+
+
+def read_rows(arguments: Sequence[str] | None, options: RowOptions) -> Rows:
+    """Each argument; else each line of the file or of stdin, or each record of a table.
+
+    Raises:
+        UsageError: no text was given, or options that don't fit the input.
+        HftoolError: the input can't be read or has no such column, at once; a broken record, where
+            it stands.
+    """
+    name = options.input_format or _by_suffix(options.file)
+    if arguments or name == "lines":
+        if options.column is not None or (arguments and options.input_format):
+            option = "--column" if options.column is not None else "--input-format"
+            raise UsageError(f"{option}: there is no table in arguments and lines")
+        return Rows((TEXT,), TEXT, (Row(t, {TEXT: t}) for t in each_text(arguments, options)))
+    if name == "parquet":
+        return _parquet_rows(options)
+    names, records = _READERS[name](options)
+    column = _text_column(names, options)
+    return Rows(names, column, _rows(records, column, options))
+
+
+def _by_suffix(file: Path | None) -> InputFormat:
+    return "lines" if file is None else SUFFIXES.get(file.suffix.lower(), "lines")
+
+
+def _text_column(names: Sequence[str], options: RowOptions) -> str:
+    """The column asked for, else `text`, else the only one there is; of no columns none."""
+    if not names:
+        return options.column or TEXT
+    wanted = options.column or (names[0] if len(names) == 1 else TEXT)
+    if wanted not in names:
+        raise HftoolError(
+            f"{source_name(options)}: no column '{wanted}': there are {', '.join(names)}",
+            "--column names the one with the texts",
+        )
+    return wanted
+
+
+def _rows(
+    records: Iterable[tuple[int, Columns]], column: str, options: RowOptions
+) -> Iterator[Row]:
+    for number, record in records:
+        text = record.get(column)
+        if not isinstance(text, str):
+            found = f"is no text but {_kind(text)}" if column in record else "is missing"
+            raise _broken(options, number, f"'{column}' {found}")
+        yield Row(text, record)
+
+
+def _kind(value: Any) -> str:
+    kinds = {"NoneType": "null", "dict": "an object", "list": "a list", "bool": "a boolean"}
+    return kinds.get(type(value).__name__, "a number")
+
+
+def _broken(options: RowOptions, line: int, cause: str) -> HftoolError:
+    return HftoolError(f"{source_name(options)}: line {line}: {cause}")
+
+
+Records = tuple[tuple[str, ...], Iterator[tuple[int, Columns]]]  # names; line number and record
+
+
+def _csv_records(options: RowOptions) -> Records:
+    csv.field_size_limit(LONGEST_CELL)
+    # Strict: a quote that is never closed would make one text of all that follows it.
+    reader = csv.reader(decoded_lines(options), strict=True)
+
+    def cells() -> Iterator[tuple[int, list[str]]]:
+        try:
+            yield from ((reader.line_num, row) for row in reader if row)
+        except csv.Error as error:
+            raise _broken(options, reader.line_num, f"no CSV: {error}") from None
+
+    return _headed(cells(), options)
+
+
+def _tsv_records(options: RowOptions) -> Records:
+    lines = enumerate(decoded_lines(options), 1)
+    return _headed(
+        ((number, tsv_cells(line.removesuffix("\n").removesuffix("\r"))) for number, line in lines),
+        options,
+    )
+
+
+def _headed(rows: Iterator[tuple[int, list[str]]], options: RowOptions) -> Records:
+    """Records out of rows of cells, the first of which names the columns."""
+    _, names = next(rows, (0, []))
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise HftoolError(f"{source_name(options)}: the column '{twice}' is named twice")
+
+    def records() -> Iterator[tuple[int, Columns]]:
+        for number, cells in rows:
+            if len(cells) != len(names):
+                cause = f"{len(cells)} cells, where the header names {len(names)} columns"
+                raise _broken(options, number, cause)
+            yield number, dict(zip(names, cells, strict=True))
+
+    return tuple(names), records()
+
+
+def _json_records(options: RowOptions) -> Records:
+    def records() -> Iterator[tuple[int, Columns]]:
+        for number, line in enumerate(decoded_lines(options), 1):
+            if not line.isspace():
+                yield number, _json_object(line, number, options)
+
+    found = records()
+    first = next(found, None)
+    if first is None:
+        return (), iter(())
+    return tuple(first[1]), chain([first], found)
+
+
+def _json_object(line: str, number: int, options: RowOptions) -> Columns:
+    try:
+        record = json.loads(line)
+        if "\\ud" in line.lower():
+            json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise _broken(options, number, "half a surrogate pair is no character") from None
+    except (ValueError, RecursionError) as error:
+        raise _broken(options, number, f"no JSON: {error}") from None
+    if not isinstance(record, dict):
+        raise _broken(options, number, f"no JSON object but {_kind(record)}")
+    return record
+
+
+_READERS: dict[str, Callable[[RowOptions], Records]] = {
+    "csv": _csv_records,
+    "tsv": _tsv_records,
+    "jsonl": _json_records,
+}
+
+
+def _parquet_rows(options: RowOptions) -> Rows:
+    from hftool.parquet import open_parquet
+
+    if options.file is None or options.file == STDIN:
+        raise UsageError("Parquet is read from a file, not from stdin", "name it with -f/--file")
+    file = open_parquet(options.file)
+    schema = file.schema_arrow
+    column = _text_column(schema.names, options)
+    return Rows(tuple(schema.names), column, _parquet_records(file, column, options), schema)
+
+
+def _parquet_records(file: "ParquetFile", column: str, options: RowOptions) -> Iterator[Row]:
+    number = 0
+    for batch in file.iter_batches(batch_size=PARQUET_ROWS):
+        for record in batch.to_pylist():
+            number += 1
+            if not isinstance(record[column], str):
+                cause = f"'{column}' is no text but {_kind(record[column])}"
+                raise HftoolError(f"{source_name(options)}: row {number}: {cause}")
+            yield Row(record[column], record)

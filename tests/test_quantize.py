@@ -1,0 +1,97 @@
+"""Weights in 8 and 4 bits: what they compute, against the full weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from hftool.decoding import Decoder
+from hftool.errors import HftoolError
+from hftool.models.load import LanguageModel, load_language_model
+from hftool.models.quantize import GROUP, Int4Linear, Int8Linear, quantize
+from hftool.options import LoadOptions
+from tests.conftest import run
+from tests.tiny_models import load_model, save_classifier, save_model
+
+TEXT = "The capital of France is Paris, and the capital of Germany is Berlin."
+
+
+@pytest.mark.parametrize("rows", [1, 3, 63, 64, 200])
+def test_int8_is_the_product_with_the_rounded_weights(rows: int) -> None:
+    torch.manual_seed(1)
+    weight, bias, inputs = torch.randn(48, 96), torch.randn(48), torch.randn(2, rows, 96)
+    scale = weight.abs().amax(1, keepdim=True) / 127
+    expected = inputs @ ((weight / scale).round() * scale).T + bias
+    outputs = Int8Linear(weight, bias, torch.float32)(inputs)
+    torch.testing.assert_close(outputs, expected, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 70])
+def test_int4_keeps_the_grid_of_q4_1(rows: int) -> None:
+    """Weights d * q + m, with q from 0 to 15 in each group, as llama.cpp stores them."""
+    torch.manual_seed(2)
+    levels = torch.randint(0, 16, (32, 3, GROUP))
+    levels[..., 0], levels[..., 1] = 0, 15
+    weight = (levels * torch.rand(32, 3, 1) + torch.randn(32, 3, 1)).reshape(32, 3 * GROUP)
+    inputs = torch.randn(rows, 3 * GROUP)
+    outputs = Int4Linear(weight, None, torch.float32)(inputs)
+    torch.testing.assert_close(outputs, inputs @ weight.T, atol=1e-3, rtol=1e-4)
+
+
+def test_a_row_of_zeros_stays_one() -> None:
+    for layer in (Int8Linear, Int4Linear):
+        outputs = layer(torch.zeros(16, 32), None, torch.float32)(torch.randn(2, 32))
+        assert outputs.abs().max() < 1e-30
+
+
+@pytest.mark.parametrize(("bits", "most"), [("int8", 0.03), ("int4", 0.3)])
+def test_real_model_says_nearly_the_same(bits: Any, most: float, smollm2: LanguageModel) -> None:
+    """The mean Kullback-Leibler divergence from float32, in nats a token."""
+    options = LoadOptions(device="cpu", offline=True, dtype="bfloat16", quantize=bits)
+    model = load_language_model(options)
+    assert not any(isinstance(module, nn.Linear) for module in model.model.modules())
+    ids = smollm2.tokenizer.encode(TEXT, special=True).ids
+    full, small = (
+        torch.log_softmax(torch.cat(list(Decoder(m).all_logits(ids))), dim=-1)
+        for m in (smollm2, model)
+    )
+    divergence = float((full.exp() * (full - small)).sum(-1).mean())
+    assert 0 < divergence < most
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_every_architecture(architecture: str, tmp_path: Path) -> None:
+    folder = save_model(tmp_path, architecture)
+    ids = [1, 2, 3, 4]
+    full = Decoder(load_model(folder)).next_logits(ids)
+    options = LoadOptions(
+        model=str(folder), device="cpu", offline=True, dtype="float32", quantize="int8"
+    )
+    small = Decoder(load_language_model(options)).next_logits(ids)
+    assert 0 < float((full - small).abs().max()) < 0.2 * float(full.std())
+
+
+def test_layers_of_another_shape_are_left(tmp_path: Path) -> None:
+    layers = nn.Sequential(nn.Linear(32, 16), nn.Linear(16, 16), nn.Linear(32, 8))
+    quantize(layers, "int4")
+    assert [type(layer) for layer in layers] == [Int4Linear, nn.Linear, nn.Linear]
+    with pytest.raises(HftoolError, match="no layer of the model can be kept in int4"):
+        quantize(nn.Sequential(nn.Linear(5, 5)), "int4")
+    with pytest.raises(HftoolError, match="--quantize int8 needs a CPU, not meta"):
+        quantize(nn.Sequential(nn.Linear(32, 16, device="meta")), "int8")
+
+
+def test_on_the_command_line(tmp_path: Path) -> None:
+    arguments = ("topk", TEXT, "--json", "-k", "1", "--dtype", "float32")
+    (full, small) = (
+        json.loads(run(*arguments, "--quantize", bits).stdout)[0] for bits in ("none", "int8")
+    )
+    assert full["id"] == small["id"]
+    assert full["prob"] != small["prob"]
+    assert small["prob"] == pytest.approx(full["prob"], abs=0.1)
+    judge = str(save_classifier(tmp_path))
+    assert run("sentiment", "-m", judge, "good", "--quantize", "int8").exit_code == 0
+    assert run("topk", "a", "--quantize", "int5").exit_code == 2
