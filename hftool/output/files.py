@@ -11,11 +11,11 @@ from hftool.errors import HftoolError
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[TextIO]:
+def atomic_file(path: Path, *, private: bool = False) -> Iterator[TextIO]:
     """A text file (UTF-8) written beside `path` and renamed into place when the block ends well.
 
     A symbolic link is followed; something that is no regular file (`/dev/stdout`, a FIFO) is
-    written directly.
+    written directly. A new file of a `private` kind is the user's alone to read.
 
     Raises:
         HftoolError: the place can't be written.
@@ -33,7 +33,7 @@ def atomic_file(path: Path) -> Iterator[TextIO]:
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
             yield file
-        beside.chmod(_mode(target))
+        beside.chmod(_mode(target, private))
         beside.replace(target)
     except OSError as error:
         raise HftoolError(f"cannot write {path}: {error.strerror or error}") from error
@@ -42,10 +42,12 @@ def atomic_file(path: Path) -> Iterator[TextIO]:
             beside.unlink()
 
 
-def _mode(target: Path) -> int:
+def _mode(target: Path, private: bool) -> int:
     """The permissions `target` has, or those a new file gets here."""
     if target.exists():
         return target.stat().st_mode & 0o777
+    if private:
+        return 0o600
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask
