@@ -65,9 +65,10 @@ def parse(message: str) -> tuple[Command | None, str]:
             f"{guess}/help lists the commands; // begins a text with a slash",
         )
     argument = text[match.end() :].strip()
-    needed = bool(command.argument) and not command.argument.startswith("[")
-    if (needed and not argument) or (argument and not command.argument):
-        raise UsageError(f"/{name} is called as: {command.usage}")
+    if argument and not command.argument:
+        raise UsageError(f"/{name} takes nothing behind it")
+    if not argument and command.argument and not command.argument.startswith("["):
+        raise UsageError(f"/{name} is called as {command.usage}")
     return command, argument
 
 
@@ -107,7 +108,7 @@ def _set(conversation: Conversation, argument: str) -> Events:
         yield Note(_aligned(_in_force(conversation)))
         return
     if not value.strip():
-        raise UsageError("/set is called as: /set [NAME VALUE]", "VALUE default takes it back")
+        raise UsageError("/set is called as /set NAME VALUE", "VALUE `default` takes it back")
     conversation.configure(changed(conversation.options, name, value.strip()))
     yield Note(_aligned(_in_force(conversation)))
 

@@ -236,7 +236,7 @@ class Conversation:
             turns, ids = turns[later[dropped] :], ids_from(later[dropped])
         require_context(self._language_model, len(ids))
         if later:
-            which = f"{dropped + 1} oldest turns" if dropped else "oldest turn"
+            which = f"oldest {dropped + 1} turns" if dropped else "oldest turn"
             log.warning("the context is full: dropped the %s", which)
         return turns, ids
 

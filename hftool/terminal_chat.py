@@ -30,7 +30,7 @@ ReadLine = Callable[[str], str]  # shows the prompt; raises EOFError at the end
 def spoken_turns(
     conversation: "Conversation", saved_to: Path | None = None
 ) -> Iterator["str | Turn"]:
-    """All turns until stdin ends or a message says `exit`; saved after each of them.
+    """All turns until stdin ends or a message says `exit`; what changes the chat is saved at once.
 
     At a terminal nothing but that ends the chat: Ctrl-C ends an answer, an error is shown. From a
     pipe an error ends it, except for a slash command that is mistyped.
@@ -38,12 +38,15 @@ def spoken_turns(
     from hftool.saved_chats import save
 
     terminal = sys.stdin.isatty()
-    messages = _messages(_line_editor() if terminal else _piped_lines())
-    for message in messages:
+    if terminal:  # between answers and prompts, too, Ctrl-C is no end
+        signal.signal(signal.SIGINT, lambda number, frame: None)
+    saved = conversation.messages
+    for message in _messages(_line_editor() if terminal else _piped_lines()):
         try:
             yield from _shown(conversation, message, terminal)
-            if saved_to is not None:
+            if saved_to is not None and conversation.messages != saved:
                 save(conversation, saved_to)
+                saved = conversation.messages
         except EOFError:
             return
         except HftoolError as error:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from hftool.chat_templates import Message, chat_template
 from hftool.conversation import Conversation, Turn
-from hftool.encoding import Message
 from hftool.errors import HftoolError
 from hftool.models.load import LanguageModel
-from hftool.sampling import SamplingSettings
+from hftool.options import AnswerOptions, Overflow
 from tests.conftest import run
 from tests.tiny_models import (
     ARCHITECTURES,
@@ -25,7 +25,6 @@ from tests.tiny_models import (
     transformers_tokenizer,
 )
 
-GREEDY = SamplingSettings(greedy=True, seed=None)
 CONTEXT = 64
 ENDLESS = {"eos_token_id": VOCABULARY}  # an id that never comes
 
@@ -50,6 +49,19 @@ def notes(
     monkeypatch.setattr(log, "propagate", True)
     monkeypatch.setattr(log, "level", logging.NOTSET)
     return caplog
+
+
+def talk(
+    model: LanguageModel, tokens: int, *, system: str | None = None, overflow: Overflow = "drop"
+) -> Conversation:
+    """A greedy conversation with answers of at most so many tokens."""
+    return Conversation(
+        model,
+        chat_template(model.tokenizer, plain=True),
+        AnswerOptions(greedy=True, max_new_tokens=tokens),
+        system=system,
+        overflow=overflow,
+    )
 
 
 def say(conversation: Conversation, text: str) -> Turn:
@@ -80,7 +92,7 @@ def computed_tokens(language_model: LanguageModel) -> Iterator[list[int]]:
 def test_answers_are_those_of_transformers(smollm2: LanguageModel, smollm2_folder: Path) -> None:
     reference = transformers_model(smollm2_folder)
     tokenizer = transformers_tokenizer(smollm2_folder)
-    conversation = Conversation(smollm2, GREEDY, max_new_tokens=10, system="You are brief.")
+    conversation = talk(smollm2, 10, system="You are brief.")
     messages: list[Message] = [{"role": "system", "content": "You are brief."}]
     for text in ("My name is Ada.", "What is my name?", "大家好 🎉"):
         messages.append({"role": "user", "content": text})
@@ -105,7 +117,7 @@ def test_kept_cache_changes_nothing(architecture: str, tmp_path: Path) -> None:
     folder = save_model(tmp_path, architecture, context=512)
     model, tokenizer = load_model(folder), transformers_tokenizer(folder)
     reference = transformers_model(folder)
-    conversation = Conversation(model, GREEDY, max_new_tokens=12)
+    conversation = talk(model, 12)
     for text in ("Hello!", "a", "And now something longer.", "bye"):
         messages = [*conversation.messages, {"role": "user", "content": text}]
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
@@ -117,7 +129,7 @@ def test_kept_cache_changes_nothing(architecture: str, tmp_path: Path) -> None:
 
 
 def test_clear_forgets_all_but_the_system_message(tiny: LanguageModel) -> None:
-    conversation = Conversation(tiny, GREEDY, max_new_tokens=6, system="S")
+    conversation = talk(tiny, 6, system="S")
     first = say(conversation, "one")
     second = say(conversation, "one")
     assert second.prompt_tokens != first.prompt_tokens
@@ -135,7 +147,7 @@ def test_oldest_turns_go_where_the_context_is_full(
     tiny: LanguageModel, notes: pytest.LogCaptureFixture
 ) -> None:
     tokens = 4
-    conversation = Conversation(tiny, GREEDY, max_new_tokens=tokens, system="Sys")
+    conversation = talk(tiny, tokens, system="Sys")
     everything: list[Message] = []
     system = conversation.messages[0]
     drops = 0
@@ -162,7 +174,7 @@ def test_oldest_turns_go_where_the_context_is_full(
 
 
 def test_answers_as_long_as_the_context_leave_some_memory(tiny: LanguageModel) -> None:
-    conversation = Conversation(tiny, GREEDY, max_new_tokens=1024)
+    conversation = talk(tiny, 1024)
     conversation.messages = [
         {"role": "user", "content": "x"},
         {"role": "assistant", "content": "y"},
@@ -172,7 +184,7 @@ def test_answers_as_long_as_the_context_leave_some_memory(tiny: LanguageModel) -
 
 
 def test_message_that_does_not_fit_is_not_remembered(tiny: LanguageModel) -> None:
-    conversation = Conversation(tiny, GREEDY, max_new_tokens=4)
+    conversation = talk(tiny, 4)
     say(conversation, "short")
     before = list(conversation.messages)
     with pytest.raises(HftoolError) as caught:
@@ -180,7 +192,7 @@ def test_message_that_does_not_fit_is_not_remembered(tiny: LanguageModel) -> Non
     assert "103 tokens" in caught.value.message
     assert caught.value.message.endswith(f" holds {CONTEXT}")
     assert conversation.messages == before
-    fresh = Conversation(tiny, GREEDY, max_new_tokens=4)
+    fresh = talk(tiny, 4)
     fresh.messages = list(before)
     assert say(conversation, "again") == say(fresh, "again")
 
@@ -189,7 +201,7 @@ def test_template_that_fails_leaves_the_messages(tmp_path: Path) -> None:
     folder = save_model(tmp_path)
     template = "{{ raise_exception('no ' + messages[-1]['content']) }}"
     (folder / "chat_template.jinja").write_text(template)
-    conversation = Conversation(load_model(folder), GREEDY, max_new_tokens=4)
+    conversation = talk(load_model(folder), 4)
     with pytest.raises(HftoolError, match="no way"):
         list(conversation.answer("way"))
     assert conversation.messages == []
@@ -197,17 +209,17 @@ def test_template_that_fails_leaves_the_messages(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pieces", [0, 1, 3])
 def test_interrupted_answer_is_remembered(pieces: int, tiny: LanguageModel) -> None:
-    conversation = Conversation(tiny, GREEDY, max_new_tokens=20)
+    conversation = talk(tiny, 20)
     answer = conversation.answer("Hello")
     next(answer)
     heard = [next(answer) for _ in range(pieces)]
-    answer.close()  # type: ignore[attr-defined]
+    answer.close()
     remembered = [
         {"role": "user", "content": "Hello"},
         {"role": "assistant", "content": "".join(str(piece) for piece in heard)},
     ]
     assert conversation.messages == remembered
-    fresh = Conversation(tiny, GREEDY, max_new_tokens=20)
+    fresh = talk(tiny, 20)
     fresh.messages = list(remembered)
     assert say(conversation, "Go on") == say(fresh, "Go on")
 
@@ -218,7 +230,7 @@ def test_turns_through_a_pipe(folder: Path) -> None:
     assert result.exit_code == 0, result.stderr
     records = [json.loads(line) for line in result.stdout.splitlines()]
     assert [r["role"] for r in records] == ["user", "assistant"] * 2
-    conversation = Conversation(load_model(folder), GREEDY, max_new_tokens=6)
+    conversation = talk(load_model(folder), 6)
     for user, assistant in zip(records[::2], records[1::2], strict=True):
         turn = say(conversation, user["content"])
         assert assistant["content"] == turn.content
