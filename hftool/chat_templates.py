@@ -46,7 +46,7 @@ def chat_template(
             "leave out --chat to continue the plain text, or name one with --chat-template FILE",
         )
     log.warning(
-        "%s has no chat template: it gets a plain frame, User: … Assistant: …", tokenizer.name
+        "%s has no chat template: it gets a plain frame, User: and Assistant:", tokenizer.name
     )
     return ChatTemplate(tokenizer, PLAIN_FRAME, stop=PLAIN_STOP)
 
