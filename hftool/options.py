@@ -316,3 +316,12 @@ class OutputOptions:
     verbose: Annotated[
         bool, _output("--verbose", "-v", help="Say what was loaded, from where, how long it took.")
     ] = False
+
+
+@dataclass(frozen=True)
+class ResumableOptions(OutputOptions):
+    """How records are written by a command whose run can be taken up again."""
+
+    resume: Annotated[
+        bool, _output("--resume", help="Go on where a run that wrote to --output was cut off.")
+    ] = False

@@ -43,6 +43,13 @@ class Failure:
     error: str
 
 
+def shared_fields(item: Request | Failure) -> dict[str, Any]:
+    """What a request shares with its record, to tell whether the record is its."""
+    if isinstance(item, Failure):
+        return {"line": item.line}
+    return {"id": item.id, "prompt": item.prompt}
+
+
 class Tally:
     """Counts the records of a batch as they pass."""
 

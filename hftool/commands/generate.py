@@ -9,8 +9,8 @@ from hftool.options import (
     GenerationOptions,
     InputOptions,
     LoadOptions,
-    OutputOptions,
     PromptOptions,
+    ResumableOptions,
     SamplingOptions,
     TextArgument,
 )
@@ -30,14 +30,14 @@ def generate(
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Prompts at once [default: by the memory]."),
+        typer.Option(metavar="N", min=1, show_default="by the memory", help="Prompts at once."),
     ] = None,
     generation: GenerationOptions,
     sampling: SamplingOptions,
     no_stream: Annotated[
         bool, typer.Option("--no-stream", help="Write each text when it is complete.")
     ] = False,
-    output: OutputOptions,
+    output: ResumableOptions,
 ) -> None:
     """Continue a text, or answer it with --chat.
 
@@ -49,6 +49,7 @@ def generate(
     from hftool.models.load import load_language_model
     from hftool.output.formats import write
     from hftool.output.progress import shown
+    from hftool.output.resume import remaining, resumable
     from hftool.output.views import GENERATION, GENERATION_BATCH
     from hftool.strategies import draft_of, require_compatible
 
@@ -56,12 +57,14 @@ def generate(
     asked = prompts.Asked(prompting, sampling, generation)
     if batch is not None:
         lines = prompts.record_lines(batch, prompt, inputs, generation)
-        language_model = load_language_model(load)
-        records = prompts.requests_of_records(language_model, lines, inputs, asked)
-        draft = draft_of(language_model, load, generation)
         tally = prompts.Tally()
-        events = tally.counted(generate_batch(language_model, records, batch_size, draft))
-        write(shown(events, output), GENERATION_BATCH, output)
+        with resumable(output, GENERATION_BATCH) as partial:
+            language_model = load_language_model(load)
+            records = prompts.requests_of_records(language_model, lines, inputs, asked)
+            rest = remaining(partial, records, prompts.shared_fields)
+            draft = draft_of(language_model, load, generation)
+            events = tally.counted(generate_batch(language_model, rest, batch_size, draft))
+            write(shown(events, output), GENERATION_BATCH, output, partial)
         tally.require_none_failed()
         return
     given = texts(prompt, inputs)
