@@ -2,13 +2,13 @@
 
 import logging
 from bisect import bisect_left
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 from hftool.chat_templates import ChatTemplate, Message
 from hftool.decoding import Decoder, require_context
 from hftool.errors import HftoolError
-from hftool.generation import Generation, generate
+from hftool.generation import Generation, Request, generate
 from hftool.models.load import LanguageModel
 from hftool.options import AnswerOptions, Overflow
 from hftool.sampling import SamplingSettings, settings_in_force
@@ -163,42 +163,34 @@ class Conversation:
         kept, ids = self._fitted(turns)
         settings = self.next_settings()
         self._answers += 1
+        request = Request(
+            turns[-1]["content"],
+            tuple(ids),
+            settings,
+            self.options.max_new_tokens,
+            stop=() if self.template.stop is None else (self.template.stop,),
+        )
         text = ""
-        turn = Turn("assistant", "", "stop", len(ids), None, settings.seed)
-        generation: Generation | None = None
+        turn = Turn("assistant", "", "interrupted", len(ids), None, settings.seed)
         try:
             yield from before
-            for event in self._generated(ids, settings):
+            for event in generate(self._language_model, request, decoder=self._decoder):
                 if isinstance(event, Generation):
                     generation = event
-                else:
-                    text += event
-                    yield event
+                elif piece := event if text or self.template.stop is None else event.lstrip():
+                    text += piece
+                    yield piece
         except (KeyboardInterrupt, GeneratorExit) as stopped:
             self.turns = [*kept, {"role": "assistant", "content": text}]
             if isinstance(stopped, KeyboardInterrupt):
-                yield replace(turn, content=text, finish_reason="interrupted")
+                yield replace(turn, content=text)
             raise
         self.turns = [*kept, {"role": "assistant", "content": text}]
-        if generation is None:
-            yield replace(turn, content=text)
-            return
         count, speed = generation.usage.completion_tokens, generation.tokens_per_second
         reason = generation.finish_reason
         yield replace(turn, content=text, finish_reason=reason, completion_tokens=count)
         seed = "greedy" if settings.seed is None else f"seed {settings.seed}"
         log.debug("%d tokens, %.1f per second, %s", count, speed, seed)
-
-    def _generated(self, ids: list[int], settings: SamplingSettings) -> Iterator[str | Generation]:
-        events = generate(
-            self._language_model,
-            "",
-            ids,
-            settings,
-            max_new_tokens=self.options.max_new_tokens,
-            decoder=self._decoder,
-        )
-        return events if self.template.stop is None else _until(events, self.template.stop)
 
     def _room(self) -> int:
         """How many tokens are kept free for an answer."""
@@ -247,24 +239,3 @@ class Conversation:
             f" {room}; the context of {self.model} holds {limit}",
             "/undo and /clear make room; --overflow drop drops the oldest turns",
         )
-
-
-def _until(events: Iterator[str | Generation], stop: str) -> Iterator[str | Generation]:
-    """An answer in the plain frame: without the space it begins with, and ended before `stop`."""
-    held, begun = "", False
-    for event in events:
-        if isinstance(event, Generation):
-            yield held if begun else held.lstrip()
-            yield event
-            return
-        before, found, _ = (held + event).partition(stop)
-        # What may be the beginning of `stop` waits.
-        length = next(i for i in range(len(before) + 1) if found or stop.startswith(before[i:]))
-        length = len(before) if found else length
-        certain = before[:length] if begun else before[:length].lstrip()
-        if certain:
-            begun = True
-            yield certain
-        if found:
-            return
-        held = before[length:] if begun else before

@@ -2,10 +2,11 @@
 
 import inspect
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from hftool.errors import HftoolError
 from hftool.models.load import LanguageModel
@@ -16,39 +17,61 @@ PREFILL_SLICE = 2048  # tokens scored at once: bounds the memory of attention
 
 
 class Decoder:
-    """A language model and the key-value cache of the tokens it has seen."""
+    """A language model and the key-value cache of the tokens it has seen.
 
-    def __init__(self, language_model: LanguageModel) -> None:
+    `rewinds` keeps what a sliding window would forget, so that the cache can be cut back cheaply:
+    for drafts, and for chats, whose template may write a turn in another way than it was said.
+    """
+
+    def __init__(self, language_model: LanguageModel, *, rewinds: bool = False) -> None:
         self._language_model = language_model
+        self._rewinds = rewinds
         # Without one (Mamba, RWKV, GPT-1) all tokens are computed each time, in one pass.
         parameters = inspect.signature(language_model.model.forward).parameters
         self._has_cache = "past_key_values" in parameters
         self._ids: list[int] = []
         self._cache: Any = None
 
-    @torch.inference_mode()
+    def fitting(self, ids: Sequence[int], more: list[int]) -> list[int]:
+        """What of `more` fits the context behind `ids`."""
+        limit = self._language_model.context_length
+        return more if limit is None else more[: max(0, limit - len(ids))]
+
     def next_logits(self, ids: Sequence[int]) -> torch.Tensor:
         """The logits of the token that follows `ids`: float32 [vocabulary].
 
         What `ids` shares at its beginning with the call before is not computed again.
 
         Raises:
-            HftoolError: `ids` is longer than the context, or the logits are not numbers.
+            HftoolError: `ids` is longer than the context, the logits are not numbers, or the
+                memory does not suffice.
+        """
+        return self.last_logits(ids, 1)[0]
+
+    @torch.inference_mode()
+    def last_logits(self, ids: Sequence[int], count: int) -> torch.Tensor:
+        """The logits after each of the last `count` of `ids`: float32 [count, vocabulary].
+
+        Raises: as `next_logits`.
         """
         require_context(self._language_model, len(ids))
-        shared = self._rewind(ids)
+        shared = self._rewind(ids, len(ids) - count)
         logits: torch.Tensor | None = None
-        width = PREFILL_SLICE if self._has_cache else len(ids)
-        for start in range(shared, len(ids), width):
-            part = ids[start : start + width]
+        start = shared
+        while start < len(ids):
+            whole = not self._has_cache or start + PREFILL_SLICE >= len(ids)
+            # All positions that are asked for lie in the last slice.
+            asked = len(ids) - count
+            end = len(ids) if whole or start == asked else min(start + PREFILL_SLICE, asked)
             try:
-                logits = self._forward(part)
+                logits = self._forward(ids[start:end], count if end == len(ids) else 1)
             except BaseException:
                 # Ctrl-C in the middle leaves some layers a token ahead of the others.
                 self._cache, self._ids = None, []
                 raise
-            self._ids = list(ids[: start + len(part)]) if self._has_cache else []
-        assert logits is not None  # ids is never empty, and the last token is always computed
+            self._ids = list(ids[:end]) if self._has_cache else []
+            start = end
+        assert logits is not None  # at least `count` tokens are always computed
         check_finite(logits, self._language_model.model.dtype)
         return logits
 
@@ -66,7 +89,8 @@ class Decoder:
         for start in range(0, len(ids), width):
             part = torch.tensor([list(ids[start : start + width])], device=model.device)
             arguments = {"past_key_values": self._cache} if self._has_cache else {}
-            output = model(input_ids=part, use_cache=self._has_cache, **arguments)
+            with memory_errors():
+                output = model(input_ids=part, use_cache=self._has_cache, **arguments)
             if self._has_cache:
                 self._cache = output.past_key_values
             logits: torch.Tensor = output.logits[0].float().cpu()
@@ -74,31 +98,34 @@ class Decoder:
             yield logits
         self._cache, self._ids = None, []
 
-    def _forward(self, ids: Sequence[int]) -> torch.Tensor:
-        """Put ids behind those in the cache: the last one's logits, float32 [vocabulary]."""
+    def _forward(self, ids: Sequence[int], count: int) -> torch.Tensor:
+        """Put ids behind those in the cache: the last ones' logits, float32 [count, vocabulary]."""
         model = self._language_model.model
         arguments: dict[str, Any] = {"use_cache": self._has_cache}
         if self._has_cache:
             arguments["past_key_values"] = self._cache
         if self._language_model.keeps_logits:
-            arguments["logits_to_keep"] = 1
-        output = model(input_ids=torch.tensor([list(ids)], device=model.device), **arguments)
+            arguments["logits_to_keep"] = count
+        with memory_errors():
+            output = model(input_ids=torch.tensor([list(ids)], device=model.device), **arguments)
         if self._has_cache:
             self._cache = output.past_key_values
-        logits: torch.Tensor = output.logits[0, -1].float()
+            if self._rewinds:
+                _record_past(self._cache)
+        logits: torch.Tensor = output.logits[0, -count:].float()
         return logits
 
-    def _rewind(self, ids: Sequence[int]) -> int:
-        """Cut the cache back to what it shares with `ids`, the last token left to be computed."""
+    def _rewind(self, ids: Sequence[int], most: int) -> int:
+        """Cut the cache back to what it shares with the first `most` of `ids`."""
         known = len(self._ids)
-        if list(ids[:known]) == self._ids and known < len(ids):
+        if known <= most and list(ids[:known]) == self._ids:
             return known
         shared = 0
-        for ours, theirs in zip(self._ids, ids[:-1], strict=False):
+        for ours, theirs in zip(self._ids, ids[:most], strict=False):
             if ours != theirs:
                 break
             shared += 1
-        if shared and _can_crop(self._cache):
+        if shared and _can_remove(self._cache, known - shared):
             self._cache.crop(shared - known)  # negative: how many tokens to take away
             self._ids = self._ids[:shared]
             return shared
@@ -106,10 +133,47 @@ class Decoder:
         return 0
 
 
-def _can_crop(cache: Any) -> bool:
-    """Whether a cache can be cut back: not where a sliding window or a state forgot the past."""
+def _record_past(cache: Any) -> None:
+    """Let the layers with a sliding window keep what falls out of it."""
+    for layer in getattr(cache, "layers", None) or []:
+        if isinstance(layer, DynamicSlidingWindowLayer) and not layer.record_past:
+            layer.record_past = True  # what its untyped activate_past_recording does
+
+
+def _can_remove(cache: Any, tokens: int) -> bool:
+    """Whether a cache can be cut back by so many tokens: a state can't, and a sliding window only
+    by what it has kept beyond its size."""
     layers = getattr(cache, "layers", None) or []
-    return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+    return bool(layers) and all(_removable(layer) >= tokens for layer in layers)
+
+
+def _removable(layer: Any) -> int:
+    if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
+        return 0
+    seen: int = layer.get_seq_length()
+    if type(layer) is DynamicLayer or seen < layer.sliding_window:
+        return seen
+    kept: int = layer.keys.shape[-2]
+    return kept - layer.sliding_window + 1 if layer.record_past else 0
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """What torch raises where the memory does not suffice, as one line.
+
+    Raises:
+        HftoolError: instead of it, with what would help.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        words = str(error)
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "t allocate memory" in words:
+            raise HftoolError(
+                "not enough memory for the model's computation",
+                "try --dtype bfloat16, a shorter text, a smaller --batch-size or a smaller model",
+            ) from error
+        raise
 
 
 def require_context(language_model: LanguageModel, tokens: int) -> None:

@@ -145,18 +145,17 @@ def parse_messages(text: str) -> list[Message]:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise HftoolError(f"the messages are no JSON: {error}") from None
-    messages = content.get("messages") if isinstance(content, dict) else content
-    if not isinstance(messages, list) or not messages:
-        raise HftoolError("the messages must be a list", MESSAGES_HINT)
-    return checked_messages(messages)
+    return as_messages(content.get("messages") if isinstance(content, dict) else content)
 
 
-def checked_messages(messages: list[Any]) -> list[Message]:
-    """Messages out of JSON, each with a role and a content.
+def as_messages(messages: Any) -> list[Message]:
+    """JSON's value as messages.
 
     Raises:
-        HftoolError: one of them has not, or holds half a surrogate pair.
+        HftoolError: it is no list of objects with role and content, or one holds half a character.
     """
+    if not isinstance(messages, list) or not messages:
+        raise HftoolError("the messages must be a list", MESSAGES_HINT)
     for number, message in enumerate(messages, 1):
         fields = message if isinstance(message, dict) else {}
         if not all(isinstance(fields.get(name), str) for name in ("role", "content")):

@@ -1,22 +1,66 @@
-"""Text generation, token by token."""
+"""One generation, token by token: where it stops, and what of its text may be shown."""
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 
 from hftool.decoding import Decoder, require_context
-from hftool.encoding import prompt_ids
 from hftool.models.load import LanguageModel
-from hftool.options import PromptOptions
+from hftool.models.tokenizer import Tokenizer
 from hftool.sampling import Sampler, SamplingSettings, filtered, filters
 
 log = logging.getLogger("hftool")
 
+OPTIONAL = {"optional": True}  # left out of a record where it is None
+
 FinishReason = Literal["stop", "length"]
+
+Draft = Callable[[Sequence[int]], list[int]]
+"""Guesses how a sequence of tokens goes on; wrong guesses cost time and change nothing."""
+
+
+@dataclass(frozen=True)
+class Beams:
+    """How a beam search goes: `width` beams, of which the best `returned` are given.
+
+    `length_penalty` is the power of its length that a beam's log-probability is divided by.
+    """
+
+    width: int
+    returned: int
+    length_penalty: float
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one generation is asked for.
+
+    Attributes:
+        prompt: as it was given; `ids` are its tokens, chat template and special tokens included.
+        stop: texts that end the generation; they are not part of it.
+        logprobs: how many of the most probable tokens are told at each step beside the chosen one;
+            None leaves the log-probabilities out.
+        echo: what stands before the generated text.
+        beams: a beam search instead of one sequence.
+        id, line: of the batch record this is.
+    """
+
+    prompt: str
+    ids: tuple[int, ...]
+    settings: SamplingSettings
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+    skip_special: bool = True
+    logprobs: int | None = None
+    echo: str = ""
+    beams: Beams | None = None
+    index: int = 0
+    id: Any = None
+    line: int = 0
 
 
 @dataclass(frozen=True)
@@ -28,9 +72,31 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Generation:
-    """A continuation. `seconds` and `tokens_per_second` are those of the generation alone."""
+class Alternative:
+    """A token and the natural logarithm of the model's own probability of it."""
 
+    id: int
+    token: str
+    logprob: float
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A generated token with its log-probability (natural, before any filter), and the `top` most
+    probable tokens at its place."""
+
+    id: int
+    token: str
+    logprob: float
+    top: tuple[Alternative, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """A continuation. `seconds` and `tokens_per_second` are those of the generation alone; `id` is
+    that of its batch record."""
+
+    id: Any = field(default=None, metadata=OPTIONAL)
     index: int
     prompt: str
     text: str
@@ -40,12 +106,127 @@ class Generation:
     seed: int | None
     seconds: float
     tokens_per_second: float
+    logprobs: tuple[TokenLogprob, ...] | None = field(default=None, metadata=OPTIONAL)
+
+
+class Continuation:
+    """A text that grows by tokens, up to what ends it.
+
+    What `add` and `end` have returned is at every moment a prefix of the final text: a character
+    that is not complete and what may become a stop string are held back.
+    """
+
+    def __init__(
+        self, language_model: LanguageModel, request: Request, began: float | None = None
+    ) -> None:
+        self._end_ids = language_model.end_ids
+        self._tokenizer = language_model.tokenizer
+        self._request = request
+        self._stream = language_model.tokenizer.stream(request.skip_special)
+        self._held = ""
+        self._began = time.perf_counter() if began is None else began
+        self.pieces: list[str] = []
+        self.logprobs: list[TokenLogprob] = []
+        self.count = 0
+        self.stop: str | None = None
+        self.finish_reason: FinishReason | None = None
+
+    def add(self, token_id: int, logits: torch.Tensor | None = None) -> str:
+        """Take a token, with the model's logits [vocabulary] at its place: the text that is
+        certain now."""
+        self.count += 1
+        if logits is not None and self._request.logprobs is not None:
+            self.logprobs.append(
+                token_logprob(self._tokenizer, token_id, logits, self._request.logprobs)
+            )
+        ended = token_id in self._end_ids
+        text = "" if ended and self._request.skip_special else self._stream.step(token_id)
+        piece = self._released(text)
+        if self.finish_reason is None and ended:
+            self.finish_reason = "stop"
+        return piece
+
+    def end(self) -> str:
+        """The text that was held back; nothing more comes."""
+        piece = ""
+        if self.stop is None:
+            piece = self._released(self._stream.end())
+        if self.stop is None and self._held:
+            self.pieces.append(self._held)
+            piece += self._held
+        self._held = ""
+        return piece
+
+    def record(self) -> Generation:
+        """What became of the request."""
+        seconds = time.perf_counter() - self._began
+        request = self._request
+        return Generation(
+            id=request.id,
+            index=request.index,
+            prompt=request.prompt,
+            text=request.echo + "".join(self.pieces),
+            finish_reason=self.finish_reason or "length",
+            stop=self.stop,
+            usage=Usage(len(request.ids), self.count),
+            seed=request.settings.seed,
+            seconds=seconds,
+            tokens_per_second=self.count / seconds if seconds else 0.0,
+            logprobs=None if request.logprobs is None else tuple(self.logprobs),
+        )
+
+    def _released(self, text: str) -> str:
+        """What of the held text and `text` is certain: up to a stop string, or to what may be the
+        beginning of one."""
+        held = self._held + text
+        found = [(held.find(stop), stop) for stop in self._request.stop]
+        if met := min(((at, stop) for at, stop in found if at >= 0), default=None):
+            at, self.stop = met
+            self.finish_reason = "stop"
+            self._held = ""
+        else:
+            at = len(held) - _beginning_at_the_end(held, self._request.stop)
+            self._held = held[at:]
+        if at:
+            self.pieces.append(held[:at])
+        return held[:at]
+
+
+def _beginning_at_the_end(text: str, stops: Sequence[str]) -> int:
+    """How many characters at the end of a text are the beginning of a stop string."""
+    longest = max(map(len, stops), default=1) - 1
+    lengths = range(min(longest, len(text)), 0, -1)
+    return next((n for n in lengths if any(s.startswith(text[-n:]) for s in stops)), 0)
+
+
+def token_logprob(
+    tokenizer: Tokenizer, token_id: int, logits: torch.Tensor, top: int
+) -> TokenLogprob:
+    """A token's log-probability and the `top` best, from logits [vocabulary]."""
+    logprobs = torch.log_softmax(logits.double(), dim=-1)
+    best = logprobs.topk(min(top, len(logprobs)))
+    return TokenLogprob(
+        token_id,
+        tokenizer.token_text(token_id),
+        float(logprobs[token_id]),
+        tuple(
+            Alternative(i, tokenizer.token_text(i), value)
+            for value, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ),
+    )
 
 
 def token_ids(
-    decoder: Decoder, ids: Sequence[int], settings: SamplingSettings
+    decoder: Decoder,
+    ids: Sequence[int],
+    settings: SamplingSettings,
+    draft: Draft | None = None,
 ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, dict[str, torch.Tensor], float | None]]:
     """Tokens without end: (id, logits, filtered logits, removed by filter, drawn number) of each.
+
+    What `draft` guesses is scored in one pass and kept as far as it is what the model itself
+    chooses there, by the same draws as without it: unlike in speculative sampling (Leviathan et
+    al. 2023), where only the distribution stays the same, so does the text.
 
     Raises:
         HftoolError: the tokens no longer fit the context.
@@ -54,100 +235,51 @@ def token_ids(
     sampler = None if settings.seed is None else Sampler(settings.seed)
     known = list(ids)
     while True:
-        logits = decoder.next_logits(known)
-        scores, removed = filtered(logits, known, chain)
-        if sampler is None:
-            token_id, drawn = int(scores.argmax()), None
-        else:
-            draw = sampler.draw(torch.softmax(scores, dim=-1))
-            token_id, drawn = draw.id, draw.drawn
-        yield token_id, logits, scores, removed, drawn
-        known.append(token_id)
-
-
-def generate_texts(
-    language_model: LanguageModel,
-    prompts: Iterable[str],
-    prompting: PromptOptions,
-    settings: SamplingSettings,
-    *,
-    max_new_tokens: int,
-    skip_special: bool = True,
-) -> Iterator[str | Generation]:
-    """The continuation of each prompt, as `generate` gives it; all by the same seed.
-
-    Raises: as `generate`.
-    """
-    if settings.seed is not None:
-        log.debug("seed %d", settings.seed)
-    for index, prompt in enumerate(prompts):
-        ids = prompt_ids(language_model.tokenizer, prompt, prompting)
-        for event in generate(
-            language_model,
-            prompt,
-            ids,
-            settings,
-            max_new_tokens=max_new_tokens,
-            skip_special=skip_special,
-        ):
-            yield replace(event, index=index) if isinstance(event, Generation) else event
+        guessed = decoder.fitting(known, draft(known)) if draft else []
+        rows = decoder.last_logits([*known, *guessed], len(guessed) + 1)
+        for guess, logits in zip([*guessed, None], rows, strict=True):
+            scores, removed = filtered(logits, known, chain)
+            if sampler is None:
+                token_id, drawn = int(scores.argmax()), None
+            else:
+                draw = sampler.draw(torch.softmax(scores, dim=-1))
+                token_id, drawn = draw.id, draw.drawn
+            yield token_id, logits, scores, removed, drawn
+            known.append(token_id)
+            if token_id != guess:
+                break
 
 
 def generate(
     language_model: LanguageModel,
-    prompt: str,
-    ids: Sequence[int],
-    settings: SamplingSettings,
+    request: Request,
     *,
-    max_new_tokens: int,
-    skip_special: bool = True,
     decoder: Decoder | None = None,
+    draft: Draft | None = None,
 ) -> Iterator[str | Generation]:
     """The continuation of a prompt: its pieces of text as they are made, then the record.
 
     Args:
-        ids: the prompt's tokens.
-        decoder: a decoder whose cache may hold the beginning of `ids`.
+        decoder: a decoder whose cache may hold the beginning of the prompt.
 
     Raises:
-        HftoolError: the prompt is longer than the context.
+        HftoolError: the prompt is longer than the context, or the model's logits are no numbers.
     """
-    began = time.perf_counter()
-    stream = language_model.tokenizer.stream(skip_special)
-    pieces: list[str] = []
-    count = 0
-    finish_reason: FinishReason = "length"
-    tokens = token_ids(decoder or Decoder(language_model), ids, settings)
-    room = room_for(language_model, ids, max_new_tokens)
-    for _ in range(room):
-        token_id = next(tokens)[0]
-        count += 1
-        ended = token_id in language_model.end_ids
-        piece = "" if ended and skip_special else stream.step(token_id)
-        if piece:
-            pieces.append(piece)
+    continuation = Continuation(language_model, request)
+    room = room_for(language_model, request.ids, request.max_new_tokens)
+    decoder = decoder or Decoder(language_model, rewinds=draft is not None)
+    tokens = token_ids(decoder, request.ids, request.settings, draft)
+    if request.echo:
+        yield request.echo
+    while continuation.count < room and continuation.finish_reason is None:
+        token_id, logits, *_ = next(tokens)
+        if piece := continuation.add(token_id, logits):
             yield piece
-        if ended:
-            finish_reason = "stop"
-            break
-    else:
-        if room < max_new_tokens:
-            log.warning("stopped after %d tokens: the context is full", room)
-    if rest := stream.end():
-        pieces.append(rest)
+    if rest := continuation.end():
         yield rest
-    seconds = time.perf_counter() - began
-    yield Generation(
-        index=0,
-        prompt=prompt,
-        text="".join(pieces),
-        finish_reason=finish_reason,
-        stop=None,
-        usage=Usage(len(ids), count),
-        seed=settings.seed,
-        seconds=seconds,
-        tokens_per_second=count / seconds if seconds else 0.0,
-    )
+    if continuation.finish_reason is None and room < request.max_new_tokens:
+        say_full(room)
+    yield continuation.record()
 
 
 def room_for(language_model: LanguageModel, ids: Sequence[int], wanted: int) -> int:
@@ -160,3 +292,8 @@ def room_for(language_model: LanguageModel, ids: Sequence[int], wanted: int) -> 
     limit = language_model.context_length
     # The last token need not be seen by the model: it is one more than the context holds.
     return wanted if limit is None else min(wanted, limit - len(ids) + 1)
+
+
+def say_full(tokens: int) -> None:
+    """Note that a generation ended because the context did."""
+    log.warning("stopped after %d tokens: the context is full", tokens)

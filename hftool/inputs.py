@@ -6,10 +6,12 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from hftool.errors import HftoolError, UsageError
 from hftool.options import FileOptions, InputOptions
+
+Item = TypeVar("Item")
 
 STDIN = Path("-")
 BOM = b"\xef\xbb\xbf"
@@ -27,7 +29,7 @@ def one_text(argument: str | None, options: FileOptions) -> str:
         return _argument(argument, options)
     with _open(options.file) as stream:
         data = stream.read().removeprefix(BOM)
-        return _without_line_break(_decode(data, 1, options))
+        return _without_line_break(decoded(data, 1, options))
 
 
 def texts(argument: str | None, options: InputOptions) -> Iterator[str]:
@@ -58,23 +60,29 @@ def lines(options: FileOptions) -> Iterator[str]:
 
     Raises: as `one_text`; what can be known at once, at once.
     """
-    return _lines(_open(options.file), options)
+    raw = raw_lines(options)
+    return (
+        _without_line_break(decoded(line, number, options)) for number, line in enumerate(raw, 1)
+    )
 
 
-def _lines(stream: BinaryIO, options: FileOptions) -> Iterator[str]:
+def raw_lines(options: FileOptions) -> Iterator[bytes]:
+    """As `lines`, undecoded and with the line breaks."""
+    return _raw_lines(_open(options.file))
+
+
+def _raw_lines(stream: BinaryIO) -> Iterator[bytes]:
     with stream:
-        for number, line in enumerate(stream, 1):
-            if number == 1:
-                line = line.removeprefix(BOM)
-            yield _without_line_break(_decode(line, number, options))
+        for number, line in enumerate(stream):
+            yield line if number else line.removeprefix(BOM)
 
 
-def arriving(texts: Iterable[str], most: int) -> Iterator[list[str]]:
+def arriving(texts: Iterable[Item], most: int) -> Iterator[list[Item]]:
     """What has arrived, up to `most` texts at a time; waits only where nothing has.
 
     A thread reads ahead, so that a slow source is answered text by text.
     """
-    arrived: queue.Queue[str | BaseException] = queue.Queue(maxsize=2 * most)
+    arrived: queue.Queue[Item | BaseException] = queue.Queue(maxsize=2 * most)
     end = EOFError()
 
     def read(stdin: object) -> None:
@@ -90,7 +98,7 @@ def arriving(texts: Iterable[str], most: int) -> Iterator[list[str]]:
     threading.Thread(target=read, args=(sys.stdin,), daemon=True).start()
     stopped: BaseException | None = None
     while stopped is None:
-        window: list[str] = []
+        window: list[Item] = []
         while len(window) < most and (not window or not arrived.empty()):
             item = arrived.get()
             if isinstance(item, BaseException):
@@ -132,7 +140,12 @@ def _require_input(file: Path | None) -> None:
         raise UsageError("no text was given", THREE_WAYS)
 
 
-def _decode(data: bytes, first_line: int, options: FileOptions) -> str:
+def decoded(data: bytes, first_line: int, options: FileOptions) -> str:
+    """Bytes that begin at a line (from 1) of the input, as text.
+
+    Raises:
+        HftoolError: they are no UTF-8.
+    """
     try:
         return data.decode("utf-8", options.errors)
     except UnicodeDecodeError as error:

@@ -31,6 +31,7 @@ _model = functools.partial(_option, panel="Model")
 _input = functools.partial(_option, panel="Input")
 _output = functools.partial(_option, panel="Output")
 _sampling = functools.partial(_option, panel="Sampling")
+_generation = functools.partial(_option, panel="Generation")
 
 TextArgument = Annotated[
     str | None, typer.Argument(metavar="TEXT", help="The text; else --file, else stdin.")
@@ -255,6 +256,74 @@ class AnswerOptions(SamplingOptions):
 
 
 @dataclass(frozen=True)
+class GenerationOptions:
+    """How a text is generated, and where it ends."""
+
+    max_new_tokens: Annotated[
+        int,
+        _generation(
+            "--max-new-tokens",
+            "--max-tokens",
+            "-n",
+            metavar="N",
+            min=1,
+            help="The most tokens to generate.",
+        ),
+    ] = DEFAULT_MAX_NEW_TOKENS
+    stop: Annotated[
+        list[str] | None,
+        _generation("--stop", metavar="TEXT", help="End before this text (repeatable)."),
+    ] = None
+    skip_special: Annotated[
+        bool, _generation("--skip-special/--keep-special", help="Special tokens in the text.")
+    ] = True
+    echo: Annotated[bool, _generation("--echo", help="Begin the text with the prompt.")] = False
+    logprobs: Annotated[
+        bool, _generation("--logprobs", help="Each token's log-probability, in the records.")
+    ] = False
+    top_logprobs: Annotated[
+        int | None,
+        _generation(
+            "--top-logprobs",
+            metavar="N",
+            min=0,
+            help="The N most probable tokens at each place as well.",
+        ),
+    ] = None
+    num_beams: Annotated[
+        int, _generation("--num-beams", metavar="N", min=1, help="Beam search over N beams.")
+    ] = 1
+    length_penalty: Annotated[
+        float,
+        _generation(
+            "--length-penalty", metavar="X", help="Above 0, beams prefer long texts; below, short."
+        ),
+    ] = 1.0
+    num_return_sequences: Annotated[
+        int,
+        _generation("--num-return-sequences", metavar="N", min=1, help="So many texts a prompt."),
+    ] = 1
+    assistant_model: Annotated[
+        str | None,
+        _generation(
+            "--assistant-model",
+            "--draft-model",
+            metavar="REF",
+            help="A smaller model that guesses ahead.",
+        ),
+    ] = None
+    prompt_lookup: Annotated[
+        int | None,
+        _generation(
+            "--prompt-lookup",
+            metavar="N",
+            min=1,
+            help="Guess N tokens ahead from what the text has said before.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
 class OutputOptions:
     """How records are written."""
 
@@ -271,4 +340,13 @@ class OutputOptions:
     quiet: Annotated[bool, _output("--quiet", "-q", help="No notes, no progress.")] = False
     verbose: Annotated[
         bool, _output("--verbose", "-v", help="Say what was loaded, from where, how long it took.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class ResumableOptions(OutputOptions):
+    """How records are written by a command whose run can be taken up again."""
+
+    resume: Annotated[
+        bool, _output("--resume", help="Go on where a run that wrote to --output was cut off.")
     ] = False

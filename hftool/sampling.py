@@ -6,7 +6,7 @@ for sampling temperature, top-k, top-p, min-p, typical-p.
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -187,13 +187,61 @@ class Sampler:
         return Draw(int(ids[order[min(place, len(ids) - 1)]]), float(number))
 
 
+def choose(
+    logits: torch.Tensor,
+    known: Sequence[list[int]],
+    settings: Sequence[SamplingSettings],
+    samplers: Sequence[Sampler | None],
+) -> list[int]:
+    """The next token of each of several sequences; a `Sampler` belongs to each that is sampled.
+
+    Args:
+        logits: float32 [sequences, vocabulary].
+        known: the tokens of each so far, for the penalties.
+    """
+    chosen = [0] * len(settings)
+    alike: dict[SamplingSettings, list[int]] = {}
+    for row, setting in enumerate(settings):
+        alike.setdefault(replace(setting, seed=None), []).append(row)
+    for setting, rows in alike.items():
+        scores = _filtered_rows(logits[rows], [known[row] for row in rows], setting)
+        if setting.greedy:
+            for row, best in zip(rows, scores.argmax(-1).tolist(), strict=True):
+                chosen[row] = best
+            continue
+        for row, probs in zip(rows, torch.softmax(scores, dim=-1), strict=True):
+            sampler = samplers[row]
+            assert sampler is not None  # what is not greedy has a seed
+            chosen[row] = sampler.draw(probs).id
+    return chosen
+
+
+def _filtered_rows(
+    logits: torch.Tensor, known: Sequence[list[int]], settings: SamplingSettings
+) -> torch.Tensor:
+    """Logits [sequences, vocabulary] after the filters, at once where none looks at the tokens."""
+    chain = filters(settings)
+    if settings.repetition_penalty != 1.0 or settings.no_repeat_ngram_size:
+        rows = zip(logits, known, strict=True)
+        return torch.stack([filtered(row, ids, chain)[0] for row, ids in rows])
+    ids = torch.zeros(len(known), 0, dtype=torch.long)
+    for item in chain:
+        logits = item.processor(ids, logits)
+    return logits
+
+
+def are_finite(logits: torch.Tensor) -> torch.Tensor:
+    """Whether logits [..., vocabulary] are numbers: none NaN, and one finite at least [...]."""
+    return ~torch.isnan(logits).any(-1) & torch.isfinite(logits).any(-1)
+
+
 def check_finite(logits: torch.Tensor, dtype: torch.dtype) -> None:
     """Raise where the model gave numbers that are none (NaN), as float16 does when it overflows.
 
     Raises:
         HftoolError: a logit is NaN, or none is finite.
     """
-    if torch.isnan(logits).any() or not torch.isfinite(logits).any():
+    if not bool(are_finite(logits).all()):
         raise HftoolError(
             f"the model's logits are not numbers (in {str(dtype).removeprefix('torch.')})",
             "try --dtype float32",

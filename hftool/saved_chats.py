@@ -8,7 +8,7 @@ from typing import Any
 
 from hftool.chat_settings import settings_by_name
 from hftool.conversation import Conversation
-from hftool.encoding import checked_messages
+from hftool.encoding import as_messages
 from hftool.errors import HftoolError
 from hftool.options import AnswerOptions
 from hftool.output.files import atomic_file
@@ -57,9 +57,8 @@ def load(conversation: Conversation, path: Path) -> None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         saved = content if isinstance(content, dict) else {"messages": content}
-        if not isinstance(saved.get("messages"), list):
-            raise HftoolError("it holds no list of messages")
-        messages = checked_messages(saved["messages"])
+        listed = saved.get("messages")
+        messages = [] if listed == [] else as_messages(listed)
         conversation.configure(_with_settings(conversation.options, saved.get("settings")))
     except OSError as error:
         raise HftoolError(f"cannot load {path}: {error.strerror}") from None

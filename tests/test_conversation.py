@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from hftool.chat_templates import Message, chat_template
-from hftool.conversation import Conversation, Turn, _until
+from hftool.chat_templates import PLAIN_FRAME, ChatTemplate, Message, chat_template
+from hftool.conversation import Conversation, Turn
 from hftool.errors import HftoolError
 from hftool.models.load import LanguageModel
 from hftool.options import AnswerOptions, Overflow
@@ -368,18 +368,6 @@ def test_system_message_longer_than_the_context(tiny: LanguageModel) -> None:
 # A model without a template
 
 
-def test_plain_frame_ends_where_the_model_speaks_for_the_user() -> None:
-    def answer(*pieces: str) -> str:
-        return "".join(str(piece) for piece in _until(iter(pieces), "\nUser:"))
-
-    for text in (" Yes.\nUser: And?", "Yes.\nUser:"):
-        for size in range(1, 9):
-            pieces = [text[i : i + size] for i in range(0, len(text), size)]
-            assert answer(*pieces) == "Yes."
-    assert answer("\nUs", "er: hm") == ""
-    assert answer(" ", "\n", "a\nUs", "e") == "a"  # without an end, what waits is not known
-
-
 def test_chat_without_a_template(tmp_path: Path) -> None:
     folder = save_model(tmp_path, context=256)
     (folder / "chat_template.jinja").unlink()
@@ -394,3 +382,15 @@ def test_chat_without_a_template(tmp_path: Path) -> None:
     ids = tokenizer("Be brief.\n\nUser: Hello\nAssistant:")["input_ids"]
     expected = tokenizer.decode(greedy_ids(reference, ids, 6), skip_special_tokens=True)
     assert turns[1].startswith(expected.lstrip().rstrip("\ufffd"))
+
+
+def test_frame_that_ends_an_answer(tiny: LanguageModel) -> None:
+    def answer(stop: str | None) -> Turn:
+        template = ChatTemplate(tiny.tokenizer, PLAIN_FRAME, stop=stop)
+        options = AnswerOptions(greedy=True, max_new_tokens=8)
+        return say(Conversation(tiny, template, options), "Hello")
+
+    whole = answer("never").content
+    cut = answer(whole[3:5])
+    assert (cut.content, cut.finish_reason) == (whole[: whole.index(whole[3:5])], "stop")
+    assert whole == whole.lstrip()

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hftool.decoding import Decoder
-from hftool.generation import Generation, generate, token_ids
+from hftool.generation import Generation, Request, generate, token_ids
 from hftool.models.load import LanguageModel
 from hftool.sampling import DEFAULT_TOP_K, SamplingSettings
 from tests.conftest import run
@@ -76,7 +76,9 @@ def generated(
     **options: Any,
 ) -> tuple[list[str], Generation]:
     """The pieces and the record."""
-    *pieces, record = generate(model, "", ids, settings, max_new_tokens=tokens, **options)
+    decoder = options.pop("decoder", None)
+    request = Request("", tuple(ids), settings, tokens, **options)
+    *pieces, record = generate(model, request, decoder=decoder)
     assert isinstance(record, Generation)
     return [str(piece) for piece in pieces], record
 

@@ -1,15 +1,16 @@
 """`hftool generate`"""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hftool.options import (
-    DEFAULT_MAX_NEW_TOKENS,
+    GenerationOptions,
     InputOptions,
     LoadOptions,
-    OutputOptions,
     PromptOptions,
+    ResumableOptions,
     SamplingOptions,
     TextArgument,
 )
@@ -23,38 +24,54 @@ def generate(
     load: LoadOptions,
     inputs: InputOptions,
     prompting: PromptOptions,
-    max_new_tokens: Annotated[
-        int,
-        typer.Option(
-            "--max-new-tokens", "--max-tokens", "-n", min=1, help="The most tokens to generate."
-        ),
-    ] = DEFAULT_MAX_NEW_TOKENS,
-    skip_special: Annotated[
-        bool, typer.Option("--skip-special/--keep-special", help="Special tokens in the text.")
-    ] = True,
+    batch: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A JSON record a line: prompt or messages, options."),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, show_default="by the memory", help="Prompts at once."),
+    ] = None,
+    generation: GenerationOptions,
     sampling: SamplingOptions,
-    output: OutputOptions,
+    no_stream: Annotated[
+        bool, typer.Option("--no-stream", help="Write each text when it is complete.")
+    ] = False,
+    output: ResumableOptions,
 ) -> None:
     """Continue a text, or answer it with --chat.
 
     Example: hftool generate --chat "What is the capital of France?" --greedy
     """
-    from hftool.generation import generate_texts
+    from hftool import prompts
+    from hftool.batching import generate_batch, generate_prompts
     from hftool.inputs import texts
     from hftool.models.load import load_language_model
     from hftool.output.formats import write
-    from hftool.output.views import GENERATION
-    from hftool.sampling import settings_in_force
+    from hftool.output.progress import shown
+    from hftool.output.resume import remaining, resumable
+    from hftool.output.views import GENERATION, GENERATION_BATCH
+    from hftool.strategies import draft_of, require_compatible
 
-    prompts = texts(prompt, inputs)
+    require_compatible(generation)
+    asked = prompts.Asked(prompting, sampling, generation)
+    if batch is not None:
+        lines = prompts.record_lines(batch, prompt, inputs, generation)
+        tally = prompts.Tally()
+        with resumable(output, GENERATION_BATCH) as partial:
+            language_model = load_language_model(load)
+            records = prompts.requests_of_records(language_model, lines, inputs, asked)
+            rest = remaining(partial, records, prompts.shared_fields)
+            draft = draft_of(language_model, load, generation)
+            events = tally.counted(generate_batch(language_model, rest, batch_size, draft))
+            write(shown(events, output), GENERATION_BATCH, output, partial)
+        tally.require_none_failed()
+        return
+    given = texts(prompt, inputs)
     language_model = load_language_model(load)
-    settings = settings_in_force(sampling, language_model.generation_config)
-    events = generate_texts(
-        language_model,
-        prompts,
-        prompting,
-        settings,
-        max_new_tokens=max_new_tokens,
-        skip_special=skip_special,
+    requests = prompts.requests_of_prompts(language_model, given, asked)
+    draft = draft_of(language_model, load, generation)
+    continued = generate_prompts(
+        language_model, requests, generation, draft, streamed=not no_stream
     )
-    write(events, GENERATION, output)
+    write(continued, GENERATION, output)

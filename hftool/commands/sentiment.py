@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from hftool.options import ClassifierOptions, FileOptions, OutputOptions
+from hftool.options import ClassifierOptions, FileOptions, ResumableOptions
 from hftool.spread import spread
 
 TextsArgument = Annotated[
@@ -21,9 +21,9 @@ def sentiment(
     inputs: FileOptions,
     batch_size: Annotated[
         int | None,
-        typer.Option("--batch-size", min=1, help="Texts at once [default: by their length]."),
+        typer.Option(min=1, show_default="by their length", help="Texts at once."),
     ] = None,
-    output: OutputOptions,
+    output: ResumableOptions,
 ) -> None:
     """Judge each text, or each line: LABEL, score, text.
 
@@ -33,8 +33,10 @@ def sentiment(
     from hftool.inputs import each_text
     from hftool.models.load import load_classifier
     from hftool.output.formats import write
+    from hftool.output.resume import remaining, resumable
     from hftool.output.views import JUDGEMENTS
 
-    texts = each_text(text, inputs)
-    classifier = load_classifier(load)
-    write(judge(classifier, texts, batch_size=batch_size), JUDGEMENTS, output)
+    with resumable(output, JUDGEMENTS) as partial:
+        texts = remaining(partial, each_text(text, inputs), lambda text: {"text": text})
+        judgements = judge(load_classifier(load), texts, batch_size=batch_size)
+        write(judgements, JUDGEMENTS, output, partial)

@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -21,28 +21,32 @@ def atomic_file(path: Path, *, private: bool = False) -> Iterator[TextIO]:
         HftoolError: the place can't be written.
     """
     target = path.resolve()
-    try:
+    with write_errors(path):
         if path.exists() and not path.is_file():
             with path.open("w", encoding="utf-8", newline="") as file:
                 yield file
             return
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    except OSError as error:
-        raise HftoolError(f"cannot write {path}: {error.strerror}") from None
-    beside = Path(name)
+        beside = Path(name)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+                yield file
+            beside.chmod(permissions(target, private=private))
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """What the system says against writing `path`, as one line."""
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            yield file
-        beside.chmod(_mode(target, private))
-        beside.replace(target)
+        yield
     except OSError as error:
         raise HftoolError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with suppress(FileNotFoundError):
-            beside.unlink()
 
 
-def _mode(target: Path, private: bool) -> int:
+def permissions(target: Path, *, private: bool = False) -> int:
     """The permissions `target` has, or those a new file gets here."""
     if target.exists():
         return target.stat().st_mode & 0o777

@@ -9,16 +9,20 @@ import dataclasses
 import io
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from hftool.errors import UsageError
-from hftool.options import OutputOptions
+from hftool.options import Format, OutputOptions
 from hftool.output.files import atomic_file
 from hftool.output.terminal import is_terminal, one_line, visible
+
+if TYPE_CHECKING:
+    from hftool.output.resume import Partial
 
 Row = Mapping[str, Any]
 Screen = Callable[[Iterable[Any], Any], Iterator[str]]  # events and a rich console, to text
@@ -34,6 +38,7 @@ class View:
         rows: a record's rows for csv, tsv and table; by default the record is one row.
         table: all events as a person reads them; by default a plain table of the rows.
         live: written as each record is known; otherwise when a buffer is full.
+        default: the format where none is asked for, instead of table or text.
     """
 
     columns: tuple[str, ...]
@@ -41,6 +46,7 @@ class View:
     rows: Callable[[Any], Iterable[Row]] = lambda record: [plain(record)]
     table: Screen | None = None
     live: bool = True
+    default: Format | None = None
 
 
 def plain(value: Any) -> Any:
@@ -112,6 +118,15 @@ def tsv_lines(events: Iterable[Any], view: View) -> Iterator[str]:
 
 
 _TSV_ESCAPES = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r", "\\": "\\\\"})
+_TSV_CHARACTERS = {"\\t": "\t", "\\n": "\n", "\\r": "\r", "\\\\": "\\"}
+
+
+def tsv_cells(line: str) -> list[str]:
+    """The cells of a line as `tsv_lines` writes it, as they were."""
+    return [
+        re.sub(r"\\[tnr\\]", lambda escape: _TSV_CHARACTERS[escape[0]], cell)
+        for cell in line.removesuffix("\n").split("\t")
+    ]
 
 
 def _tsv_cell(value: Any) -> str:
@@ -131,19 +146,37 @@ FORMATS: dict[str, Callable[[Iterable[Any], View], Iterator[str]]] = {
     "csv": csv_lines,
     "tsv": tsv_lines,
 }
+HEADED = ("csv", "tsv")  # their first line names the columns
+LONGEST_CELL = 2**31 - 1  # characters; Python's csv module stops at 128 KiB by default
 
 
-def write(events: Iterable[Any], view: View, options: OutputOptions) -> None:
-    """Write events to stdout, or whole to the file of `--output`.
+def format_name(options: OutputOptions, view: View) -> str:
+    """The format asked for, else the view's own, else the one for where records go.
+
+    Raises:
+        UsageError: two formats were asked for.
+    """
+    if options.json and options.format not in (None, "json"):
+        raise UsageError(f"--json and --format {options.format} exclude each other")
+    terminal = options.output is None and is_terminal(sys.stdout)
+    default = view.default or ("table" if terminal else "text")
+    return "json" if options.json else options.format or default
+
+
+def write(
+    events: Iterable[Any], view: View, options: OutputOptions, partial: "Partial | None" = None
+) -> None:
+    """Write events to stdout, or whole to the file of `--output`, or to its partial file.
 
     Raises:
         UsageError: two formats were asked for.
         HftoolError: the file can't be written.
     """
-    if options.json and options.format not in (None, "json"):
-        raise UsageError(f"--json and --format {options.format} exclude each other")
+    name = format_name(options, view)
+    if partial is not None:
+        partial.append(FORMATS[name](events, view), view.columns if name in HEADED else None)
+        return
     terminal = options.output is None and is_terminal(sys.stdout)
-    name = "json" if options.json else options.format or ("table" if terminal else "text")
     target = nullcontext(sys.stdout) if options.output is None else atomic_file(options.output)
     with target as stream:
         if name == "table":

@@ -175,18 +175,23 @@ def steps_view(prompt: str) -> View:
 
 def _generation_rows(generation: "Generation") -> Iterator[Row]:
     row = plain(generation)
-    usage = row.pop("usage")
-    yield {**row, **usage}
+    yield {**row, **row.pop("usage", {})}
 
+
+GENERATION_COLUMNS = (
+    *("index", "prompt", "text", "finish_reason", "stop", "prompt_tokens"),
+    *("completion_tokens", "seed", "seconds", "tokens_per_second"),
+)
 
 GENERATION = View(
-    columns=(
-        *("index", "prompt", "text", "finish_reason", "stop", "prompt_tokens"),
-        *("completion_tokens", "seed", "seconds", "tokens_per_second"),
-    ),
+    columns=GENERATION_COLUMNS,
     text=lambda generation: "\n",
     rows=_generation_rows,
     table=screen("texts"),
+)
+
+GENERATION_BATCH = replace(
+    GENERATION, columns=("id", *GENERATION_COLUMNS, "line", "error"), default="jsonl"
 )
 
 

@@ -1,0 +1,265 @@
+"""What is to be generated, out of prompts and out of the records of a batch file."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from hftool.chat_templates import chat_template
+from hftool.decoding import require_context
+from hftool.encoding import as_messages, prompt_ids
+from hftool.errors import HftoolError, UsageError
+from hftool.generation import Beams, Generation, Request
+from hftool.inputs import decoded, raw_lines
+from hftool.models.load import LanguageModel
+from hftool.options import (
+    FileOptions,
+    GenerationOptions,
+    InputOptions,
+    PromptOptions,
+    SamplingOptions,
+)
+from hftool.sampling import SamplingSettings, settings_in_force
+
+Options = TypeVar("Options", SamplingOptions, GenerationOptions)
+
+RECORD_OPTIONS = (
+    *(item.name for item in fields(SamplingOptions)),
+    *("max_new_tokens", "stop", "logprobs", "top_logprobs", "num_beams", "length_penalty"),
+)
+"""The options that a batch record may give for itself."""
+
+DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
+"""The sampling options that have a sense only where tokens are drawn."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A batch record that could not be done: its `id` where it has one, its line (from 1)."""
+
+    id: Any
+    line: int
+    error: str
+
+
+def shared_fields(item: Request | Failure) -> dict[str, Any]:
+    """What a request shares with its record, to tell whether the record is its."""
+    if isinstance(item, Failure):
+        return {"line": item.line}
+    return {"id": item.id, "prompt": item.prompt}
+
+
+class Tally:
+    """Counts the records of a batch as they pass."""
+
+    def __init__(self) -> None:
+        self._records = self._failed = 0
+
+    def counted(
+        self, records: Iterable[Generation | Failure]
+    ) -> Iterator[str | Generation | Failure]:
+        """The records, each generation after its text."""
+        for record in records:
+            self._records += 1
+            if isinstance(record, Failure):
+                self._failed += 1
+            else:
+                yield record.text
+            yield record
+
+    def require_none_failed(self) -> None:
+        """Raise where records have failed.
+
+        Raises:
+            HftoolError: with how many.
+        """
+        if self._failed:
+            raise HftoolError(
+                f"{self._failed} of {self._records} records failed", 'their "error" says why'
+            )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """All options a generation is made of."""
+
+    prompting: PromptOptions
+    sampling: SamplingOptions
+    generation: GenerationOptions
+
+
+def requests_of_prompts(
+    language_model: LanguageModel, prompts: Iterable[str], asked: Asked
+) -> Iterator[Request]:
+    """A request for each prompt, or one for each sequence that shall be returned for it: they
+    differ by their seeds, which count up.
+
+    Raises:
+        HftoolError: a prompt is empty or longer than the context, or the chat template fails.
+        UsageError: options that exclude each other.
+    """
+    options = asked.generation
+    copies = 1 if options.num_beams > 1 else options.num_return_sequences
+    index = 0
+    for prompt in prompts:
+        ids = prompt_ids(language_model.tokenizer, prompt, asked.prompting)
+        first = _request(language_model, prompt, ids, asked)
+        if copies > 1 and first.settings.greedy:
+            raise UsageError("greedy sequences are all the same", "sample, or use --num-beams")
+        for copy in range(copies):
+            settings = _with_seed(first.settings, copy)
+            yield replace(first, index=index, settings=settings)
+            index += 1
+        index += options.num_return_sequences - copies
+
+
+def _with_seed(settings: SamplingSettings, more: int) -> SamplingSettings:
+    return settings if settings.seed is None else replace(settings, seed=settings.seed + more)
+
+
+def record_lines(
+    batch: Path, prompt: str | None, inputs: InputOptions, generation: GenerationOptions
+) -> Iterator[bytes]:
+    """The lines of a batch file (`-` is stdin).
+
+    Raises:
+        UsageError: other prompts were given as well, or several sequences asked for.
+        HftoolError: the file can't be read.
+    """
+    if prompt is not None or inputs.file is not None or inputs.lines:
+        raise UsageError("--batch names the prompts: no other text, --file or --lines beside it")
+    if generation.num_return_sequences > 1:
+        raise UsageError("--batch gives one record for each: repeat a line for several sequences")
+    return raw_lines(FileOptions(batch))
+
+
+def requests_of_records(
+    language_model: LanguageModel, lines: Iterable[bytes], files: FileOptions, asked: Asked
+) -> Iterator[Request | Failure]:
+    """A request for each record of a batch (JSON Lines), or why there is none; empty lines are
+    skipped. Without a seed each record draws its own.
+
+    A record is `{"prompt": …}` or `{"messages": […]}`, with any `id` and any of `RECORD_OPTIONS`.
+    """
+    index = 0
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        record: Any = None
+        try:
+            record = _parsed(decoded(line, number, files))
+            request = _of_record(language_model, record, asked)
+            yield replace(request, index=index, id=record.get("id"), line=number)
+        except HftoolError as error:
+            given = record.get("id") if isinstance(record, dict) else None
+            yield Failure(given, number, str(error))
+        index += 1
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line, parse_constant=_no_number)
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise HftoolError("the record has half of a surrogate pair") from None
+    except (ValueError, RecursionError) as error:
+        raise HftoolError(f"the line is no JSON: {error}") from None
+    if not isinstance(record, dict):
+        raise HftoolError("the line is no JSON object")
+    return record
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def _of_record(language_model: LanguageModel, record: dict[str, Any], asked: Asked) -> Request:
+    if unknown := record.keys() - {"id", "prompt", "messages", *RECORD_OPTIONS}:
+        raise HftoolError(f"unknown field {', '.join(sorted(unknown))}")
+    if ("prompt" in record) == ("messages" in record):
+        raise HftoolError('a record has either "prompt" or "messages"')
+    asked = Asked(
+        asked.prompting,
+        _overridden(asked.sampling, record),
+        _overridden(asked.generation, record),
+    )
+    tokenizer = language_model.tokenizer
+    if "messages" in record:
+        messages = as_messages(record["messages"])
+        prompt = messages[-1]["content"]
+        ids = chat_template(tokenizer, asked.prompting.chat_template).ids(messages)
+    else:
+        prompt = record["prompt"]
+        if not isinstance(prompt, str):
+            raise HftoolError('"prompt" is no text')
+        ids = prompt_ids(tokenizer, prompt, asked.prompting)
+    return _request(language_model, prompt, ids, asked)
+
+
+def _overridden(options: Options, record: Mapping[str, Any]) -> Options:
+    """The options with what a record gives for itself; null leaves an option as it is.
+
+    Raises:
+        HftoolError: a value of the wrong type, or out of the option's range.
+    """
+    hints = get_type_hints(type(options), include_extras=True)
+    given = {
+        name: _checked(name, record[name], *get_args(hints[name]))
+        for name in hints.keys() & set(RECORD_OPTIONS)
+        if record.get(name) is not None
+    }
+    return replace(options, **given)
+
+
+def _checked(name: str, value: Any, kind: Any, option: Any) -> Any:
+    kinds = get_args(kind) or (kind,)
+    if name == "stop":
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise HftoolError('"stop" is no text and no list of texts')
+        return texts
+    if isinstance(value, bool) or bool in kinds:
+        fits = isinstance(value, bool) and bool in kinds
+    else:
+        fits = isinstance(value, int) or (isinstance(value, float) and float in kinds)
+    if not fits:
+        number = "a number" if float in kinds else "a whole number"
+        raise HftoolError(f'"{name}" is not {"true or false" if bool in kinds else number}')
+    if not abs(value) <= sys.float_info.max:  # NaN, infinite, or an integer beyond any float
+        raise HftoolError(f'"{name}" is not finite')
+    if option.min is not None and value < option.min:
+        raise HftoolError(f'"{name}" is below {option.min}')
+    if option.max is not None and value > option.max:
+        raise HftoolError(f'"{name}" is above {option.max}')
+    return value
+
+
+def _request(language_model: LanguageModel, prompt: str, ids: list[int], asked: Asked) -> Request:
+    require_context(language_model, len(ids))
+    options, sampling = asked.generation, asked.sampling
+    beams = None
+    if options.num_beams > 1:
+        beams = Beams(options.num_beams, options.num_return_sequences, options.length_penalty)
+        # Beam search takes the best beams; it draws only where sampling is asked for.
+        sampled = any(getattr(sampling, name) is not None for name in DRAWING)
+        sampling = replace(sampling, greedy=sampling.greedy or not sampled)
+    stop = tuple(options.stop or ())
+    if "" in stop:
+        raise UsageError("a stop text is empty")
+    alternatives = options.top_logprobs or 0
+    templated = asked.prompting.templated
+    tokenizer = language_model.tokenizer
+    shown = tokenizer.decode(ids, options.skip_special) if templated else prompt
+    return Request(
+        prompt=prompt,
+        ids=tuple(ids),
+        settings=settings_in_force(sampling, language_model.generation_config),
+        max_new_tokens=options.max_new_tokens,
+        stop=stop,
+        skip_special=options.skip_special,
+        logprobs=alternatives if options.logprobs or options.top_logprobs is not None else None,
+        echo=shown if options.echo else "",
+        beams=beams,
+    )
