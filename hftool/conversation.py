@@ -46,6 +46,7 @@ class Conversation:
 
     Args:
         template: of the model, or a plain frame.
+        options: a seed is that of the next answer; each answer adds 1 to it.
         overflow: what happens where the messages leave no room for an answer: the oldest turns are
             dropped whole, or the message is refused.
 
@@ -66,11 +67,9 @@ class Conversation:
         self.template = template
         self._overflow = overflow
         self._decoder = Decoder(language_model)
-        self._answers = 0  # since the seed was set
         self.system = system
         self.turns: list[Message] = []
-        self.options = options
-        self.next_settings()
+        self.configure(options)
 
     @property
     def model(self) -> str:
@@ -90,14 +89,8 @@ class Conversation:
         self.turns = messages[1:] if first else list(messages)
 
     def next_settings(self) -> SamplingSettings:
-        """The settings of the next answer: with a seed S, the n-th answer's seed is S + n - 1.
-
-        Raises: as `settings_in_force`.
-        """
-        settings = settings_in_force(self.options, self._language_model.generation_config)
-        if self.options.seed is None or settings.seed is None:
-            return settings
-        return replace(settings, seed=self.options.seed + self._answers)
+        """The settings of the next answer. Raises: as `settings_in_force`."""
+        return settings_in_force(self.options, self._language_model.generation_config)
 
     def configure(self, options: AnswerOptions) -> None:
         """Answer by other options from now on.
@@ -105,14 +98,8 @@ class Conversation:
         Raises:
             HftoolError: as `settings_in_force`; nothing has changed.
         """
-        before, self.options = self.options, options
-        try:
-            self.next_settings()
-        except HftoolError:
-            self.options = before
-            raise
-        if self.options.seed != before.seed:
-            self._answers = 0
+        settings_in_force(options, self._language_model.generation_config)
+        self.options = options
 
     def clear(self) -> None:
         """Forget all but the system message."""
@@ -162,7 +149,8 @@ class Conversation:
     def _answer(self, turns: list[Message], *before: Turn) -> Generator[str | Turn, None, None]:
         kept, ids = self._fitted(turns)
         settings = self.next_settings()
-        self._answers += 1
+        if self.options.seed is not None:  # the n-th answer's is that of the first and n - 1
+            self.options = replace(self.options, seed=self.options.seed + 1)
         request = Request(
             turns[-1]["content"],
             tuple(ids),

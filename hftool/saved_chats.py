@@ -48,8 +48,7 @@ def save(conversation: Conversation, path: Path) -> None:
 def load(conversation: Conversation, path: Path) -> None:
     """Go on with a saved conversation, or with a bare list of messages.
 
-    Its settings come after those given here; its seed is left out, or the first answers would be
-    drawn with the same numbers again.
+    Of its settings those count that are not given here; a seed is the one that would come next.
 
     Raises:
         HftoolError: the file can't be read, or is no conversation. Then nothing has changed.
@@ -77,7 +76,7 @@ def _with_settings(options: AnswerOptions, saved: Any) -> AnswerOptions:
         return options
     for name, setting in settings_by_name().items():
         untouched = getattr(options, setting.name) == setting.default
-        if saved.get(name) is not None and untouched and name != "seed":
+        if saved.get(name) is not None and untouched:
             value = setting.value(str(saved[name]))
             options = dataclasses.replace(options, **{setting.name: value})
     return options

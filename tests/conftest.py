@@ -53,9 +53,8 @@ def notes(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> pytest.LogCaptureFixture:
     """What the core logs; a command may have turned that off for this process."""
-    log = logging.getLogger("hftool")
-    monkeypatch.setattr(log, "propagate", True)
-    monkeypatch.setattr(log, "level", logging.NOTSET)
+    monkeypatch.setattr(logging.getLogger("hftool"), "propagate", True)
+    caplog.set_level(logging.INFO, "hftool")
     return caplog
 
 

@@ -73,4 +73,5 @@ def chat(
     )
     if load_from is not None:
         saved_chats.load(conversation, load_from)
+        conversation.system = conversation.system if system is None else system
     write(spoken_turns(conversation, save_to), turns_view(template.opens_thinking), output)
