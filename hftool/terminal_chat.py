@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hftool.errors import HftoolError, UsageError
-from hftool.inputs import lines
+from hftool.inputs import STDIN, lines
 from hftool.options import FileOptions
 from hftool.output.terminal import show_error, show_on_stderr
 from hftool.settings import history_path
@@ -41,7 +41,7 @@ def spoken_turns(
     if terminal:  # between answers and prompts, too, Ctrl-C is no end
         signal.signal(signal.SIGINT, lambda number, frame: None)
     saved = conversation.messages
-    for message in _messages(_line_editor() if terminal else _piped_lines()):
+    for message in _messages(_line_editor() if terminal else _lines(prompting=False)):
         try:
             yield from _shown(conversation, message, terminal)
             if saved_to is not None and conversation.messages != saved:
@@ -131,10 +131,14 @@ def _fenced(first: str, read: ReadLine) -> str:
     return "\n".join(parts).strip("\n")
 
 
-def _piped_lines() -> ReadLine:
-    source = lines(FileOptions())
+def _lines(*, prompting: bool) -> ReadLine:
+    """Lines of stdin as they are."""
+    source = lines(FileOptions(STDIN))
 
     def read(prompt: str) -> str:
+        if prompting:
+            sys.stderr.write(prompt)
+            sys.stderr.flush()
         line = next(source, None)
         if line is None:
             raise EOFError
@@ -148,9 +152,13 @@ def _line_editor() -> ReadLine:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import WordCompleter
     from prompt_toolkit.output import create_output
+    from prompt_toolkit.utils import is_dumb_terminal
 
     from hftool.chat_commands import COMMANDS
 
+    log.info("Ctrl-C stops an answer; /help lists the commands; exit or Ctrl-D leaves.")
+    if is_dumb_terminal():
+        return _lines(prompting=True)
     commands = [f"/{name}" for name in COMMANDS]
     session: PromptSession[str] = PromptSession(
         output=create_output(stdout=sys.stderr),
@@ -158,7 +166,6 @@ def _line_editor() -> ReadLine:
         completer=WordCompleter(commands, sentence=True),
         complete_while_typing=False,
     )
-    log.info("Ctrl-C stops an answer; /help lists the commands; exit or Ctrl-D leaves.")
     return session.prompt
 
 
