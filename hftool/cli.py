@@ -22,7 +22,7 @@ from hftool.commands.sentiment import sentiment
 from hftool.commands.topk import topk
 from hftool.commands.vocab_dump import vocab_dump
 from hftool.errors import HftoolError
-from hftool.output.terminal import one_line, show_on_stderr
+from hftool.output.terminal import show_error
 
 INTERRUPTED = 130
 
@@ -40,9 +40,7 @@ class HftoolGroup(TyperGroup):
         except HftoolError as error:
             if os.environ.get("HFTOOL_DEBUG"):
                 raise
-            show_on_stderr(f"Error: {one_line(error.message)}")
-            if error.hint:
-                show_on_stderr(f"Hint: {one_line(error.hint)}")
+            show_error(error)
             raise typer.Exit(error.status) from None
         except BrokenPipeError:
             _end_by_sigpipe()

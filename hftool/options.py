@@ -19,6 +19,7 @@ Quantization = Literal["none", "int8", "int4"]
 Format = Literal["text", "table", "json", "jsonl", "csv", "tsv"]
 TableFormat = Literal["text", "table", "json", "jsonl", "csv", "tsv", "parquet"]
 Color = Literal["auto", "always", "never"]
+Overflow = Literal["drop", "stop"]
 ByteErrors = Literal["strict", "replace"]
 LongTexts = Literal["truncate", "chunk"]
 InputFormat = Literal["lines", "csv", "tsv", "jsonl", "parquet"]
@@ -43,6 +44,12 @@ _generation = functools.partial(_option, panel="Generation")
 
 TextArgument = Annotated[
     str | None, typer.Argument(metavar="TEXT", help="The text; else --file, else stdin.")
+]
+ChatTemplateFile = Annotated[
+    Path | None,
+    _input(
+        "--chat-template", metavar="FILE", help="This chat template (Jinja), not the model's own."
+    ),
 ]
 HUB_TOKEN_HELP = "Hub token; else HF_TOKEN, or what `hf auth login` stored."
 MODEL_HELP = "A folder, a .gguf file, an alias (see `hftool models list`) or a hub id owner/name."
@@ -195,11 +202,14 @@ class ChatOptions:
         str | None,
         _input("--prefill", metavar="TEXT", help="Begin the model's answer (implies --chat)."),
     ] = None
+    chat_template: ChatTemplateFile = None
 
     @property
     def templated(self) -> bool:
-        """Whether the text goes through the chat template."""
-        return self.chat or self.system is not None or self.prefill is not None
+        """Whether the text goes through the chat template: each of these options implies it."""
+        return self.chat or any(
+            value is not None for value in (self.system, self.prefill, self.chat_template)
+        )
 
 
 @dataclass(frozen=True)
@@ -286,6 +296,21 @@ class SamplingOptions(FilterOptions):
             help="Makes a run repeatable; else drawn.",
         ),
     ] = None
+
+
+@dataclass(frozen=True)
+class AnswerOptions(SamplingOptions):
+    """How the answers of a chat are made; what `/set` changes."""
+
+    max_new_tokens: Annotated[
+        int,
+        _sampling(
+            *("--max-new-tokens", "--max-tokens", "-n"),
+            metavar="N",
+            min=1,
+            help="The most tokens of an answer.",
+        ),
+    ] = CHAT_MAX_NEW_TOKENS
 
 
 @dataclass(frozen=True)

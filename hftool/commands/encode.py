@@ -51,6 +51,7 @@ def encode(
     Example: hftool encode "good morning"
     """
     from hftool import encoding
+    from hftool.chat_templates import chat_template
     from hftool.inputs import one_text, texts
     from hftool.models.locate import load_tokenizer
     from hftool.output import views
@@ -59,7 +60,7 @@ def encode(
     tokenizer = load_tokenizer(source.model, source)
     if messages is not None:
         chat = encoding.parse_messages(one_text(text, FileOptions(messages, inputs.errors)))
-        given = iter([encoding.render_chat(tokenizer, chat)])
+        given = iter([chat_template(tokenizer, chatting.chat_template).render(chat)])
     else:
         given = texts(text, inputs)
         if chatting.templated or show_template:
