@@ -24,7 +24,7 @@ from hftool.commands.topk import topk
 from hftool.commands.vocab_dump import vocab_dump
 from hftool.errors import HftoolError
 from hftool.help import HelpfulCommand, HelpfulGroup, start_lines
-from hftool.output.terminal import one_line, show_on_stderr
+from hftool.output.terminal import show_error
 
 INTERRUPTED = 130
 
@@ -39,7 +39,7 @@ class HftoolGroup(HelpfulGroup):
         except TyperException as error:  # wrong usage, found by Typer
             status = error.exit_code
             hint = _usage_hint(error)
-            _show_error(error.format_message(), hint)
+            show_error(HftoolError(error.format_message(), hint))
         if standalone:
             sys.exit(status)
         return status
@@ -54,18 +54,12 @@ class HftoolGroup(HelpfulGroup):
         except HftoolError as error:
             if os.environ.get("HFTOOL_DEBUG"):
                 raise
-            _show_error(error.message, error.hint)
+            show_error(error)
             raise typer.Exit(error.status) from None
         except BrokenPipeError:
             _end_by_sigpipe()
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
-
-
-def _show_error(message: str, hint: str | None) -> None:
-    show_on_stderr(f"Error: {one_line(message)}")
-    if hint:
-        show_on_stderr(f"Hint: {one_line(hint)}")
 
 
 def _usage_hint(error: Any) -> str | None:

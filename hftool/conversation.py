@@ -1,21 +1,27 @@
 """A chat: messages, the model's answers, and the key-value cache between turns."""
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Generator
+from dataclasses import dataclass, replace
 
+from hftool.chat_templates import ChatTemplate, Message
 from hftool.decoding import Decoder, require_context
-from hftool.encoding import Message, render_chat
+from hftool.errors import HftoolError
 from hftool.generation import Generation, Request, generate
 from hftool.models.load import LanguageModel
-from hftool.sampling import SamplingSettings
+from hftool.options import AnswerOptions, Overflow
+from hftool.sampling import SamplingSettings, settings_in_force
 
 log = logging.getLogger("hftool")
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A message of the transcript; the model's carry how they came about."""
+    """A message of the transcript; the model's carry how they came about.
+
+    `finish_reason` is "stop", "length", or "interrupted" where the answer was broken off.
+    """
 
     role: str
     content: str
@@ -25,86 +31,199 @@ class Turn:
     seed: int | None = None
 
 
+@dataclass(frozen=True)
+class Budget:
+    """Tokens: of what has been said, of the context (None: no limit is known), and of the room an
+    answer may take at most."""
+
+    conversation: int
+    context: int | None
+    answer: int
+
+
 class Conversation:
-    """Remembers the messages; each answer computes only what is new."""
+    """Remembers the messages; each answer computes only what is new.
+
+    Args:
+        template: of the model, or a plain frame.
+        options: a seed is that of the next answer; each answer adds 1 to it.
+        overflow: what happens where the messages leave no room for an answer: the oldest turns are
+            dropped whole, or the message is refused.
+
+    Raises:
+        HftoolError: as `settings_in_force`.
+    """
 
     def __init__(
         self,
         language_model: LanguageModel,
-        settings: SamplingSettings,
+        template: ChatTemplate,
+        options: AnswerOptions,
         *,
-        max_new_tokens: int,
         system: str | None = None,
+        overflow: Overflow = "drop",
     ) -> None:
         self._language_model = language_model
-        self._settings = settings
-        self._max_new_tokens = max_new_tokens
+        self.template = template
+        self._overflow = overflow
         self._decoder = Decoder(language_model)
-        self._system: list[Message] = (
-            [] if system is None else [{"role": "system", "content": system}]
-        )
-        self.messages: list[Message] = list(self._system)
+        self.system = system
+        self.turns: list[Message] = []
+        self.configure(options)
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self._language_model.name
+
+    @property
+    def messages(self) -> list[Message]:
+        """All that the model sees, the system message first."""
+        system = [] if self.system is None else [{"role": "system", "content": self.system}]
+        return [*system, *self.turns]
+
+    @messages.setter
+    def messages(self, messages: list[Message]) -> None:
+        first = messages[0] if messages and messages[0]["role"] == "system" else None
+        self.system = None if first is None else first["content"]
+        self.turns = messages[1:] if first else list(messages)
+
+    def next_settings(self) -> SamplingSettings:
+        """The settings of the next answer. Raises: as `settings_in_force`."""
+        return settings_in_force(self.options, self._language_model.generation_config)
+
+    def configure(self, options: AnswerOptions) -> None:
+        """Answer by other options from now on.
+
+        Raises:
+            HftoolError: as `settings_in_force`; nothing has changed.
+        """
+        settings_in_force(options, self._language_model.generation_config)
+        self.options = options
 
     def clear(self) -> None:
         """Forget all but the system message."""
-        self.messages = list(self._system)
+        self.turns = []
 
-    def answer(self, text: str) -> Iterator[str | Turn]:
+    def undo(self) -> Message:
+        """Forget the last message of the user's, which is returned, and all after it.
+
+        Raises:
+            HftoolError: there is none.
+        """
+        place = self._last_question()
+        message = self.turns[place]
+        self.turns = self.turns[:place]
+        return message
+
+    def budget(self) -> Budget:
+        """How much of the context is taken. Raises: as `ChatTemplate.render`."""
+        ids = self.template.ids(self.messages, answer=False) if self.messages else []
+        return Budget(len(ids), self._language_model.context_length, self._room())
+
+    def answer(self, text: str) -> Generator[str | Turn, None, None]:
         """The user's turn, the answer's pieces as they are made, then the assistant's turn.
 
-        An answer that is broken off (the iterator is closed) is remembered as far as it came.
+        An answer that is broken off is remembered as far as it came: by KeyboardInterrupt, which
+        comes through after the assistant's turn, or because the iterator is closed.
 
         Raises:
-            HftoolError: the message does not fit the context even alone, or the template fails.
+            HftoolError: the message does not fit the context, the template fails, or the model's
+                logits are not numbers. Then nothing has changed.
         """
-        ids = self._fitting_ids({"role": "user", "content": text})
-        pieces: list[str] = []
-        request = Request(text, tuple(ids), self._settings, self._max_new_tokens)
-        events = generate(self._language_model, request, decoder=self._decoder)
+        yield from self._answer(
+            [*self.turns, {"role": "user", "content": text}], Turn("user", text)
+        )
+
+    def regenerate(self) -> Generator[str | Turn, None, None]:
+        """Answer the last message of the user's again: as `answer`, without the user's turn."""
+        yield from self._answer(self.turns[: self._last_question() + 1])
+
+    def _last_question(self) -> int:
+        places = (i for i in reversed(range(len(self.turns))) if self.turns[i]["role"] == "user")
+        place = next(places, None)
+        if place is None:
+            raise HftoolError("nothing has been asked yet")
+        return place
+
+    def _answer(self, turns: list[Message], *before: Turn) -> Generator[str | Turn, None, None]:
+        kept, ids = self._fitted(turns)
+        settings = self.next_settings()
+        if self.options.seed is not None:  # the n-th answer's is that of the first and n - 1
+            self.options = replace(self.options, seed=self.options.seed + 1)
+        request = Request(
+            turns[-1]["content"],
+            tuple(ids),
+            settings,
+            self.options.max_new_tokens,
+            stop=() if self.template.stop is None else (self.template.stop,),
+        )
+        text = ""
+        turn = Turn("assistant", "", "interrupted", len(ids), None, settings.seed)
         try:
-            yield Turn("user", text)
-            for event in events:
+            yield from before
+            for event in generate(self._language_model, request, decoder=self._decoder):
                 if isinstance(event, Generation):
-                    yield _assistant(event)
-                else:
-                    pieces.append(event)
-                    yield event
-        finally:
-            self.messages.append({"role": "assistant", "content": "".join(pieces)})
+                    generation = event
+                elif piece := event if text or self.template.stop is None else event.lstrip():
+                    text += piece
+                    yield piece
+        except (KeyboardInterrupt, GeneratorExit) as stopped:
+            self.turns = [*kept, {"role": "assistant", "content": text}]
+            if isinstance(stopped, KeyboardInterrupt):
+                yield replace(turn, content=text)
+            raise
+        self.turns = [*kept, {"role": "assistant", "content": text}]
+        count, speed = generation.usage.completion_tokens, generation.tokens_per_second
+        reason = generation.finish_reason
+        yield replace(turn, content=text, finish_reason=reason, completion_tokens=count)
+        seed = "greedy" if settings.seed is None else f"seed {settings.seed}"
+        log.debug("%d tokens, %.1f per second, %s", count, speed, seed)
 
-    def _fitting_ids(self, message: Message) -> list[int]:
-        """Remember the message; the ids of all. The oldest turns go where they leave no room.
+    def _room(self) -> int:
+        """How many tokens are kept free for an answer."""
+        limit = self._language_model.context_length
+        wanted = self.options.max_new_tokens
+        # Half of a small context is for what was said, whatever an answer may take.
+        return wanted if limit is None else min(wanted, limit // 2)
+
+    def _fitted(self, turns: list[Message]) -> tuple[list[Message], list[int]]:
+        """The turns that leave room for an answer, and the ids of all the model sees.
 
         Raises:
-            HftoolError: as `answer`; then nothing has changed.
+            HftoolError: as `answer`.
         """
-        limit = self._language_model.context_length
-        tokenizer = self._language_model.tokenizer
-        turns = [*self.messages[len(self._system) :], message]
-        dropped = 0
-        while True:
-            messages = [*self._system, *turns]
-            ids = tokenizer.encode(render_chat(tokenizer, messages), special=False).ids
-            # Half of a small context is for what was said, whatever an answer may take.
-            if limit is None or len(ids) + min(self._max_new_tokens, limit // 2) <= limit:
-                break
-            if len(turns) < 3:  # nothing but the new message is left
-                require_context(self._language_model, len(ids))
-                break
-            del turns[:2]
-            dropped += 1
-        if dropped:
-            log.warning("the context is full: dropped the oldest %d turns", dropped)
-        self.messages = messages
-        return list(ids)
+        system = self.messages[: len(self.messages) - len(self.turns)]
 
+        def ids_from(start: int) -> list[int]:
+            return self.template.ids([*system, *turns[start:]])
 
-def _assistant(generation: Generation) -> Turn:
-    return Turn(
-        "assistant",
-        generation.text,
-        generation.finish_reason,
-        generation.usage.prompt_tokens,
-        generation.usage.completion_tokens,
-        generation.seed,
-    )
+        def fits(ids: list[int]) -> bool:
+            limit = self._language_model.context_length
+            return limit is None or len(ids) + self._room() <= limit
+
+        ids = ids_from(0)
+        later = [i for i, message in enumerate(turns) if i and message["role"] == "user"]
+        if fits(ids):
+            return turns, ids
+        if later:
+            if self._overflow == "stop":
+                raise self._full(len(ids))
+            # The fewer turns the fewer tokens; the last stays, whether it leaves room or not.
+            dropped = bisect_left(
+                later, True, hi=len(later) - 1, key=lambda start: fits(ids_from(start))
+            )
+            turns, ids = turns[later[dropped] :], ids_from(later[dropped])
+        require_context(self._language_model, len(ids))
+        if later:
+            which = f"oldest {dropped + 1} turns" if dropped else "oldest turn"
+            log.warning("the context is full: dropped the %s", which)
+        return turns, ids
+
+    def _full(self, tokens: int) -> HftoolError:
+        limit, room = self._language_model.context_length, self._room()
+        return HftoolError(
+            f"the conversation has {tokens} tokens with this message, and an answer needs room for"
+            f" {room}; the context of {self.model} holds {limit}",
+            "/undo and /clear make room; --overflow drop drops the oldest turns",
+        )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hftool.chat_templates import Message, chat_template
 from hftool.errors import HftoolError, UsageError
 from hftool.inputs import arriving
 from hftool.models.tokenizer import Tokenizer
@@ -14,7 +15,6 @@ from hftool.options import ChatOptions, PromptOptions
 
 log = logging.getLogger("hftool")
 
-Message = dict[str, str]
 MESSAGES_HINT = 'as in [{"role": "user", "content": "Hello"}]'
 WINDOW = 1024  # texts tokenized together
 LARGEST_ID = 2**32 - 1
@@ -152,7 +152,7 @@ def as_messages(messages: Any) -> list[Message]:
     """JSON's value as messages.
 
     Raises:
-        HftoolError: it is no list of objects with role and content.
+        HftoolError: it is no list of objects with role and content, or one holds half a character.
     """
     if not isinstance(messages, list) or not messages:
         raise HftoolError("the messages must be a list", MESSAGES_HINT)
@@ -160,6 +160,10 @@ def as_messages(messages: Any) -> list[Message]:
         fields = message if isinstance(message, dict) else {}
         if not all(isinstance(fields.get(name), str) for name in ("role", "content")):
             raise HftoolError(f"message {number} has no role and content", MESSAGES_HINT)
+        try:
+            (fields["role"] + fields["content"]).encode()
+        except UnicodeEncodeError:
+            raise HftoolError(f"message {number} holds half a character (a surrogate)") from None
     return messages
 
 
@@ -197,23 +201,16 @@ def prompt_ids(tokenizer: Tokenizer, text: str, options: PromptOptions) -> list[
     """The ids a model is given for a prompt.
 
     Raises:
-        HftoolError: the prompt is empty, or the chat template fails.
+        HftoolError: the prompt is empty, or there is no chat template, or it fails.
     """
     if options.templated:
-        return messages_ids(tokenizer, prompt_messages(text, options))
-    ids = tokenizer.encode(text, options.special).ids
+        messages = prompt_messages(text, options)
+        ids = chat_template(tokenizer, options.chat_template).ids(messages)
+    else:
+        ids = list(tokenizer.encode(text, options.special).ids)
     if not ids:
         raise HftoolError("the prompt is empty: there is no token to go on from")
-    return list(ids)
-
-
-def messages_ids(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
-    """The ids of a chat, up to where the model's answer begins.
-
-    Raises: as `render_chat`.
-    """
-    # The template writes the special tokens itself: a tokenizer's own BOS would be a second.
-    return list(tokenizer.encode(render_chat(tokenizer, messages), special=False).ids)
+    return ids
 
 
 def prompt_messages(text: str, options: ChatOptions) -> list[Message]:
@@ -231,39 +228,8 @@ def rendered_chats(
 ) -> Iterator[str]:
     """Each text as a user's message, through the chat template.
 
-    Raises: as `render_chat`.
+    Raises: as `chat_template`, and as `ChatTemplate.render`.
     """
+    template = chat_template(tokenizer, options.chat_template)
     for text in texts:
-        yield render_chat(tokenizer, prompt_messages(text, options))
-
-
-def render_chat(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
-    """Messages through the chat template, up to where the model's answer begins.
-
-    A last message of the assistant's is left open, to be continued. The template is rendered by
-    transformers (a sandbox), with the variables `apply_chat_template` gives it.
-
-    Raises:
-        HftoolError: the model has no template, or the template fails.
-    """
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    template = tokenizer.chat_template
-    if template is None:
-        raise HftoolError(
-            f"{tokenizer.name} has no chat template", "leave out --chat to continue the plain text"
-        )
-    open_ended = messages[-1]["role"] == "assistant"
-    try:
-        variables: dict[str, Any] = dict(tokenizer.special_tokens)
-        rendered: Any = render_jinja_template(
-            conversations=[list(messages)],
-            chat_template=template,
-            add_generation_prompt=not open_ended,
-            continue_final_message=open_ended,
-            **variables,
-        )
-    except Exception as error:  # a template is a program of the model's: it may fail in any way
-        raise HftoolError(f"the chat template of {tokenizer.name} fails: {error}") from None
-    texts, _ = rendered
-    return str(texts[0])
+        yield template.render(prompt_messages(text, options))

@@ -20,6 +20,7 @@ Quantization = Literal["none", "int8", "int4"]
 Format = Literal["text", "table", "json", "jsonl", "csv", "tsv"]
 TableFormat = Literal["text", "table", "json", "jsonl", "csv", "tsv", "parquet"]
 Color = Literal["auto", "always", "never"]
+Overflow = Literal["drop", "stop"]
 ByteErrors = Literal["strict", "replace"]
 LongTexts = Literal["truncate", "chunk"]
 InputFormat = Literal["lines", "csv", "tsv", "jsonl", "parquet"]
@@ -44,6 +45,12 @@ _generation = functools.partial(_option, panel="Generation")
 
 TextArgument = Annotated[
     str | None, typer.Argument(metavar="TEXT", help="The text; else --file, else stdin.")
+]
+ChatTemplateFile = Annotated[
+    Path | None,
+    _input(
+        "--chat-template", metavar="FILE", help="This chat template (Jinja), not the model's own."
+    ),
 ]
 HUB_TOKEN_HELP = "Hub token; else HF_TOKEN, or what `hf auth login` stored."
 MODEL_HELP = "A folder, a .gguf file, an alias (see `hftool models list`) or a hub id owner/name."
@@ -154,7 +161,11 @@ class LabelOptions:
     batch_size: Annotated[
         int | None,
         _labels(
-            "--batch-size", metavar="N", min=1, show_default="by their length", help="Texts at once."
+            "--batch-size",
+            metavar="N",
+            min=1,
+            show_default="by their length",
+            help="Texts at once.",
         ),
     ] = None
 
@@ -214,11 +225,14 @@ class ChatOptions:
         str | None,
         _input("--prefill", metavar="TEXT", help="Begin the model's answer (implies --chat)."),
     ] = None
+    chat_template: ChatTemplateFile = None
 
     @property
     def templated(self) -> bool:
-        """Whether the text goes through the chat template."""
-        return self.chat or self.system is not None or self.prefill is not None
+        """Whether the text goes through the chat template: each of these options implies it."""
+        return self.chat or any(
+            value is not None for value in (self.system, self.prefill, self.chat_template)
+        )
 
 
 @dataclass(frozen=True)
@@ -305,6 +319,21 @@ class SamplingOptions(FilterOptions):
             help="Makes a run repeatable; else drawn.",
         ),
     ] = None
+
+
+@dataclass(frozen=True)
+class AnswerOptions(SamplingOptions):
+    """How the answers of a chat are made; what `/set` changes."""
+
+    max_new_tokens: Annotated[
+        int,
+        _sampling(
+            *("--max-new-tokens", "--max-tokens", "-n"),
+            metavar="N",
+            min=1,
+            help="The most tokens of an answer.",
+        ),
+    ] = CHAT_MAX_NEW_TOKENS
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
+from hftool.chat_templates import chat_template
 from hftool.decoding import require_context
-from hftool.encoding import as_messages, messages_ids, prompt_ids
+from hftool.encoding import as_messages, prompt_ids
 from hftool.errors import HftoolError, UsageError
 from hftool.generation import Beams, Generation, Request
 from hftool.inputs import decoded, raw_lines
@@ -186,7 +187,7 @@ def _of_record(language_model: LanguageModel, record: dict[str, Any], asked: Ask
     if "messages" in record:
         messages = as_messages(record["messages"])
         prompt = messages[-1]["content"]
-        ids = messages_ids(tokenizer, messages)
+        ids = chat_template(tokenizer, asked.prompting.chat_template).ids(messages)
     else:
         prompt = record["prompt"]
         if not isinstance(prompt, str):

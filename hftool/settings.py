@@ -47,6 +47,18 @@ def cache_path() -> Path:
     return Path(named) if named else platformdirs.user_cache_path(APP)
 
 
+def history_path() -> Path:
+    """Where the lines typed in chats are kept: in the user's state folder.
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
+    import platformdirs
+
+    Path.home()  # without one, platformdirs would name a folder `~` right here
+    return platformdirs.user_state_path(APP) / "chat-history"
+
+
 @cache
 def load() -> Settings:
     """The settings of config.toml; empty where there is no such file.

@@ -1,5 +1,6 @@
 """Real models, prepared once a session, and the command line as a user calls it."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -39,6 +40,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("NO_COLOR", "FORCE_COLOR", "HF_TOKEN", "HF_ENDPOINT", "LINES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HFTOOL_CONFIG", str(tmp_path / "config.toml"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("COLUMNS", "80")
     from hftool import settings
@@ -57,6 +59,16 @@ def hftool_on_path(
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
     return program
+
+
+@pytest.fixture
+def notes(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> pytest.LogCaptureFixture:
+    """What the core logs; a command may have turned that off for this process."""
+    monkeypatch.setattr(logging.getLogger("hftool"), "propagate", True)
+    caplog.set_level(logging.INFO, "hftool")
+    return caplog
 
 
 @pytest.fixture(scope="session")

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from hftool.chat_templates import chat_template
 from hftool.encoding import (
     decode_ids,
     encode_texts,
     parse_ids,
     prompt_ids,
     prompt_messages,
-    render_chat,
 )
 from hftool.errors import HftoolError, UsageError
 from hftool.models.tokenizer import Tokenizer
@@ -194,7 +194,7 @@ def test_chat_equals_transformers(
     how = {"add_generation_prompt": True} if prefill is None else {"continue_final_message": True}
     assert prompt_messages(" hi {{ x }} <|im_end|>", options) == messages
     expected = theirs.apply_chat_template(messages, tokenize=False, **how)
-    assert render_chat(tokenizer, messages) == expected
+    assert chat_template(tokenizer).render(messages) == expected
     ids = theirs.apply_chat_template(messages, return_dict=False, **how)
     assert prompt_ids(tokenizer, " hi {{ x }} <|im_end|>", options) == ids
 

@@ -1,15 +1,18 @@
 """What needs a process or a terminal of its own: pipes, signals, shell loops, chat."""
 
+import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pexpect
 import pytest
+
+from tests.tiny_models import VOCABULARY, save_model
 
 pytestmark = pytest.mark.usefixtures("smollm2_folder")
 
@@ -95,9 +98,9 @@ def test_stdout_is_utf8_in_any_locale() -> None:
     assert (done.stdout, done.stderr) == ("大家好\n", "")
 
 
-def terminal(*arguments: str) -> "pexpect.spawn[str]":
+def terminal(*arguments: str, **environment: str) -> "pexpect.spawn[str]":
     """A command at a pseudo-terminal of 80 columns."""
-    environment = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
+    environment = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", **environment}
     child: pexpect.spawn[str] = pexpect.spawn(
         sys.executable,
         ["-m", "hftool", *arguments],
@@ -129,27 +132,92 @@ def test_no_escape_sequence_of_a_text_reaches_the_terminal() -> None:
 
 
 PROMPT = r"\x1b\[\?2004h"  # prompt_toolkit turns bracketed paste on with each prompt
+ANSWERING = r"\x1b\[\?2004l[^\x1b]*\r\n[^\x1b]{8}"  # and off again before the answer
 
 
-def test_a_chat_at_a_terminal_survives_ctrl_c_and_ends_with_ctrl_d() -> None:
-    child = terminal("chat", "--greedy", "--dtype", "float32")
+@pytest.fixture
+def endless_chat(tmp_path: Path) -> Iterator["pexpect.spawn[str]"]:
+    """A chat with a model that never ends by itself, at its first prompt."""
+    folder = save_model(
+        tmp_path / "model", context=100_000, generation_config={"eos_token_id": VOCABULARY}
+    )
+    child = terminal("chat", "-m", str(folder), "--seed", "1", "-n", "40000", "--color", "never")
+    child.expect("/help lists the commands")
     child.expect(PROMPT)
-    child.send("What is the capital of France?\r")
-    child.expect("Paris")
-    child.expect(PROMPT)
-    child.send("Count from one to one hundred in words.\r")
-    time.sleep(2)
+    yield child
+    child.close()
+
+
+def test_a_chat_at_a_terminal(
+    endless_chat: "pexpect.spawn[str]", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child, saved = endless_chat, tmp_path / "chat.json"
+
+    def says(message: str, *expected: str) -> None:
+        child.send(message + "\r")
+        for pattern in expected:
+            child.expect(pattern)
+        child.expect(PROMPT)
+
+    def breaks_off(message: str) -> None:
+        child.send(message + "\r")
+        child.expect(ANSWERING)
+        child.sendintr()
+        child.expect(PROMPT)
+
+    says("/help", "/clear +forget", "/tokens +how much", "/exit")
+    child.send("/sys\t")
+    child.expect("tem")  # completed
+    says(" Be brief.", "the system message is set")
+    says("/system", "Be brief.")
+    says("/set temperature 0.5", r"temperature +0\.5")
+    says("/set top_p 7", "Error: top_p must be a number from 0 to 1")
+    says("/foo", "Error: unknown command /foo", "Hint: ")
+    says("/undo", "Error: nothing has been asked yet")
+    says("/load nowhere.json", "Error: cannot load nowhere.json")
+    breaks_off("My name is Ada.")
+    breaks_off("/regen")
+    for line in ('"""', "several", 'lines"""'):
+        child.send(line + "\r")
+    child.expect(ANSWERING)
     child.sendintr()
     child.expect(PROMPT)
-    child.send('"""\r')
-    child.send("Say\r")
-    child.send('hello."""\r')
+    says("/tokens", "conversation +[0-9,]+ tokens", "left")
+    says(f"/save {saved}", "saved 5 messages")
+    messages = json.loads(saved.read_text())["messages"]
+    asked = [message["content"] for message in messages if message["role"] == "user"]
+    assert asked == ["My name is Ada.", "several\nlines"]
+    assert all(message["content"] for message in messages)
+    says("/undo", "forgotten: several")
+    says("/clear", "forgotten")
+    says("/template", "Be brief.")
+    says(f"/load {saved}", "loaded 5 messages")
+    child.send("half a line")
+    child.sendintr()
     child.expect(PROMPT)
-    child.send("And the capital of Italy?\r")
-    child.expect("Rome")
+    child.send('"""\rnever sent\r')
+    child.sendintr()
     child.expect(PROMPT)
+    says("/template", "lines")
     child.sendeof()
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0
     assert "Traceback" not in child.before
+    history = tmp_path / "state" / "hftool" / "chat-history"
+    assert history.stat().st_mode & 0o777 == 0o600
+    assert "+My name is Ada." in history.read_text()
+
+
+def test_a_chat_at_a_dumb_terminal_without_a_home(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model")
+    child = terminal("chat", "-m", str(folder), "-n", "5", TERM="dumb", HOME="/nowhere")
+    child.expect("\n> ")
+    child.send("/tokens\n")
+    child.expect("conversation +0 tokens")
+    child.expect("\n> ")
+    child.send("exit\n")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+    assert "\x1b" not in child.before

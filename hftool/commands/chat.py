@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 
 from hftool.options import (
-    CHAT_MAX_NEW_TOKENS,
+    AnswerOptions,
+    ChatTemplateFile,
     LoadOptions,
     OutputOptions,
-    SamplingOptions,
+    Overflow,
 )
 from hftool.spread import spread
 
@@ -27,16 +28,25 @@ def chat(
         Path | None,
         typer.Option("--system-file", help="System message from a file.", rich_help_panel=PANEL),
     ] = None,
-    max_new_tokens: Annotated[
-        int,
+    chat_template: ChatTemplateFile = None,
+    load_from: Annotated[
+        Path | None,
+        typer.Option("--load", metavar="FILE", help="Go on with a saved chat."),
+    ] = None,
+    save_to: Annotated[
+        Path | None,
+        typer.Option("--save", metavar="FILE", help="Save the chat after every turn (JSON)."),
+    ] = None,
+    overflow: Annotated[
+        Overflow,
         typer.Option(
-            "--max-new-tokens", "--max-tokens", "-n", min=1, help="The most tokens of an answer."
+            "--overflow", help="When the context is full: drop the oldest turns, or stop."
         ),
-    ] = CHAT_MAX_NEW_TOKENS,
-    sampling: SamplingOptions,
+    ] = "drop",
+    answering: AnswerOptions,
     output: OutputOptions,
 ) -> None:
-    """Talk with a model. `exit` or Ctrl-D leaves, Ctrl-C stops an answer.
+    """Talk with a model. `exit` or Ctrl-D leaves, Ctrl-C stops an answer, /help lists commands.
 
     With piped stdin each line is a turn.
 
@@ -47,20 +57,26 @@ def chat(
         # Without a terminal each line is a turn
         printf 'My name is Ada.\\nWhat is my name?\\n' | hftool chat --greedy
     """
+    from hftool import saved_chats
+    from hftool.chat_templates import chat_template as template_of
     from hftool.conversation import Conversation
     from hftool.inputs import one_text
     from hftool.models.load import load_language_model
     from hftool.options import FileOptions
     from hftool.output.formats import write
-    from hftool.output.views import TURNS
-    from hftool.sampling import settings_in_force
+    from hftool.output.views import turns_view
     from hftool.terminal_chat import spoken_turns
 
     if system_file is not None:
         system = one_text(None, FileOptions(file=system_file))
+    if save_to is not None:
+        saved_chats.require_place(save_to)
     language_model = load_language_model(load)
-    settings = settings_in_force(sampling, language_model.generation_config)
+    template = template_of(language_model.tokenizer, chat_template, plain=True)
     conversation = Conversation(
-        language_model, settings, max_new_tokens=max_new_tokens, system=system
+        language_model, template, answering, system=system, overflow=overflow
     )
-    write(spoken_turns(conversation), TURNS, output)
+    if load_from is not None:
+        saved_chats.load(conversation, load_from)
+        conversation.system = conversation.system if system is None else system
+    write(spoken_turns(conversation, save_to), turns_view(template.opens_thinking), output)

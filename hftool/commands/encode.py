@@ -58,6 +58,7 @@ def encode(
         hftool encode --count --lines -f prompts.txt
     """
     from hftool import encoding
+    from hftool.chat_templates import chat_template
     from hftool.inputs import one_text, texts
     from hftool.models.locate import load_tokenizer
     from hftool.output import views
@@ -66,7 +67,7 @@ def encode(
     tokenizer = load_tokenizer(source.model, source)
     if messages is not None:
         chat = encoding.parse_messages(one_text(text, FileOptions(messages, inputs.errors)))
-        given = iter([encoding.render_chat(tokenizer, chat)])
+        given = iter([chat_template(tokenizer, chatting.chat_template).render(chat)])
     else:
         given = texts(text, inputs)
         if chatting.templated or show_template:

@@ -11,11 +11,11 @@ from hftool.errors import HftoolError
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[TextIO]:
+def atomic_file(path: Path, *, private: bool = False) -> Iterator[TextIO]:
     """A text file (UTF-8) written beside `path` and renamed into place when the block ends well.
 
     A symbolic link is followed; something that is no regular file (`/dev/stdout`, a FIFO) is
-    written directly.
+    written directly. A new file of a `private` kind is the user's alone to read.
 
     Raises:
         HftoolError: the place can't be written.
@@ -25,12 +25,15 @@ def atomic_file(path: Path) -> Iterator[TextIO]:
             with path.open("w", encoding="utf-8", newline="") as file:
                 yield file
             return
-    with atomic_path(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
+    with (
+        atomic_path(path, private=private) as beside,
+        beside.open("w", encoding="utf-8", newline="") as file,
+    ):
         yield file
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, private: bool = False) -> Iterator[Path]:
     """An empty file beside `path`, renamed into place when the block ends well.
 
     Raises: as `atomic_file`.
@@ -42,7 +45,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         beside = Path(name)
         try:
             yield beside
-            beside.chmod(permissions(target))
+            beside.chmod(permissions(target, private=private))
             beside.replace(target)
         finally:
             beside.unlink(missing_ok=True)
@@ -53,14 +56,18 @@ def write_errors(path: Path) -> Iterator[None]:
     """What the system says against writing `path`, as one line."""
     try:
         yield
+    except BrokenPipeError:  # of stdout, which the block may write as well
+        raise
     except OSError as error:
         raise HftoolError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def permissions(target: Path) -> int:
+def permissions(target: Path, *, private: bool = False) -> int:
     """The permissions `target` has, or those a new file gets here."""
     if target.exists():
         return target.stat().st_mode & 0o777
+    if private:
+        return 0o600
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask

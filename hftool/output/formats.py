@@ -180,7 +180,6 @@ def write(
 
     Raises:
         UsageError: two formats were asked for.
-        HftoolError: the file can't be written.
     """
     name = format_name(options, view)
     if isinstance(options, PictureOptions) and options.save is not None:

@@ -7,13 +7,16 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby, zip_longest
 from typing import TYPE_CHECKING, Any
 
+from rich.color import ColorSystem
 from rich.console import Console
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
 from hftool.output.spans import Span, encoded_spans
 from hftool.output.tables import barred, cell, new_table, number, rendered, shown
 from hftool.output.terminal import one_line, visible
+from hftool.output.thoughts import Thoughts
 
 if TYPE_CHECKING:
     from hftool.encoding import Compared, Encoded
@@ -29,13 +32,22 @@ def texts(events: Iterable[Any], console: Console) -> Iterator[str]:
         yield visible(event) if isinstance(event, str) else "\n"
 
 
-def turns(events: Iterable[Any], console: Console) -> Iterator[str]:
-    """The model's side of a chat: what the person typed is there already."""
+def turns(inside_thought: bool, events: Iterable[Any], console: Console) -> Iterator[str]:
+    """The model's side of a chat, its reasoning dim; what the person typed is there already."""
+    thoughts = Thoughts(inside_thought)
+
+    def shown(parts: Iterable[tuple[str, bool]]) -> Iterator[str]:
+        for part, thought in parts:
+            style = Style(dim=True) if thought and console.color_system else Style.null()
+            yield style.render(visible(part), color_system=ColorSystem.STANDARD)
+
     for event in events:
         if isinstance(event, str):
-            yield visible(event)
+            yield from shown(thoughts.parts(event))
         elif event.role == "assistant":
+            yield from shown(thoughts.rest())
             yield "\n"
+            thoughts = Thoughts(inside_thought)
 
 
 def text_field(records: Iterable[Any], console: Console) -> Iterator[str]:

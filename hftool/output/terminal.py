@@ -4,6 +4,8 @@ import re
 import sys
 from typing import TextIO
 
+from hftool.errors import HftoolError
+
 # C0 other than newline and tab, DEL, C1, and the characters that reorder text (Unicode's
 # Bidi_Control); line and paragraph separators would break a line as well.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -39,3 +41,10 @@ def show_on_stderr(line: str) -> None:
     """One line to stderr, escaped where it goes to a terminal."""
     sys.stderr.write((visible(line) if is_terminal(sys.stderr) else line) + "\n")
     sys.stderr.flush()
+
+
+def show_error(error: HftoolError) -> None:
+    """An error and its hint to stderr, a line each."""
+    show_on_stderr(f"Error: {one_line(error.message)}")
+    if error.hint:
+        show_on_stderr(f"Hint: {one_line(error.hint)}")

@@ -211,11 +211,14 @@ def _turn_text(turn: "Turn") -> str:
     return "\n" if turn.role == "assistant" else ""
 
 
-TURNS = View(
-    columns=("role", "content", "finish_reason", "prompt_tokens", "completion_tokens", "seed"),
-    text=_turn_text,
-    table=screen("turns"),
-)
+def turns_view(inside_thought: bool) -> View:
+    """How `chat` shows its turns; `inside_thought` where an answer begins with reasoning whose
+    `<think>` is in the prompt."""
+    return View(
+        columns=("role", "content", "finish_reason", "prompt_tokens", "completion_tokens", "seed"),
+        text=_turn_text,
+        table=screen("turns", inside_thought),
+    )
 
 
 def facts(model: Any) -> Iterator[tuple[str, str]]:
