@@ -23,7 +23,21 @@ def name_of(value: Any) -> str:
 @pytest.mark.usefixtures("smollm2_folder", "minilm_folder", "hftool_on_path")
 def test_what_the_docs_show_is_what_happens(page: Path) -> None:
     for block, now in zip(DOCS["consoles"](page), DOCS["shown"](page), strict=True):
-        assert block.text == now
+        assert DOCS["same"](block.text, now), now
+
+
+@pytest.mark.parametrize(
+    ("shown", "now", "same"),
+    [
+        ("a 0.1234 ██▏", "a 0.1236 ██", True),
+        ("a 0.1234", "a 0.1237", False),
+        ("a 0.1234", "b 0.1234", False),
+        ("12 tokens", "13 tokens", False),
+        ("-0.1", "0.1", False),
+    ],
+)
+def test_what_counts_as_the_same_output(shown: str, now: str, same: bool) -> None:
+    assert DOCS["same"](shown, now) is same
 
 
 @pytest.mark.parametrize("page", DOCS["TRANSLATIONS"], ids=name_of)
