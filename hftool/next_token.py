@@ -182,7 +182,7 @@ def next_tokens(
     logits = (decoder or Decoder(language_model)).next_logits(ids).cpu()
     sampled = None
     if settings is not None:
-        scores, _ = filtered(logits, list(ids), filters(settings))
+        scores = filtered(logits, ids, filters(settings))
         sampled = sampled_probs(scores, settings)
     yield from rank_tokens(language_model, logits, len(ids) - 1, k, wanted, sampled)
 

@@ -70,7 +70,7 @@ class Setting:
 
 
 @cache
-def settings_of(options: type) -> dict[str, Setting]:
+def settings_of(options: Any) -> dict[str, Setting]:
     """The numbers and switches among the fields of a dataclass of options, by field."""
     hints = get_type_hints(options, include_extras=True)
     found: dict[str, Setting] = {}

@@ -202,7 +202,7 @@ def _overridden(options: Options, record: Mapping[str, Any]) -> Options:
     Raises:
         UsageError: a value of the wrong type, or out of the option's range.
     """
-    kind: type[Any] = type(options)
+    kind: Any = type(options)
     settings = settings_of(kind)
     given = {
         name: settings[name].checked(record[name])

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from hftool.encoding import encode_texts, prompt_ids, render_chat
+from hftool.chat_templates import chat_template
+from hftool.encoding import encode_texts, prompt_ids
 from hftool.models.tokenizer import Tokenizer
 from hftool.options import PromptOptions
 from hftool.output.spans import encoded_spans
@@ -109,7 +110,7 @@ def test_chats_are_those_of_transformers(folder: Path, tokenizer_of: Tokenizer, 
     theirs: Any = AutoTokenizer.from_pretrained(folder)
     options: dict[str, Any] = {"add_generation_prompt": True, "return_dict": True}
     for chat in (CHAT, CHAT[1:]):
-        ids = tokenizer_of.encode(render_chat(tokenizer_of, chat), special=False).ids
+        ids = chat_template(tokenizer_of).ids(chat)
         assert ids == theirs.apply_chat_template(chat, **options)["input_ids"]
         bos = tokenizer_of.special_tokens.get("bos_token")
         names = [tokenizer_of.backend.id_to_token(token_id) for token_id in ids]
