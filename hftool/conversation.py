@@ -66,7 +66,7 @@ class Conversation:
         self._language_model = language_model
         self.template = template
         self._overflow = overflow
-        self._decoder = Decoder(language_model)
+        self._decoder = Decoder(language_model, rewinds=True)
         self.system = system
         self.turns: list[Message] = []
         self.configure(options)

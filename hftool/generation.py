@@ -221,8 +221,8 @@ def token_ids(
     ids: Sequence[int],
     settings: SamplingSettings,
     draft: Draft | None = None,
-) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, dict[str, torch.Tensor], float | None]]:
-    """Tokens without end: (id, logits, filtered logits, removed by filter, drawn number) of each.
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Tokens without end, each with the model's logits [vocabulary] at its place.
 
     What `draft` guesses is scored in one pass and kept as far as it is what the model itself
     chooses there, by the same draws as without it: unlike in speculative sampling (Leviathan et
@@ -238,13 +238,12 @@ def token_ids(
         guessed = decoder.fitting(known, draft(known)) if draft else []
         rows = decoder.last_logits([*known, *guessed], len(guessed) + 1)
         for guess, logits in zip([*guessed, None], rows, strict=True):
-            scores, removed = filtered(logits, known, chain)
+            scores = filtered(logits, known, chain)
             if sampler is None:
-                token_id, drawn = int(scores.argmax()), None
+                token_id = int(scores.argmax())
             else:
-                draw = sampler.draw(torch.softmax(scores, dim=-1))
-                token_id, drawn = draw.id, draw.drawn
-            yield token_id, logits, scores, removed, drawn
+                token_id = sampler.draw(torch.softmax(scores, dim=-1)).id
+            yield token_id, logits
             known.append(token_id)
             if token_id != guess:
                 break
@@ -273,7 +272,7 @@ def generate(
         yield request.echo
     began = first = time.perf_counter()
     while continuation.count < room and continuation.finish_reason is None:
-        token_id, logits, *_ = next(tokens)
+        token_id, logits = next(tokens)
         if not continuation.count:
             first = time.perf_counter()
         if piece := continuation.add(token_id, logits):

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from hftool.decoding import Decoder
+from hftool.decoding import Decoder, require_context
 from hftool.encoding import prompt_ids
 from hftool.errors import UsageError
 from hftool.models.load import LanguageModel, load_language_model
@@ -182,7 +182,7 @@ def next_tokens(
     logits = (decoder or Decoder(language_model)).next_logits(ids).cpu()
     sampled = None
     if settings is not None:
-        scores, _ = filtered(logits, list(ids), filters(settings))
+        scores = filtered(logits, ids, filters(settings))
         sampled = sampled_probs(scores, settings)
     yield from rank_tokens(language_model, logits, len(ids) - 1, k, wanted, sampled)
 
@@ -216,6 +216,9 @@ def score_tokens(
     Raises:
         HftoolError: the text is longer than the context.
     """
+    limit = language_model.context_length
+    if limit is not None and len(ids) > limit + 1:  # nothing is asked of the last token
+        require_context(language_model, len(ids))
     name, data = language_model.tokenizer.token_text, language_model.tokenizer.token_hex
     yield ScoredToken(0, ids[0], name(ids[0]), data(ids[0]), None, None, None, None)
     total, position = 0.0, 0

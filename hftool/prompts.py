@@ -1,11 +1,10 @@
 """What is to be generated, out of prompts and out of the records of a batch file."""
 
 import json
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar
 
 from hftool.chat_templates import chat_template
 from hftool.decoding import require_context
@@ -14,6 +13,7 @@ from hftool.errors import HftoolError, UsageError
 from hftool.generation import Beams, Generation, Request
 from hftool.inputs import decoded, raw_lines
 from hftool.models.load import LanguageModel
+from hftool.option_values import settings_of
 from hftool.options import (
     FileOptions,
     GenerationOptions,
@@ -200,38 +200,25 @@ def _overridden(options: Options, record: Mapping[str, Any]) -> Options:
     """The options with what a record gives for itself; null leaves an option as it is.
 
     Raises:
-        HftoolError: a value of the wrong type, or out of the option's range.
+        UsageError: a value of the wrong type, or out of the option's range.
     """
-    hints = get_type_hints(type(options), include_extras=True)
+    kind: Any = type(options)
+    settings = settings_of(kind)
     given = {
-        name: _checked(name, record[name], *get_args(hints[name]))
-        for name in hints.keys() & set(RECORD_OPTIONS)
+        name: settings[name].checked(record[name])
+        for name in settings.keys() & set(RECORD_OPTIONS)
         if record.get(name) is not None
     }
+    if isinstance(options, GenerationOptions) and record.get("stop") is not None:
+        given["stop"] = _texts(record["stop"])
     return replace(options, **given)
 
 
-def _checked(name: str, value: Any, kind: Any, option: Any) -> Any:
-    kinds = get_args(kind) or (kind,)
-    if name == "stop":
-        texts = [value] if isinstance(value, str) else value
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise HftoolError('"stop" is no text and no list of texts')
-        return texts
-    if isinstance(value, bool) or bool in kinds:
-        fits = isinstance(value, bool) and bool in kinds
-    else:
-        fits = isinstance(value, int) or (isinstance(value, float) and float in kinds)
-    if not fits:
-        number = "a number" if float in kinds else "a whole number"
-        raise HftoolError(f'"{name}" is not {"true or false" if bool in kinds else number}')
-    if not abs(value) <= sys.float_info.max:  # NaN, infinite, or an integer beyond any float
-        raise HftoolError(f'"{name}" is not finite')
-    if option.min is not None and value < option.min:
-        raise HftoolError(f'"{name}" is below {option.min}')
-    if option.max is not None and value > option.max:
-        raise HftoolError(f'"{name}" is above {option.max}')
-    return value
+def _texts(stop: Any) -> list[str]:
+    texts = [stop] if isinstance(stop, str) else stop
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise UsageError("stop must be a text or a list of texts")
+    return texts
 
 
 def _request(language_model: LanguageModel, prompt: str, ids: list[int], asked: Asked) -> Request:

@@ -152,19 +152,11 @@ def stages(
         yield item.name, scores[0]
 
 
-def filtered(
-    logits: torch.Tensor, ids: list[int], chain: list[Filter]
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Logits after all filters, and for each filter the mask of the tokens it removed.
-
-    Args: as `stages`.
-    """
-    scores = logits
-    removed: dict[str, torch.Tensor] = {}
-    for name, after in stages(logits, ids, chain):
-        removed[name] = (scores > -torch.inf) & (after == -torch.inf)
-        scores = after
-    return scores, removed
+def filtered(logits: torch.Tensor, ids: Sequence[int], chain: Sequence[Filter]) -> torch.Tensor:
+    """Logits after all filters. Args: as `stages`."""
+    for _, after in stages(logits, ids, chain):
+        logits = after
+    return logits
 
 
 def sampled_probs(scores: torch.Tensor, settings: SamplingSettings) -> torch.Tensor:
@@ -236,7 +228,7 @@ def _filtered_rows(
     chain = filters(settings)
     if settings.repetition_penalty != 1.0 or settings.no_repeat_ngram_size:
         rows = zip(logits, known, strict=True)
-        return torch.stack([filtered(row, ids, chain)[0] for row, ids in rows])
+        return torch.stack([filtered(row, ids, chain) for row, ids in rows])
     ids = torch.zeros(len(known), 0, dtype=torch.long)
     for item in chain:
         logits = item.processor(ids, logits)

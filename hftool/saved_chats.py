@@ -77,6 +77,6 @@ def _with_settings(options: AnswerOptions, saved: Any) -> AnswerOptions:
     for name, setting in settings_by_name().items():
         untouched = getattr(options, setting.name) == setting.default
         if saved.get(name) is not None and untouched:
-            value = setting.value(str(saved[name]))
+            value = setting.checked(saved[name])
             options = dataclasses.replace(options, **{setting.name: value})
     return options

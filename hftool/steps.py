@@ -125,7 +125,7 @@ class Walk:
         self.tokenizer = language_model.tokenizer
         self.taken: list[Step] = []
         self._language_model = language_model
-        self._decoder = Decoder(language_model)
+        self._decoder = Decoder(language_model, rewinds=True)
         self._settings = settings
         self._chain = filters(settings)
         self._prompt = list(ids)

@@ -16,6 +16,7 @@ from hftool.options import AnswerOptions, Overflow
 from tests.conftest import run
 from tests.tiny_models import (
     ARCHITECTURES,
+    CHAT_TEMPLATE,
     VOCABULARY,
     greedy_ids,
     load_model,
@@ -133,6 +134,26 @@ def test_kept_cache_changes_nothing(architecture: str, context: int, tmp_path: P
         assert (turn.prompt_tokens, turn.completion_tokens) == (len(ids), len(expected))
     assert answered == 12
     assert (len(conversation.turns) < 2 * (answered - 4)) == (context == 150)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+def test_template_that_shortens_earlier_answers(architecture: str, tmp_path: Path) -> None:
+    """As Qwen3's does, which leaves their reasoning out."""
+    folder = save_model(tmp_path, architecture, context=512)
+    template = CHAT_TEMPLATE.replace(
+        "{{ message['content'] }}", "{{ message['content'][-30 if loop.last else -2:] }}"
+    )
+    (folder / "chat_template.jinja").write_text(template)
+    reference, tokenizer = transformers_model(folder), transformers_tokenizer(folder)
+    conversation = talk(load_model(folder), 8)
+    for text in ("Hello", "What is it?", "Go on", "大"):
+        turn = say(conversation, text)
+        seen = conversation.messages[:-1]
+        ids = tokenizer.apply_chat_template(seen, add_generation_prompt=True, return_dict=False)
+        expected = tokenizer.decode(greedy_ids(reference, ids, 8), skip_special_tokens=True)
+        assert turn.content.startswith(expected.rstrip("\ufffd"))
+        assert turn.prompt_tokens == len(ids)
+        assert conversation.messages[-1]["content"] == turn.content
 
 
 def test_a_turn_computes_only_what_is_new(smollm2: LanguageModel) -> None:

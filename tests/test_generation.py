@@ -87,7 +87,7 @@ def ids_until_end(
     model: LanguageModel, ids: Sequence[int], settings: SamplingSettings, tokens: int
 ) -> list[int]:
     found: list[int] = []
-    for token_id, *_ in islice(token_ids(Decoder(model), ids, settings), tokens):
+    for token_id, _ in islice(token_ids(Decoder(model), ids, settings), tokens):
         found.append(token_id)
         if token_id in model.end_ids:
             break

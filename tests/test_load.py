@@ -22,6 +22,7 @@ from hftool.models.place import choose_device, choose_dtype
 from hftool.options import ClassifierOptions, LoadOptions
 from tests.conftest import run
 from tests.hub_server import save_classifier, save_llama
+from tests.tiny_models import VOCABULARY, save_tokenizer
 
 PROMPT = "the sun"
 LOST = "model.layers.1.mlp.up_proj.weight"
@@ -401,3 +402,16 @@ def test_auto_on_a_cpu_is_bfloat16_only_where_it_computes_in_it() -> None:
     native = bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
     chosen = choose_dtype("auto", torch.device("cpu"))
     assert chosen == (torch.bfloat16 if native else torch.float32)
+
+
+def test_encoder_decoder_is_no_causal_language_model(tmp_path: Path) -> None:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    sizes: dict[str, Any] = {"d_model": 32, "d_ff": 48, "num_layers": 1, "num_heads": 2, "d_kv": 8}
+    make: Any = T5ForConditionalGeneration
+    make(T5Config(vocab_size=VOCABULARY, **sizes)).save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    for command in ("generate", "chat", "topk"):
+        result = run(command, "-m", str(tmp_path), *["hi"] * (command != "chat"))
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "is an encoder-decoder, not a causal language model" in result.stderr

@@ -348,3 +348,12 @@ def test_lines_are_texts_of_their_own(folder: Path) -> None:
     assert both == [r for text in ("ab", "cd") for r in json.loads(run(*arguments, text).stdout)]
     head = run("topk", "-m", str(folder), "--lines", "--format", "csv", stdin="ab\ncd\n").stdout
     assert head.startswith("index,position,rank,")
+
+
+def test_a_text_longer_than_the_context_is_not_scored_at_all(folder: Path) -> None:
+    done = run("topk", "a" * 18, "-m", str(folder), "--position", "all")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "the prompt has 18 tokens; the context of" in done.stderr
+    assert "holds 16\n" in done.stderr
+    done = run("topk", "a" * 17, "-m", str(folder), "--position", "all", "--json")
+    assert len(json.loads(done.stdout)) == 17 + 1

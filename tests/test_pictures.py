@@ -191,6 +191,17 @@ def _token(tokenizer: Tokenizer, token_id: int) -> ScoredToken:
     return ScoredToken(0, token_id, token, data, None, None, None, None)
 
 
+@pytest.mark.parametrize("color", ["always", "never"])
+def test_invisible_characters_are_seen_on_a_terminal(color: str, folder: Path) -> None:
+    text = "a\u00a0b\u00adc\u200dd\ufe0fe\ufefff g\t\n"
+    table = run(
+        *("encode", text, "-m", str(folder), "--format", "table", "--color", color),
+    ).stdout
+    first = re.sub(r"\x1b\[[0-9;]*m", "", table).split("\n\n")[0].replace("\n", "")
+    expected = r"a \u00a0 b \u00ad c \u200d d \ufe0f e \ufeff f ␣ g \t \n".split()
+    assert first == (("|" if color == "never" else "").join([*expected, ""]))
+
+
 def test_what_no_token_covers_is_shown(tokenizer: Tokenizer) -> None:
     (record,) = encode_texts(tokenizer, ["good morning all"], special=False, max_tokens=2)
     spans = [(span.text, list(span.tokens)) for span in encoded_spans(record)]

@@ -14,7 +14,7 @@ from hftool.options import (
 )
 from hftool.spread import spread
 
-PANEL = "Input"
+PANEL = "Chat"
 
 
 @spread
@@ -31,16 +31,22 @@ def chat(
     chat_template: ChatTemplateFile = None,
     load_from: Annotated[
         Path | None,
-        typer.Option("--load", metavar="FILE", help="Go on with a saved chat."),
+        typer.Option(
+            "--load", metavar="FILE", help="Go on with a saved chat.", rich_help_panel=PANEL
+        ),
     ] = None,
     save_to: Annotated[
         Path | None,
-        typer.Option("--save", metavar="FILE", help="Save the chat after every turn (JSON)."),
+        typer.Option(
+            "--save", metavar="FILE", help="Save after every turn (JSON).", rich_help_panel=PANEL
+        ),
     ] = None,
     overflow: Annotated[
         Overflow,
         typer.Option(
-            "--overflow", help="When the context is full: drop the oldest turns, or stop."
+            "--overflow",
+            help="When the context is full: drop the oldest turns, or stop.",
+            rich_help_panel=PANEL,
         ),
     ] = "drop",
     answering: AnswerOptions,

@@ -86,9 +86,12 @@ def load_language_model(options: LoadOptions) -> LanguageModel:
 
     folder = locate(options.model, "model", options)
     _require(folder, options.model, GENERATOR_SUFFIXES, "a language model that generates text")
+    if read_json(folder / "config.json").get("is_encoder_decoder"):
+        raise HftoolError(
+            f"{options.model} is an encoder-decoder, not a causal language model",
+            "`hftool models list` shows models that generate text",
+        )
     model = _load(AutoModelForCausalLM, folder, options)
-    if model.config.is_encoder_decoder:
-        raise HftoolError(f"{options.model} is an encoder-decoder, not a causal language model")
     return LanguageModel(
         options.model,
         model,

@@ -195,8 +195,9 @@ class Tokenizer:
     def token_bytes(self, token_id: int) -> bytes | None:
         """The bytes a token stands for inside a text; None for a special token or no token."""
         added = self.added_tokens.get(token_id)
-        if added is not None:
+        if added is not None and (added.special or "ByteLevel" in self._decoders):
             return None if added.special else added.content.encode()
+        # Others are decoded like the rest: Gemma's runs of ▁ are added tokens, and are spaces.
         token = self.backend.id_to_token(token_id)
         return None if token is None else self._bytes_of(token)
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, zip_longest
@@ -20,6 +21,11 @@ BAR_WIDTH = 20
 LEAST_BAR_WIDTH = 6
 GAP = 2
 FOLDED_WIDTH = 8  # a column of texts is not made narrower than that for others to have room
+# Spaces that don't look like one, soft hyphen, joiners, variation selectors, tags.
+_INVISIBLE = re.compile(
+    "[\u00a0\u00ad\u034f\u180e\u2000-\u200d\u202f\u205f-\u2064\u3000\ufe00-\ufe0f\ufeff"
+    "\U000e0000-\U000e01ef]"
+)
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -80,8 +86,9 @@ def new_table(**settings: Any) -> Table:
 
 
 def shown(token: str) -> str:
-    """A token's text for a table: its spaces visible."""
-    return one_line(token).replace(" ", "␣")
+    """A token's text for a table: its spaces visible, and what has no width by its code."""
+    text = _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", one_line(token))
+    return text.replace(" ", "␣")
 
 
 def barred(

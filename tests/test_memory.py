@@ -1,0 +1,68 @@
+"""Memory, measured in processes of their own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tests.tiny_models import save_tokenizer
+
+ROWS, CONTEXT = 256_000, 8192
+MEASURED = """
+import resource, sys
+from hftool.cli import main
+try:
+    main()
+finally:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that is tiny but for its vocabulary."""
+    folder = tmp_path_factory.mktemp("wide")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=ROWS,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=CONTEXT,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def peak(folder: Path, text: str, *arguments: str) -> tuple[int, str]:
+    """Peak memory of `topk` in megabytes, and what it printed."""
+    command = [*("topk", "-m", str(folder), "--dtype", "float32", "--json"), *arguments]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, *command],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    unit = 1 if sys.platform == "darwin" else 1024
+    return int(done.stderr.splitlines()[-1]) * unit // 2**20, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [("-k", "3"), ("--position", "all")])
+def test_a_long_prompt_does_not_need_prompt_times_vocabulary(
+    arguments: tuple[str, ...], folder: Path
+) -> None:
+    tokens = 8000 if arguments[0] == "-k" else 1000
+    few, _ = peak(folder, "a" * 40, *arguments)
+    many, out = peak(folder, "ab" * (tokens // 2), *arguments)
+    records = json.loads(out)
+    assert len(records) == (3 if arguments[0] == "-k" else tokens + 1)
+    # All logits at once would be 4 bytes each: 8000 tokens 7.6 GB, 1000 tokens 0.95 GB.
+    assert many - few < 600
