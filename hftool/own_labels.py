@@ -8,7 +8,7 @@ from hftool.decoding import Decoder
 from hftool.errors import UsageError
 from hftool.models.load import LanguageModel
 
-PROMPT = "Text: {text}\nLabel ({labels}):"
+PROMPT = "Text: {text}\nSentiment:"
 CHARACTERS_A_TOKEN = 32  # more than any text has on average: bounds what is tokenized
 
 
@@ -20,6 +20,8 @@ class PromptScorer:
     Raises:
         UsageError: the template has no {text}.
     """
+
+    window = 8  # texts are scored one by one
 
     def __init__(self, language_model: LanguageModel, labels: Sequence[str], template: str) -> None:
         if "{text}" not in template:
