@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-slow lint format pictures reference docs docs-serve docs-output clean
+.PHONY: demo test test-slow bench lint format pictures reference docs docs-serve docs-output clean
 
 demo: $(VENV)/ready ## set up, then walk through the tutorial on real models
 	PATH="$(CURDIR)/$(BIN):$$PATH" ./demo.sh
@@ -14,6 +14,9 @@ test: $(VENV)/ready ## set up, then run the tests
 
 test-slow: $(VENV)/ready ## the tests that take longer
 	$(BIN)/python -m pytest -m slow
+
+bench: $(VENV)/ready ## hftool beside what people would use instead
+	$(BIN)/python -m tests.benchmarks
 
 lint: $(VENV)/ready ## style and types
 	$(BIN)/ruff check .

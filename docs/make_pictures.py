@@ -68,6 +68,11 @@ def draw(name: str, parts: list[tuple[str, str]]) -> None:
     (FOLDER / f"{name}.svg").write_text(svg(console), encoding="utf-8")
 
 
+def draw_heat_map() -> None:
+    """Write the page that shows a text by its surprisal."""
+    run(f'hftool topk "{HEAT}" --position all --save {FOLDER / "surprisal.html"}')
+
+
 def main() -> None:
     """Draw the pictures named, or all."""
     FOLDER.mkdir(exist_ok=True)
@@ -75,6 +80,8 @@ def main() -> None:
         if name == "chat":
             draw(name, [("hftool chat --greedy", talk(QUESTIONS))])
         else:
+            if name == "surprisal":
+                draw_heat_map()
             draw(name, [(command, run(command)) for command in PICTURES[name]])
 
 

@@ -12,7 +12,6 @@ from hftool.rows import Row
 
 log = logging.getLogger("hftool")
 
-WINDOW = 2048  # texts sorted by length together
 KNOWN = 8192  # texts whose scores are kept, for duplicates
 KNOWN_CHARACTERS = 500  # of the longest text that is kept
 UNCERTAIN = "UNCERTAIN"
@@ -40,10 +39,12 @@ class Scorer(Protocol):
     """What gives texts a score for each label.
 
     `encode` and `scores` are called from two threads: a window of texts is encoded while the one
-    before is scored. `cut` counts the texts that were too long to be seen whole.
+    before is scored. `window` is the most texts of one, which all wait for the last; `cut` counts
+    the texts that were too long to be seen whole.
     """
 
     labels: tuple[str, ...]
+    window: int
     cut: int
 
     def encode(self, texts: Sequence[str]) -> list[Any]:
@@ -61,7 +62,7 @@ def judge(scorer: Scorer, rows: Iterable[Row]) -> Iterator[Judgement]:
     see is cut, and counted in the log.
     """
     known: dict[str, list[float]] = {}
-    windows = arriving(rows, WINDOW, lambda row: len(row.text))
+    windows = arriving(rows, scorer.window, lambda row: len(row.text))
     for window, encoded in _ahead(_encoded(scorer, windows)):
         new = [text for text in encoded if text not in known]
         known.update(zip(new, scorer.scores([encoded[text] for text in new]), strict=True))

@@ -8,7 +8,7 @@ from hftool.decoding import Decoder
 from hftool.errors import UsageError
 from hftool.models.load import LanguageModel
 
-PROMPT = "Text: {text}\nLabel ({labels}):"
+PROMPT = "Text: {text}\nSentiment:"
 CHARACTERS_A_TOKEN = 32  # more than any text has on average: bounds what is tokenized
 
 
@@ -21,13 +21,15 @@ class PromptScorer:
         UsageError: the template has no {text}.
     """
 
+    window = 8  # texts are scored one by one
+
     def __init__(self, language_model: LanguageModel, labels: Sequence[str], template: str) -> None:
         if "{text}" not in template:
             raise UsageError("--prompt-template: there is no {text} in it")
         self.labels = tuple(labels)
         self.cut = 0
         self._tokenizer = language_model.tokenizer
-        self._decoder = Decoder(language_model)
+        self._decoder = Decoder(language_model, rewinds=True)
         # A label's first token has the space before it: " good" is another token than "good".
         self._template = template.replace("{labels}", ", ".join(labels)).rstrip(" ")
         self._space = "" if self._template[-1].isspace() else " "

@@ -24,6 +24,7 @@ from hftool.options import (
 )
 from hftool.own_labels import PROMPT, PromptScorer
 
+WINDOW = 1024  # texts sorted by length together
 BATCH_TOKENS = 4096  # padded tokens of a batch, whose length then follows from its longest text
 PIECE = 100_000  # characters tokenized at once: tokens take a hundred times the memory of text
 HYPOTHESIS = "This text is {label}."
@@ -80,6 +81,7 @@ class ClassifierScorer:
         self, classifier: Classifier, *, batch_size: int | None = None, long: LongTexts = "truncate"
     ) -> None:
         self.labels = classifier.labels
+        self.window = WINDOW
         self.cut = 0
         self._classifier = classifier
         self._batch_size = batch_size
@@ -139,6 +141,7 @@ class EntailmentScorer:
         if "{label}" not in template:
             raise UsageError("--hypothesis-template: there is no {label} in it")
         self.labels = tuple(labels)
+        self.window = max(1, WINDOW // len(labels))
         self.cut = 0
         self._classifier = classifier
         self._batch_size = batch_size

@@ -15,11 +15,11 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, pipeline
 
-from hftool.classification import WINDOW, Judgement, judge
+from hftool.classification import Judgement, judge
 from hftool.errors import HftoolError
 from hftool.models.load import Classifier
 from hftool.rows import Row
-from hftool.scorers import ClassifierScorer
+from hftool.scorers import WINDOW, ClassifierScorer
 from tests.conftest import run
 from tests.tiny_models import CLS, SEP, load_judge, save_classifier, transformers_tokenizer
 

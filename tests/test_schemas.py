@@ -13,7 +13,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 BATCH = '{"prompt": "One, two,", "max_new_tokens": 3, "id": 7, "top_logprobs": 2}\n{"nothing": 1}\n'
 RUNS: list[tuple[tuple[str, ...], list[str], str]] = [
     (("vocabulary",), ["vocab-dump", "smollm2", "--ids", "0-300"], ""),
-    (("vocabulary",), ["vocab-dump", "minilm-sst2", "--kind", "unused"], ""),
+    (("vocabulary",), ["vocab-dump", "minilm-sst2", "--kind", "special"], ""),
     (("vocabulary-statistics",), ["vocab-dump", "smollm2", "--stats"], ""),
     (("vocabulary-difference",), ["vocab-dump", "smollm2", "--diff", "minilm-sst2"], ""),
     (("encoded",), ["encode", "--lines"], "good morning\n大家好\n\n"),
