@@ -60,6 +60,8 @@ def chat(
         hftool chat
         # Another model, and a system message
         hftool chat -m qwen -s "Answer in one sentence."
+        # Keep it, and go on with it another day
+        hftool chat --save ada.json
         # Without a terminal each line is a turn
         printf 'My name is Ada.\\nWhat is my name?\\n' | hftool chat --greedy
     """

@@ -41,8 +41,10 @@ def sentiment(
         hftool sentiment "I love programming!"
         # A file, a text a line
         hftool sentiment -f reviews.txt -o labels.tsv --format tsv
-        # As the lines come
-        tail -n 2 reviews.txt | hftool sentiment
+        # How many of each label, instead of each
+        hftool sentiment -f reviews.txt --summary
+        # Labels of your own, by a language model
+        hftool sentiment --labels joy,anger,fear "How dare you!"
     """
     from hftool.classification import judge, with_threshold
     from hftool.errors import UsageError

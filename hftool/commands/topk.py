@@ -52,7 +52,7 @@ def topk(
         # How probable is this, wherever it stands
         hftool topk "The capital of France is" -k 3 --token " London"
         # Each token of the text with its surprisal
-        hftool topk "The cat sat on the mat." --position all
+        hftool topk "The cat sat on the mat." --position all --save heat-map.html
         # What is left after the filters
         hftool topk "1+1=" -k 5 --top-p 0.9 --temperature 0.5
     """
