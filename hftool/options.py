@@ -122,7 +122,7 @@ class ClassifierOptions(ComputeOptions, SourceOptions):
             "-m",
             metavar="REF",
             envvar="HFTOOL_SENTIMENT_MODEL",
-            help=f"{MODEL_HELP} [default: {DEFAULT_CLASSIFIER}]",
+            help=f"{MODEL_HELP} By default {DEFAULT_CLASSIFIER}.",
         ),
     ] = None
 
@@ -133,7 +133,7 @@ class LabelOptions:
 
     labels: Annotated[
         str | None,
-        _labels("--labels", metavar="A,B,C", help="Labels of your own [default model: smollm2]."),
+        _labels("--labels", metavar="A,B,C", help="Labels of your own, by smollm2 or -m."),
     ] = None
     prompt_template: Annotated[
         str | None,
@@ -149,7 +149,7 @@ class LabelOptions:
     ] = "truncate"
     batch_size: Annotated[
         int | None,
-        _labels("--batch-size", min=1, help="Texts at once [default: by their length]."),
+        _labels("--batch-size", min=1, help="Texts at once; else by their length."),
     ] = None
 
 
@@ -179,11 +179,11 @@ class RowOptions(FileOptions):
 
     input_format: Annotated[
         InputFormat | None,
-        _input("--input-format", help="[default: by the file's suffix, else lines]"),
+        _input("--input-format", help="Without it: by the file's suffix, else lines."),
     ] = None
     column: Annotated[
         str | None,
-        _input("--column", metavar="NAME", help="Where a table has the texts [default: text]."),
+        _input("--column", metavar="NAME", help="Where a table has the texts, if not in `text`."),
     ] = None
 
 
