@@ -37,7 +37,12 @@ def sentiment(
 ) -> None:
     """Judge each text, or each line: LABEL, score, text.
 
-    Example: hftool sentiment "I love programming!"
+    Examples:
+        hftool sentiment "I love programming!"
+        # A file, a text a line
+        hftool sentiment -f reviews.txt -o labels.tsv --format tsv
+        # As the lines come
+        tail -n 2 reviews.txt | hftool sentiment
     """
     from hftool.classification import judge, with_threshold
     from hftool.errors import UsageError
