@@ -69,8 +69,13 @@ def judge(scorer: Scorer, rows: Iterable[Row]) -> Iterator[Judgement]:
         for row in window:
             yield _judgement(scorer.labels, row, known.get(row.text))
         _forget(known, new)
-    if scorer.cut:
-        log.warning("%d texts were too long for the model and were cut", scorer.cut)
+    say_cut(scorer.cut)
+
+
+def say_cut(texts: int) -> None:
+    """Log how many texts were too long, where there were any."""
+    if texts:
+        log.warning("%d texts were too long for the model and were cut", texts)
 
 
 def _encoded(

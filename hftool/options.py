@@ -24,6 +24,7 @@ Overflow = Literal["drop", "stop"]
 ByteErrors = Literal["strict", "replace"]
 LongTexts = Literal["truncate", "chunk"]
 InputFormat = Literal["lines", "csv", "tsv", "jsonl", "parquet"]
+Engine = Literal["local", "ray"]
 
 DEFAULT_MODEL = "smollm2"
 DEFAULT_CLASSIFIER = "minilm-sst2"
@@ -40,6 +41,7 @@ _model = functools.partial(_option, panel="Model")
 _input = functools.partial(_option, panel="Input")
 _output = functools.partial(_option, panel="Output")
 _labels = functools.partial(_option, panel="Labels")
+_engine = functools.partial(_option, panel="Engine")
 _sampling = functools.partial(_option, panel="Sampling")
 _generation = functools.partial(_option, panel="Generation")
 
@@ -168,6 +170,32 @@ class LabelOptions:
             help="Texts at once.",
         ),
     ] = None
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Whether a job runs here, or on Ray.
+
+    Raises:
+        UsageError: a cluster was named, and not Ray.
+    """
+
+    engine: Annotated[
+        Engine,
+        _engine("--engine", help="With ray, TEXT is files and folders, and -o names a folder."),
+    ] = "local"
+    ray_address: Annotated[
+        str | None,
+        _engine(
+            "--ray-address",
+            metavar="ADDRESS",
+            help="Join this cluster [default: RAY_ADDRESS, else Ray is started here].",
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.ray_address is not None and self.engine != "ray":
+            raise UsageError("--ray-address goes with --engine ray")
 
 
 @dataclass(frozen=True)

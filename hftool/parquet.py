@@ -62,6 +62,19 @@ def write_parquet(rows: Iterable[Row], view: View, path: Path | None) -> None:
         raise HftoolError(f"cannot write {path}: {error}") from None
 
 
+def schema_of(rows: Sequence[Row], names: Sequence[str]) -> Any:
+    """The schema (`pyarrow.Schema`) that fits these columns of rows.
+
+    Raises:
+        HftoolError: there is none, or pyarrow is not installed.
+    """
+    pyarrow = _pyarrow()
+    try:
+        return pyarrow.table({name: [row.get(name) for row in rows] for name in names}).schema
+    except pyarrow.ArrowException as error:
+        raise HftoolError(f"the columns are not alike in all records: {error}") from None
+
+
 def judged_schema(
     group: Sequence[Row],
     names: Mapping[str, str],
@@ -74,7 +87,7 @@ def judged_schema(
     from the first rows) under the `names` of the records, then the label and its scores."""
     pyarrow = _pyarrow()
     if given is None:
-        given = pyarrow.table({n: [row.get(n) for row in group] for n in names.values()}).schema
+        given = schema_of(group, [*names.values()])
     null, text, number = pyarrow.null(), pyarrow.string(), pyarrow.float64()
     kept = [
         field.with_name(name).with_type(text if field.type == null else field.type)

@@ -59,7 +59,7 @@ def read_rows(arguments: Sequence[str] | None, options: RowOptions) -> Rows:
         HftoolError: the input can't be read or has no such column, at once; a broken record, where
             it stands.
     """
-    name = options.input_format or _by_suffix(options.file)
+    name = options.input_format or format_by_suffix(options.file)
     if arguments or name == "lines":
         if options.column is not None or (arguments and options.input_format):
             option = "--column" if options.column is not None else "--input-format"
@@ -72,7 +72,8 @@ def read_rows(arguments: Sequence[str] | None, options: RowOptions) -> Rows:
     return Rows(names, column, _rows(records, column, options))
 
 
-def _by_suffix(file: Path | None) -> InputFormat:
+def format_by_suffix(file: Path | None) -> InputFormat:
+    """The format a file's name tells; lines where it tells none."""
     return "lines" if file is None else SUFFIXES.get(file.suffix.lower(), "lines")
 
 

@@ -4,7 +4,13 @@ from typing import Annotated
 
 import typer
 
-from hftool.options import ClassifierOptions, LabelOptions, RowOptions, TableOptions
+from hftool.options import (
+    ClassifierOptions,
+    EngineOptions,
+    LabelOptions,
+    RowOptions,
+    TableOptions,
+)
 from hftool.spread import spread
 
 TextsArgument = Annotated[
@@ -33,6 +39,7 @@ def sentiment(
     check: Annotated[
         str | None, typer.Option(metavar="LABEL", help="Status 3 unless every text gets LABEL.")
     ] = None,
+    engine: EngineOptions,
     output: TableOptions,
 ) -> None:
     """Judge each text, or each line: LABEL, score, text.
@@ -46,8 +53,17 @@ def sentiment(
         # Labels of your own, by a language model
         hftool sentiment --labels joy,anger,fear "How dare you!"
     """
-    from hftool.classification import judge, with_threshold
     from hftool.errors import UsageError
+
+    if engine.engine == "ray":
+        from hftool.ray_job import LabelJob, label_files
+
+        if summary or check is not None or output.save is not None:
+            raise UsageError("--engine ray writes labels: no --summary, --check and --save")
+        job = LabelJob(load, labelling, inputs, threshold, all_scores)
+        label_files(text or [], job, engine.ray_address, output)
+        return
+    from hftool.classification import judge, with_threshold
     from hftool.output.formats import write
     from hftool.output.judgements import SUMMARY, judgements_view, names_in_records
     from hftool.output.resume import remaining, resumable

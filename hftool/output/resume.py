@@ -116,12 +116,7 @@ def resumable(options: ResumableOptions, view: View) -> Iterator[Partial | None]
     target = path.resolve()
     place = target.with_name(f"{target.name}.partial")
     with write_errors(path), _locked(place):
-        there = place.exists()
-        if there and not options.resume:
-            raise HftoolError(
-                f"{place} is there from a run that was cut off",
-                "--resume goes on with it; remove it to start anew",
-            )
+        there = _is_there(place, options)
         partial: Partial | None = None
         try:
             with os.fdopen(os.open(place, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
@@ -139,8 +134,55 @@ def resumable(options: ResumableOptions, view: View) -> Iterator[Partial | None]
             if not there and not (partial and partial.grew):
                 place.unlink(missing_ok=True)
             else:
-                log.warning("%s holds what is done; --resume goes on with it", place.name)
+                _say_kept(place)
             raise
+
+
+@contextmanager
+def resumable_folder(options: ResumableOptions) -> Iterator[Path]:
+    """As `resumable`, for a folder of files of which each is there whole or not at all: the partial
+    folder. Hidden files in it are left-overs.
+
+    Raises:
+        UsageError: no `--output`.
+        HftoolError: it holds something; else as `resumable`.
+    """
+    path = options.output
+    if path is None:
+        raise UsageError("there is no folder to write to", "name it with -o/--output")
+    target = path.resolve()
+    place = target.with_name(f"{target.name}.partial")
+    with write_errors(path), _locked(place):
+        if target.exists() and not (target.is_dir() and next(target.iterdir(), None) is None):
+            raise HftoolError(f"{path} is there already", "name another folder with -o/--output")
+        _is_there(place, options)
+        place.mkdir(exist_ok=True)
+        try:
+            yield place
+            for left_over in place.glob(".*"):
+                left_over.unlink()
+            place.replace(target)
+        except BaseException:
+            if next(place.glob("[!.]*"), None) is None:
+                shutil.rmtree(place)
+            else:
+                _say_kept(place)
+            raise
+
+
+def _is_there(place: Path, options: ResumableOptions) -> bool:
+    """Whether something is there to go on with; raises where that was not asked for."""
+    there = place.exists()
+    if there and not options.resume:
+        raise HftoolError(
+            f"{place} is there from a run that was cut off",
+            "--resume goes on with it; remove it to start anew",
+        )
+    return there
+
+
+def _say_kept(place: Path) -> None:
+    log.warning("%s holds what is done; --resume goes on with it", place.name)
 
 
 def remaining(
