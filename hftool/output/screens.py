@@ -119,7 +119,9 @@ def candidates(records: Iterable["Candidate"], console: Console) -> Iterator[str
             )
             for c in found
         ]
-        yield rendered(console, barred(console, names, rows, [c.prob for c in found], "green"))
+        shares = [c.prob for c in found]
+        drop = ("cumulative", "logprob")
+        yield rendered(console, barred(console, names, rows, shares, "green", drop=drop))
         if found[0].entropy is not None:
             note = f"after position {position}; entropy {number(found[0].entropy)} bits"
             yield rendered(console, Text(note, "dim"))
@@ -168,7 +170,8 @@ def scored(records: Iterable["ScoredToken | Perplexity"], console: Console) -> I
         whose = "" if record.model is None else f"{one_line(record.model)}: "
         total = "-" if record.perplexity is None else number(record.perplexity)
         note = Text(f"{whose}perplexity {total} over {record.tokens} tokens", "dim")
-        yield rendered(console, barred(console, names, rows, shares, "yellow"), note)
+        drop = ("entropy", "rank", "id")
+        yield rendered(console, barred(console, names, rows, shares, "yellow", drop=drop), note)
         found = []
 
 

@@ -17,7 +17,7 @@ from hftool.output.formats import View
 from hftool.output.terminal import one_line
 
 BLOCK = 200  # rows measured together; the widths found hold for all that follow
-BAR_WIDTH = 20
+BAR_SHARE = 3  # a bar is at most this part of the width: a third
 LEAST_BAR_WIDTH = 6
 GAP = 2
 FOLDED_WIDTH = 8  # a column of texts is not made narrower than that for others to have room
@@ -111,7 +111,7 @@ def barred(
         columns = [columns[i] for i in kept]
         rows = [[row[i] for i in kept] for row in rows]
     plain_rows = _filled(columns, rows, row_styles)
-    width = min(BAR_WIDTH, console.width - console.measure(plain_rows).maximum - 3)
+    width = min(console.width // BAR_SHARE, console.width - console.measure(plain_rows).maximum - 3)
     if width < LEAST_BAR_WIDTH or not shares:
         return plain_rows
     bars = [Text(bar(share, width), style) for share in shares]
