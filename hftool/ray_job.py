@@ -9,6 +9,7 @@ died, is the same file twice: no row is lost or doubled, and the parts sort as t
 import logging
 import os
 import pickle
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -40,6 +41,7 @@ log = logging.getLogger("hftool")
 CHUNK = 4096  # rows of a part file: what is computed again where a worker dies
 CHUNK_CHARACTERS = 16_000_000
 READERS = 8  # files read at once: each feeds hundreds of workers
+REACH = 10.0  # seconds
 
 Record = dict[str, Any]  # a row of Ray's
 
@@ -183,16 +185,18 @@ def _cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
     context.target_max_block_size = 1  # byte: each chunk is a block, and a task of its own
     if not verbose:
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
     with nullcontext() if verbose else _descriptor_silenced():
         try:
+            _reach(address)
             ray.init(
-                address=address or os.environ.get("RAY_ADDRESS", "local"),
+                address=address,
                 include_dashboard=False,
                 log_to_driver=verbose,
                 logging_level=logging.INFO if verbose else logging.CRITICAL,
             )
         except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-            what = f"join the Ray cluster at {address}" if address else "start Ray"
+            what = "start Ray" if address == "local" else f"join the Ray cluster at {address}"
             raise HftoolError(f"cannot {what}: {_first_line(error)}") from error
         try:
             yield
@@ -204,6 +208,20 @@ def _cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
             raise HftoolError(f"Ray gave up: {_first_line(error)}") from error
         finally:
             ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Raise where nothing listens at HOST:PORT: Ray itself would try again and again.
+
+    Raises:
+        OSError: what the system says.
+        UsageError: it is the address of a Ray Client.
+    """
+    if "://" in address:
+        raise UsageError(f"--ray-address {address}: no address of a cluster", "give HOST:PORT")
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH).close()
 
 
 def _first_line(error: BaseException) -> str:
