@@ -6,6 +6,7 @@ A part's name follows from its place in the input. A chunk that is computed twic
 died, is the same file twice: no row is lost or doubled, and the parts sort as the input does.
 """
 
+import hashlib
 import logging
 import os
 import pickle
@@ -30,10 +31,9 @@ from hftool.options import (
     RowOptions,
     TableOptions,
 )
-from hftool.output.formats import View
-from hftool.output.judgements import judgements_view, names_in_records
+from hftool.output.judgements import judgements_view
 from hftool.output.resume import resumable_folder
-from hftool.parquet import ROW_GROUP, open_parquet, schema_of, write_parquet
+from hftool.parquet import ROW_GROUP, schema_of, write_parquet
 from hftool.rows import Row, Rows, format_by_suffix, read_rows
 
 log = logging.getLogger("hftool")
@@ -88,7 +88,7 @@ def label_files(
     _ray()
     files, format_ = _input_files(paths, job.inputs, output.output)
     job = replace(job, load=_found_anywhere(job.load))
-    with resumable_folder(output) as folder:
+    with resumable_folder(output, _fingerprint(files, job)) as folder:
         task = _task(files, format_, job, folder)
         with _cluster(address, verbose=output.verbose):
             rows = cut = 0
@@ -156,6 +156,22 @@ def _found_anywhere(load: ClassifierOptions) -> ClassifierOptions:
     if os.path.exists(os.path.expanduser(name)) and isinstance(source, LocalFolder | GgufFile):
         return replace(load, model=str(source.path))
     return replace(load, model=settings.load().aliases.get(name, name))
+
+
+def _fingerprint(files: Sequence[Path], job: LabelJob) -> str:
+    """What tells a run from others: its files with their sizes and times, and what is done to them.
+
+    Raises:
+        HftoolError: a file is not there.
+    """
+    # What makes no other records; and a token is nothing to keep.
+    load = replace(job.load, device="auto", offline=False, hub_token=None)
+    job = replace(job, load=load)
+    try:
+        known = [(file, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
+    except OSError as error:
+        raise HftoolError(f"cannot read {error.filename}: {error.strerror}") from None
+    return hashlib.sha256(repr((job, known)).encode()).hexdigest()
 
 
 def _task(files: Sequence[Path], format_: InputFormat, job: LabelJob, folder: Path) -> _Task:
@@ -315,32 +331,18 @@ class _Judge:
         from hftool.scorers import load_scorer
 
         task = self._task
+        part = task.folder / record["part"]
+        chunk: list[Row] = pickle.loads(record["rows"])
+        if part.exists():  # by a run that was cut off, or a worker that died
+            return {"rows": len(chunk), "cut": 0}
         if self._scorer is None:  # not in __init__: its errors would come out as a dead actor
             self._scorer = load_scorer(task.job.load, task.job.labelling)
         scorer = self._scorer
-        chunk: list[Row] = pickle.loads(record["rows"])
         rows = Rows(task.names, task.column, iter(chunk), task.schema)
         view = judgements_view(rows, scorer.labels, all_scores=task.job.all_scores)
-        part = task.folder / record["part"]
-        if part.exists():
-            column = names_in_records(task.names, scorer.labels)[task.column]
-            _check_done(part, chunk, view, column)
-            return {"rows": len(chunk), "cut": 0}
         before = scorer.cut
         judgements = judge(scorer, rows)
         if task.job.threshold is not None:
             judgements = with_threshold(judgements, task.job.threshold)
         write_parquet((row for j in judgements for row in view.rows(j)), view, part)
         return {"rows": len(chunk), "cut": scorer.cut - before}
-
-
-def _check_done(part: Path, chunk: Sequence[Row], view: View, column: str) -> None:
-    """Raise where a part that is there is not this chunk's."""
-    assert view.schema is not None
-    file = open_parquet(part)
-    same = file.schema_arrow.equals(view.schema([]))
-    if not same or file.read([column])[column].to_pylist() != [row.text for row in chunk]:
-        raise HftoolError(
-            f"{part} is of another input, or of other options",
-            "give those of the run that was cut off, or remove the folder to start anew",
-        )
