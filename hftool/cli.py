@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 import hftool
 from hftool import settings
@@ -22,13 +23,26 @@ from hftool.commands.sentiment import sentiment
 from hftool.commands.topk import topk
 from hftool.commands.vocab_dump import vocab_dump
 from hftool.errors import HftoolError
+from hftool.help import HelpfulCommand, HelpfulGroup, start_lines
 from hftool.output.terminal import show_error
 
 INTERRUPTED = 130
 
 
-class HftoolGroup(TyperGroup):
+class HftoolGroup(HelpfulGroup):
     """The group of all commands; every error of theirs passes here."""
+
+    def main(self, *arguments: Any, **settings: Any) -> Any:
+        standalone = settings.get("standalone_mode", True)
+        try:
+            status = super().main(*arguments, **{**settings, "standalone_mode": False})
+        except TyperException as error:  # wrong usage, found by Typer
+            status = error.exit_code
+            hint = _usage_hint(error)
+            show_error(HftoolError(error.format_message(), hint))
+        if standalone:
+            sys.exit(status)
+        return status
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -46,6 +60,15 @@ class HftoolGroup(TyperGroup):
             _end_by_sigpipe()
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
+
+
+def _usage_hint(error: Any) -> str | None:
+    """The way on from wrong usage: the closest name, or the command's help."""
+    if possibilities := getattr(error, "possibilities", None):
+        error.possibilities = None  # else they are part of the message
+        return f"did you mean '{possibilities[0]}'?"
+    context = getattr(error, "ctx", None)
+    return f"`{context.command_path} --help` shows what there is" if context else None
 
 
 def _check_names(group: TyperGroup, defaults: dict[str, Any]) -> None:
@@ -88,9 +111,14 @@ app = typer.Typer(
     name="hftool",
     cls=HftoolGroup,
     help=hftool.__doc__,
-    no_args_is_help=True,
+    invoke_without_command=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "color": False if os.environ.get("NO_COLOR") else None,
+    },
 )
 
 
@@ -106,21 +134,23 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _root(
+    ctx: typer.Context,
     version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="Show the versions and exit."
     ),
 ) -> None:
-    pass
+    if ctx.invoked_subcommand is None:
+        typer.echo("\n".join(start_lines()), color=ctx.color)
 
 
-app.command("vocab-dump")(vocab_dump)
-app.command("encode")(encode)
-app.command("decode")(decode)
-app.command("topk")(topk)
-app.command("sample")(sample)
-app.command("generate")(generate)
-app.command("chat")(chat)
-app.command("sentiment")(sentiment)
+app.command("vocab-dump", cls=HelpfulCommand)(vocab_dump)
+app.command("encode", cls=HelpfulCommand)(encode)
+app.command("decode", cls=HelpfulCommand)(decode)
+app.command("topk", cls=HelpfulCommand)(topk)
+app.command("sample", cls=HelpfulCommand)(sample)
+app.command("generate", cls=HelpfulCommand)(generate)
+app.command("chat", cls=HelpfulCommand)(chat)
+app.command("sentiment", cls=HelpfulCommand)(sentiment)
 app.add_typer(models, name="models")
 
 
@@ -129,4 +159,4 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    app()
+    app(prog_name="hftool")

@@ -158,27 +158,30 @@ class Conversation:
             self.options.max_new_tokens,
             stop=() if self.template.stop is None else (self.template.stop,),
         )
-        text = ""
+        text, complete = "", False
         turn = Turn("assistant", "", "interrupted", len(ids), None, settings.seed)
         try:
             yield from before
             for event in generate(self._language_model, request, decoder=self._decoder):
                 if isinstance(event, Generation):
-                    generation = event
+                    self.turns = [*kept, {"role": "assistant", "content": text}]
+                    complete = True
+                    yield replace(
+                        turn,
+                        content=text,
+                        finish_reason=event.finish_reason,
+                        completion_tokens=event.usage.completion_tokens,
+                    )
                 elif piece := event if text or self.template.stop is None else event.lstrip():
                     text += piece
                     yield piece
         except (KeyboardInterrupt, GeneratorExit) as stopped:
             self.turns = [*kept, {"role": "assistant", "content": text}]
-            if isinstance(stopped, KeyboardInterrupt):
+            if isinstance(stopped, KeyboardInterrupt) and not complete:
                 yield replace(turn, content=text)
             raise
-        self.turns = [*kept, {"role": "assistant", "content": text}]
-        count, speed = generation.usage.completion_tokens, generation.tokens_per_second
-        reason = generation.finish_reason
-        yield replace(turn, content=text, finish_reason=reason, completion_tokens=count)
-        seed = "greedy" if settings.seed is None else f"seed {settings.seed}"
-        log.debug("%d tokens, %.1f per second, %s", count, speed, seed)
+        if settings.seed is not None:
+            log.debug("seed %d", settings.seed)
 
     def _room(self) -> int:
         """How many tokens are kept free for an answer."""

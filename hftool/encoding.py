@@ -97,7 +97,7 @@ def encode_texts(
                 tuple(ids),
                 tuple(encoding.tokens[:count]),
                 tuple(tokenizer.token_text(i) for i in ids),
-                tuple(encoding.offsets[:count]),
+                tuple(tokenizer.spans(text, encoding)[:count]),
                 count,
             )
 

@@ -279,10 +279,13 @@ def generate(
             yield piece
     if rest := continuation.end():
         yield rest
-    if continuation.finish_reason is None and room < request.max_new_tokens:
-        say_full(room)
-    _say_speed(len(request.ids), first - began, continuation.count, time.perf_counter() - first)
+    decode = time.perf_counter() - first
+    full = continuation.finish_reason is None and room < request.max_new_tokens
     yield continuation.record()
+    # After the record, which ends the line the text stands in.
+    if full:
+        say_full(room)
+    _say_speed(len(request.ids), first - began, continuation.count, decode)
 
 
 def _say_speed(prompt: int, prefill: float, tokens: int, decode: float) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import typer
 
 from hftool.errors import UsageError
+from hftool.models.names import known_models
 
 Device = str
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -82,7 +83,15 @@ class ModelOptions(SourceOptions):
     """Which language model's files."""
 
     model: Annotated[
-        str, _model("--model", "-m", metavar="REF", envvar="HFTOOL_MODEL", help=MODEL_HELP)
+        str,
+        _model(
+            "--model",
+            "-m",
+            metavar="REF",
+            envvar="HFTOOL_MODEL",
+            help=MODEL_HELP,
+            autocompletion=known_models,
+        ),
     ] = DEFAULT_MODEL
 
 
@@ -124,7 +133,9 @@ class ClassifierOptions(ComputeOptions, SourceOptions):
             "-m",
             metavar="REF",
             envvar="HFTOOL_SENTIMENT_MODEL",
-            help=f"{MODEL_HELP} [default: {DEFAULT_CLASSIFIER}]",
+            help=MODEL_HELP,
+            show_default=DEFAULT_CLASSIFIER,
+            autocompletion=known_models,
         ),
     ] = None
 
@@ -135,7 +146,7 @@ class LabelOptions:
 
     labels: Annotated[
         str | None,
-        _labels("--labels", metavar="A,B,C", help="Labels of your own [default model: smollm2]."),
+        _labels("--labels", metavar="A,B,C", help="Labels of your own (of smollm2, or --model)."),
     ] = None
     prompt_template: Annotated[
         str | None,
@@ -151,7 +162,13 @@ class LabelOptions:
     ] = "truncate"
     batch_size: Annotated[
         int | None,
-        _labels("--batch-size", min=1, help="Texts at once [default: by their length]."),
+        _labels(
+            "--batch-size",
+            metavar="N",
+            min=1,
+            show_default="by their length",
+            help="Texts at once.",
+        ),
     ] = None
 
 
@@ -207,11 +224,17 @@ class RowOptions(FileOptions):
 
     input_format: Annotated[
         InputFormat | None,
-        _input("--input-format", help="[default: by the file's suffix, else lines]"),
+        _input(
+            "--input-format",
+            show_default="by the file's suffix, else lines",
+            help="How the texts stand in the file.",
+        ),
     ] = None
     column: Annotated[
         str | None,
-        _input("--column", metavar="NAME", help="Where a table has the texts [default: text]."),
+        _input(
+            "--column", metavar="NAME", show_default="text", help="Where a table has the texts."
+        ),
     ] = None
 
 
@@ -396,6 +419,7 @@ class GenerationOptions:
             "--draft-model",
             metavar="REF",
             help="A smaller model that guesses ahead.",
+            autocompletion=known_models,
         ),
     ] = None
     prompt_lookup: Annotated[

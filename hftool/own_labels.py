@@ -29,7 +29,7 @@ class PromptScorer:
         self.labels = tuple(labels)
         self.cut = 0
         self._tokenizer = language_model.tokenizer
-        self._decoder = Decoder(language_model)
+        self._decoder = Decoder(language_model, rewinds=True)
         # A label's first token has the space before it: " good" is another token than "good".
         self._template = template.replace("{labels}", ", ".join(labels)).rstrip(" ")
         self._space = "" if self._template[-1].isspace() else " "

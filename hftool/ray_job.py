@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hftool import settings
-from hftool.classification import Scorer, judge, say_cut, with_threshold
+from hftool.classification import Scorer, judge, say_cut
 from hftool.errors import HftoolError, UsageError
 from hftool.inputs import STDIN
 from hftool.models.find import GgufFile, LocalFolder, find
@@ -341,8 +341,6 @@ class _Judge:
         rows = Rows(task.names, task.column, iter(chunk), task.schema)
         view = judgements_view(rows, scorer.labels, all_scores=task.job.all_scores)
         before = scorer.cut
-        judgements = judge(scorer, rows)
-        if task.job.threshold is not None:
-            judgements = with_threshold(judgements, task.job.threshold)
+        judgements = judge(scorer, rows, task.job.threshold)
         write_parquet((row for j in judgements for row in view.rows(j)), view, part)
         return {"rows": len(chunk), "cut": scorer.cut - before}

@@ -41,14 +41,15 @@ def summarize(judgements: Iterable[Judgement], labels: Sequence[str]) -> Iterato
 
 
 class Check:
-    """Whether every text gets one label; empty texts, which get none, don't count.
+    """Whether every text gets one label, where one is named; empty texts, which get none, don't
+    count.
 
     Raises:
         UsageError: there is no such label.
     """
 
-    def __init__(self, label: str, labels: Sequence[str]) -> None:
-        if label not in (*labels, UNCERTAIN):
+    def __init__(self, label: str | None, labels: Sequence[str]) -> None:
+        if label not in (None, *labels, UNCERTAIN):
             raise UsageError(f"--check: no label '{label}': there are {', '.join(labels)}")
         self._label = label
         self._texts = 0
@@ -67,5 +68,5 @@ class Check:
         Raises:
             CheckFailed: with their number.
         """
-        if self._others:
+        if self._label is not None and self._others:
             raise CheckFailed(f"{self._others} of {self._texts} texts are not {self._label}")

@@ -1,39 +1,12 @@
-"""Each command line of the README and of the first page of the docs, as a user types it."""
+"""Commands as a user types them."""
 
 import json
 import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import run
-
-ROOT = Path(__file__).parent.parent
-BLOCKS = [
-    (page.name, block)
-    for page in (ROOT / "README.md",)
-    for block in re.findall(r"^```console\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
-]
-
-
-@pytest.mark.parametrize(("page", "block"), BLOCKS, ids=lambda v: v[:30])
-@pytest.mark.usefixtures("smollm2_folder", "minilm_folder")
-def test_what_the_docs_show_is_what_happens(page: str, block: str, tmp_path: Path) -> None:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    for part in block.removeprefix("$ ").split("\n$ "):
-        command, _, answer = part.partition("\n")
-        done = subprocess.run(
-            ["bash", "-c", command],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-        )
-        assert done.stdout.rstrip("\n") == answer.rstrip("\n"), done.stderr
 
 
 @pytest.mark.usefixtures("smollm2_folder")

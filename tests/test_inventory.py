@@ -68,7 +68,8 @@ def test_show_agrees_with_torch_on_the_classifier(minilm: Classifier, minilm_fol
 def test_the_fields_stand_in_the_designs_order() -> None:
     expected = (
         "ref, name, task, source, path, architecture, parameters, context_length, dtype, "
-        "size_bytes, license, gated, chat_template"
+        "size_bytes, license, gated, chat_template, "
+        "float32_bytes, bfloat16_bytes, machine_bytes, fits"
     )
     assert ", ".join(rows("show", "gemma")[0]) == expected
 
@@ -223,6 +224,41 @@ def test_a_broken_config_file_is_not_overwritten() -> None:
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: cannot read the config file {config()}: ")
     assert config().read_text() == "[aliases\n"
+
+
+@pytest.mark.parametrize(
+    ("machine", "fits", "verdict"),
+    [
+        (5_000_000_000, "float32", "this machine has 5.0 GB: fits"),  # 80 % of it are 4 GB
+        (4_999_000_000, "bfloat16", "this machine has 5.0 GB: fits in bfloat16"),
+        (2_499_000_000, "none", "this machine has 2.5 GB: does not fit"),
+    ],
+)
+def test_whether_a_model_fits(
+    machine: int, fits: str, verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psutil
+
+    memory = psutil.virtual_memory()._replace(total=machine)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    (entry,) = rows("show", "gemma")  # 999,885,952 parameters
+    assert (entry["float32_bytes"], entry["bfloat16_bytes"]) == (3_999_543_808, 1_999_771_904)
+    assert (entry["machine_bytes"], entry["fits"]) == (machine, fits)
+    shown = " ".join(run("models", "show", "gemma", "--format", "table").stdout.split())
+    assert f"memory needs 4.0 GB in float32, 2.0 GB in bfloat16; {verdict}" in shown
+    assert (entry["context_length"], entry["license"]) == (32_768, "gemma")
+
+
+def test_a_model_nobody_knows_has_no_verdict() -> None:
+    (entry,) = rows("show", "owner/name")
+    assert (entry["float32_bytes"], entry["fits"]) == (None, None)
+    assert "this machine has" in run("models", "show", "owner/name", "--format", "table").stdout
+
+
+def test_the_list_survives_a_broken_model(tiny: Path) -> None:
+    (tiny / "model.safetensors").write_bytes(b"")
+    assert run("models", "alias", "mine", str(tiny)).exit_code == 0
+    assert rows("list")[0]["here"] is False
 
 
 def test_the_list_fits_a_narrow_terminal() -> None:

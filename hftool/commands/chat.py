@@ -56,7 +56,14 @@ def chat(
 
     With piped stdin each line is a turn.
 
-    Example: printf 'My name is Ada.\\nWhat is my name?\\n' | hftool chat
+    Examples:
+        hftool chat
+        # Another model, and a system message
+        hftool chat -m qwen -s "Answer in one sentence."
+        # Keep it, and go on with it another day
+        hftool chat --save ada.json
+        # Without a terminal each line is a turn
+        printf 'My name is Ada.\\nWhat is my name?\\n' | hftool chat --greedy
     """
     from hftool import saved_chats
     from hftool.chat_templates import chat_template as template_of

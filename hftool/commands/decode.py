@@ -28,7 +28,12 @@ def decode(
 
     The ids are separated by spaces, commas or line breaks, or are a JSON list.
 
-    Example: hftool encode "大家好" | hftool decode
+    Examples:
+        hftool decode 12018 5738
+        # There and back
+        hftool encode "大家好" | hftool decode
+        # A line of ids each
+        printf '260\\n1015\\n' | hftool decode --lines
     """
     from hftool.encoding import decode_ids, parse_ids
     from hftool.inputs import texts

@@ -48,7 +48,14 @@ def encode(
 ) -> None:
     """Turn text into token ids.
 
-    Example: hftool encode "good morning"
+    Examples:
+        hftool encode "good morning"
+        # Each token with its place in the text
+        hftool encode "i am good" --format table
+        # What the model gets to see of a chat
+        hftool encode --show-template "hi" --system "Be brief."
+        # How many tokens each line has
+        hftool encode --count --lines -f prompts.txt
     """
     from hftool import encoding
     from hftool.chat_templates import chat_template

@@ -41,7 +41,14 @@ def generate(
 ) -> None:
     """Continue a text, or answer it with --chat.
 
-    Example: hftool generate --chat "What is the capital of France?" --greedy
+    Examples:
+        hftool generate "Once upon a time" -n 40 --seed 7
+        # An answer instead of a continuation
+        hftool generate --chat "What is the capital of France?" --greedy
+        # One prompt a line
+        hftool generate --lines -f prompts.txt -n 20 --format jsonl
+        # Prompts with options of their own; goes on where it was cut off
+        hftool generate --batch prompts.jsonl -o answers.jsonl --resume
     """
     from hftool import prompts
     from hftool.batching import generate_batch, generate_prompts

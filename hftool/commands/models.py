@@ -4,21 +4,36 @@ from typing import Annotated
 
 import typer
 
+from hftool.help import HelpfulCommand, HelpfulGroup
+from hftool.models.names import known_models
 from hftool.options import MODEL_HELP, OutputOptions, SourceOptions
 from hftool.spread import spread
 
-models = typer.Typer(help="List, inspect, fetch and name models.", no_args_is_help=True)
+models = typer.Typer(
+    cls=HelpfulGroup, help="List, inspect, fetch and name models.", invoke_without_command=True
+)
 
-RefArgument = Annotated[str, typer.Argument(metavar="REF", help=MODEL_HELP)]
+RefArgument = Annotated[
+    str, typer.Argument(metavar="REF", help=MODEL_HELP, autocompletion=known_models)
+]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A name of your own.")]
 
 
-@models.command("list")
+@models.callback()
+def _models(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help(), color=ctx.color)
+
+
+@models.command("list", cls=HelpfulCommand)
 @spread
 def list_models(*, output: OutputOptions) -> None:
     """List the aliases: what each means, whether it is on this machine, its size.
 
-    Example: hftool models list
+    Examples:
+        hftool models list
+        # For a script
+        hftool models list --json
     """
     from hftool.models.inventory import aliases
     from hftool.output.formats import write
@@ -27,7 +42,7 @@ def list_models(*, output: OutputOptions) -> None:
     write(aliases(), ALIASES, output)
 
 
-@models.command("show")
+@models.command("show", cls=HelpfulCommand)
 @spread
 def show_model(
     ref: RefArgument,
@@ -37,7 +52,10 @@ def show_model(
 ) -> None:
     """Show what is known of a model.
 
-    Example: hftool models show smollm2
+    Examples:
+        hftool models show smollm2
+        # Before a download: how large, whose licence
+        hftool models show qwen
     """
     from hftool.models.inventory import show
     from hftool.output.formats import write
@@ -46,7 +64,7 @@ def show_model(
     write([show(ref, source)], MODEL, output)
 
 
-@models.command("pull")
+@models.command("pull", cls=HelpfulCommand)
 @spread
 def pull_model(
     ref: RefArgument,
@@ -56,7 +74,10 @@ def pull_model(
 ) -> None:
     """Fetch a model and prepare it, so that it loads without the hub.
 
-    Example: hftool models pull qwen
+    Examples:
+        hftool models pull qwen
+        # A gated one, with the token of who accepted its licence
+        hftool models pull gemma --token "$HF_TOKEN"
     """
     from hftool.models.inventory import pull
     from hftool.output.formats import write
@@ -65,22 +86,26 @@ def pull_model(
     write([pull(ref, source)], MODEL, output)
 
 
-@models.command("alias")
+@models.command("alias", cls=HelpfulCommand)
 def alias_model(name: NameArgument, ref: RefArgument) -> None:
     """Give a model a name of your own; it is kept in config.toml.
 
-    Example: hftool models alias tiny HuggingFaceTB/SmolLM2-360M-Instruct
+    Examples:
+        hftool models alias tiny HuggingFaceTB/SmolLM2-360M-Instruct
+        # A folder; the name holds from anywhere
+        hftool models alias mine ./my-model
     """
     from hftool.models.inventory import set_alias
 
     set_alias(name, ref)
 
 
-@models.command("unalias")
+@models.command("unalias", cls=HelpfulCommand)
 def unalias_model(name: NameArgument) -> None:
     """Forget a name given with `models alias`.
 
-    Example: hftool models unalias tiny
+    Examples:
+        hftool models unalias tiny
     """
     from hftool.models.inventory import remove_alias
 

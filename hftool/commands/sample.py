@@ -45,7 +45,13 @@ def sample(
 ) -> None:
     """Generate step by step, and show what each step chose from.
 
-    Example: hftool sample "你是谁" --steps 5 --seed 7
+    Examples:
+        hftool sample "你是谁" --steps 5 --seed 7
+        # What the filters leave of each distribution
+        hftool sample "1+1=" --steps 3 --top-k 3 --temperature 0.7 --format table
+        # Keep a run, and make it again
+        hftool sample "Once upon a time" --steps 5 --trace run.jsonl
+        hftool sample --replay run.jsonl
     """
     from hftool import terminal_pick, tracing
     from hftool.encoding import prompt_ids

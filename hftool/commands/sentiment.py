@@ -44,40 +44,42 @@ def sentiment(
 ) -> None:
     """Judge each text, or each line: LABEL, score, text.
 
-    Example: hftool sentiment "I love programming!"
+    Examples:
+        hftool sentiment "I love programming!"
+        # A file, a text a line
+        hftool sentiment -f reviews.txt -o labels.tsv --format tsv
+        # How many of each label, instead of each
+        hftool sentiment -f reviews.txt --summary
+        # Labels of your own, by a language model
+        hftool sentiment --labels joy,anger,fear "How dare you!"
     """
     from hftool.errors import UsageError
 
+    whole = summary or check is not None or output.save is not None
+    if whole and (engine.engine == "ray" or output.resume):
+        other = "--resume" if output.resume else "--engine ray"
+        raise UsageError(f"{other} excludes --summary, --check and --save")
     if engine.engine == "ray":
         from hftool.ray_job import LabelJob, label_files
 
-        if summary or check is not None or output.save is not None:
-            raise UsageError("--engine ray writes labels: no --summary, --check and --save")
         job = LabelJob(load, labelling, inputs, threshold, all_scores)
         label_files(text or [], job, engine.ray_address, output)
         return
-    from hftool.classification import judge, with_threshold
+    from hftool.classification import judge
     from hftool.output.formats import write
-    from hftool.output.judgements import SUMMARY, judgements_view, names_in_records
+    from hftool.output.judgements import SUMMARY, judgements_view, text_in_record
     from hftool.output.resume import remaining, resumable
     from hftool.rows import read_rows
     from hftool.scorers import load_scorer
     from hftool.verdicts import Check, summarize
 
-    if output.resume and (summary or check):
-        raise UsageError("--resume: --summary and --check need all texts in one run")
     rows = read_rows(text, inputs)
     scorer = load_scorer(load, labelling)
-    checked = Check(check, scorer.labels) if check is not None else None
-    column = names_in_records(rows.names, scorer.labels).get(rows.column, rows.column)
-    records = judgements_view(rows, scorer.labels, all_scores=all_scores)
-    with resumable(output, SUMMARY if summary else records) as partial:
-        judgements = judge(scorer, remaining(partial, rows, lambda row: {column: row.text}))
-        judgements = judgements if threshold is None else with_threshold(judgements, threshold)
-        judgements = judgements if checked is None else checked.watch(judgements)
-        if summary:
-            write(summarize(judgements, scorer.labels), SUMMARY, output, partial)
-        else:
-            write(judgements, records, output, partial)
-    if checked is not None:
-        checked.hold()
+    checked = Check(check, scorer.labels)
+    view = SUMMARY if summary else judgements_view(rows, scorer.labels, all_scores=all_scores)
+    with resumable(output, view) as partial:
+        rest = remaining(partial, rows, text_in_record(rows, scorer.labels))
+        judgements = checked.watch(judge(scorer, rest, threshold))
+        records = summarize(judgements, scorer.labels) if summary else judgements
+        write(records, view, output, partial)
+    checked.hold()

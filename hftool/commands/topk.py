@@ -47,7 +47,14 @@ def topk(
 
     A sampling option adds the probability after the filters beside the model's own.
 
-    Example: hftool topk "The capital of France is"
+    Examples:
+        hftool topk "The capital of France is"
+        # How probable is this, wherever it stands
+        hftool topk "The capital of France is" -k 3 --token " London"
+        # Each token of the text with its surprisal
+        hftool topk "The cat sat on the mat." --position all --save heat-map.html
+        # What is left after the filters
+        hftool topk "1+1=" -k 5 --top-p 0.9 --temperature 0.5
     """
     from hftool.inputs import texts
     from hftool.next_token import Question, expectations

@@ -4,10 +4,16 @@ from typing import Annotated, Literal
 
 import typer
 
+from hftool.models.names import known_models
 from hftool.options import DEFAULT_MODEL, MODEL_HELP, OutputOptions, SourceOptions
 from hftool.spread import spread
 
-RefArgument = Annotated[str, typer.Argument(metavar="REF", envvar="HFTOOL_MODEL", help=MODEL_HELP)]
+RefArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="REF", envvar="HFTOOL_MODEL", help=MODEL_HELP, autocompletion=known_models
+    ),
+]
 Kind = Literal["normal", "byte", "special", "added", "unused"]
 Sort = Literal["id", "text", "length"]
 
@@ -37,7 +43,12 @@ def vocab_dump(
     raw: Annotated[bool, typer.Option("--raw", help="Texts unescaped.")] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Sizes and counts instead.")] = False,
     diff: Annotated[
-        str | None, typer.Option(metavar="REF2", help="Only what one of both vocabularies has.")
+        str | None,
+        typer.Option(
+            metavar="REF2",
+            help="Only what one of both vocabularies has.",
+            autocompletion=known_models,
+        ),
     ] = None,
     output: OutputOptions,
 ) -> None:
@@ -45,7 +56,14 @@ def vocab_dump(
 
     Line ID+1 holds token ID. Line breaks and control characters are escaped.
 
-    Example: hftool vocab-dump smollm2 > tokens.txt
+    Examples:
+        hftool vocab-dump smollm2 > tokens.txt
+        # What sizes, which kinds, which scripts
+        hftool vocab-dump smollm2 --stats
+        # The longest tokens of Chinese characters
+        hftool vocab-dump smollm2 --script Han --sort length
+        # The tokens that contain "good"
+        hftool vocab-dump smollm2 --grep good
     """
     from hftool.models.locate import load_tokenizer
     from hftool.output import views

@@ -20,13 +20,17 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Alias:
-    """A short name for a model. `parameters` is a count; `license` and `gated` are the hub's."""
+    """A short name for a model.
+
+    `parameters` is a count, `context_length` in tokens; `license` and `gated` are the hub's.
+    """
 
     name: str
     repo: str
     task: Task
     purpose: str
     parameters: int
+    context_length: int
     license: str
     gated: bool = False
     embedded: Embedded | None = None
@@ -54,6 +58,7 @@ BUILT_IN: dict[str, Alias] = {
             "text-generation",
             "small, free, runs anywhere",
             134_515_008,
+            8_192,
             "apache-2.0",
             embedded=SMOLLM2_GGUF,
         ),
@@ -63,6 +68,7 @@ BUILT_IN: dict[str, Alias] = {
             "text-classification",
             "small, free, runs anywhere",
             22_713_986,
+            512,
             "apache-2.0",
             embedded=MINILM,
         ),
@@ -72,6 +78,7 @@ BUILT_IN: dict[str, Alias] = {
             "text-generation",
             "the tutorial's model",
             999_885_952,
+            32_768,
             "gemma",
             gated=True,
         ),
@@ -81,6 +88,7 @@ BUILT_IN: dict[str, Alias] = {
             "text-generation",
             "the tutorial's model",
             3_212_749_824,
+            131_072,
             LLAMA_LICENSE,
             gated=True,
         ),
@@ -90,6 +98,7 @@ BUILT_IN: dict[str, Alias] = {
             "text-generation",
             "the tutorial's model",
             1_235_814_400,
+            131_072,
             LLAMA_LICENSE,
             gated=True,
         ),
@@ -99,6 +108,7 @@ BUILT_IN: dict[str, Alias] = {
             "text-generation",
             "small, free, multilingual",
             596_049_920,
+            40_960,
             "apache-2.0",
         ),
         Alias(
@@ -107,6 +117,7 @@ BUILT_IN: dict[str, Alias] = {
             "text-classification",
             "the tutorial's classifier",
             66_955_010,
+            512,
             "apache-2.0",
         ),
     )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from hftool import settings
 from hftool.errors import HftoolError, UsageError
@@ -16,13 +17,16 @@ from hftool.models.locate import architectures_of, locate, present
 from hftool.models.tokenizer import read_json
 from hftool.options import SourceOptions
 
+Fits = Literal["float32", "bfloat16", "none"]
 _ALIAS_NAME = re.compile(r"[\w][\w.-]*")
+WEIGHT_BYTES = {"float32": 4, "bfloat16": 2}
+SHARE_OF_WEIGHTS = 0.8  # of the memory; the rest is the system's, the cache's, the activations'
 LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format
 
 
 @dataclass(frozen=True)
 class AliasEntry:
-    """An alias, what it means, whether the model is on this machine and how large it is there."""
+    """An alias, what it means, whether the model is here, and what it needs; see `ModelEntry`."""
 
     alias: str
     model: str
@@ -30,13 +34,23 @@ class AliasEntry:
     here: bool
     size_bytes: int | None
     purpose: str
+    parameters: int | None
+    context_length: int | None
+    license: str | None
+    gated: bool | None
+    float32_bytes: int | None
+    bfloat16_bytes: int | None
+    machine_bytes: int
+    fits: Fits | None
 
 
 @dataclass(frozen=True)
 class ModelEntry:
     """What is known of a model; None where it is not known (on this machine, without asking).
 
-    `path` is the folder that would be loaded, None when it is not here.
+    `path` is the folder that would be loaded, None when it is not here. The weights take
+    `float32_bytes` or `bfloat16_bytes` of memory, this machine has `machine_bytes`; `fits` is the
+    more exact of the two that leaves a fifth of it free, "none" where neither does.
     """
 
     ref: str
@@ -52,6 +66,10 @@ class ModelEntry:
     license: str | None
     gated: bool | None
     chat_template: bool | None
+    float32_bytes: int | None
+    bfloat16_bytes: int | None
+    machine_bytes: int
+    fits: Fits | None
 
 
 def aliases() -> Iterator[AliasEntry]:
@@ -67,12 +85,35 @@ def aliases() -> Iterator[AliasEntry]:
 def _alias_entry(name: str, target: str, alias: Alias | None, purpose: str) -> AliasEntry:
     try:
         folder = present(find(name))
-    except HftoolError:  # an alias may name what is gone by now
-        folder = None
-    size = _size(folder) if folder else None
+        known = _facts(folder, alias)
+    except HftoolError:  # an alias may name what is gone or broken by now
+        folder, known = None, _facts(None, alias)
     return AliasEntry(
-        name, target, alias.task if alias else None, folder is not None, size, purpose
+        alias=name,
+        model=target,
+        task=known["task"],
+        here=folder is not None,
+        size_bytes=known["size_bytes"],
+        purpose=purpose,
+        parameters=known["parameters"],
+        context_length=known["context_length"],
+        license=alias.license if alias else None,
+        gated=alias.gated if alias else None,
+        **_memory(known["parameters"]),
     )
+
+
+def _memory(parameters: int | None) -> dict[str, Any]:
+    import psutil
+
+    machine = psutil.virtual_memory().total
+    sizes = {name: parameters and size * parameters for name, size in WEIGHT_BYTES.items()}
+    fitting = (n for n, size in sizes.items() if size and size <= SHARE_OF_WEIGHTS * machine)
+    return {
+        **{f"{name}_bytes": size for name, size in sizes.items()},
+        "machine_bytes": machine,
+        "fits": next(fitting, "none") if parameters else None,
+    }
 
 
 def set_alias(name: str, ref: str) -> None:
@@ -115,6 +156,7 @@ def show(ref: str, options: SourceOptions) -> ModelEntry:
     if alias is None and isinstance(source, HubModel):
         alias = next((a for a in BUILT_IN.values() if a.repo == source.repo), None)
     folder = present(source, options.trust_remote_code)
+    facts = _facts(folder, alias)
     return ModelEntry(
         ref=ref,
         name=alias.repo if alias else _name(source),
@@ -122,7 +164,8 @@ def show(ref: str, options: SourceOptions) -> ModelEntry:
         path=str(folder) if folder else None,
         license=alias.license if alias else None,
         gated=alias.gated if alias else None,
-        **_facts(folder, alias),
+        **facts,
+        **_memory(facts["parameters"]),
     )
 
 
@@ -141,13 +184,13 @@ def pull(ref: str, options: SourceOptions) -> ModelEntry:
     return show(ref, options)
 
 
-def _facts(folder: Path | None, alias: Alias | None) -> dict:  # type: ignore[type-arg]
+def _facts(folder: Path | None, alias: Alias | None) -> dict[str, Any]:
     if folder is None:
         return {
             "task": alias.task if alias else None,
             "architecture": None,
             "parameters": alias.parameters if alias else None,
-            "context_length": None,
+            "context_length": alias.context_length if alias else None,
             "dtype": None,
             "size_bytes": None,
             "chat_template": None,

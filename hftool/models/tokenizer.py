@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from functools import cache, cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,11 +61,21 @@ class Tokenizer:
             raise HftoolError(f"cannot read the tokenizer {path}: {error}") from None
         self.backend.no_truncation()
         self.backend.no_padding()
+        self._keep_spaces_in_spans()
         try:
             self._add_missing_tokens()
         except (TypeError, ValueError, AttributeError) as error:
             path = folder / "tokenizer_config.json"
             raise HftoolError(f"cannot read the added tokens of {path}: {error}") from None
+
+    def _keep_spaces_in_spans(self) -> None:
+        """Byte-level post-processors may leave spaces out of a token's span (`trim_offsets`), which
+        makes the span of a space empty."""
+        processor = self.backend.post_processor
+        several = isinstance(processor, tokenizers.processors.Sequence)
+        for step in processor if several else [processor]:
+            if hasattr(step, "trim_offsets"):
+                step.trim_offsets = False
 
     def _add_missing_tokens(self) -> None:
         known = self.backend.get_added_tokens_decoder()
@@ -119,6 +130,23 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str], special: bool) -> list[tokenizers.Encoding]:
         """The tokens of several texts, on all cores."""
         return self.backend.encode_batch(texts, add_special_tokens=special)
+
+    def spans(self, text: str, encoding: tokenizers.Encoding) -> list[tuple[int, int]]:
+        """The characters of a text that each token holds, in whole or in part, as (start, end).
+
+        Unigram's bytes of a run of unknown characters all have the run's span: here each has that
+        of its character, where the run was not normalized.
+        """
+        found = encoding.offsets
+        if not isinstance(self.backend.model, tokenizers.models.Unigram):
+            return found
+        for (start, end), same in groupby(range(len(found)), key=found.__getitem__):
+            run = list(same)
+            data = [self.token_bytes(encoding.ids[i]) for i in run] if end - start > 1 else []
+            if data == [bytes([byte]) for byte in text[start:end].encode()]:
+                places = [start + at for at, c in enumerate(text[start:end]) for _ in c.encode()]
+                found[run[0] : run[-1] + 1] = [(place, place + 1) for place in places]
+        return found
 
     def encode_windows(
         self, texts: Sequence[str], length: int | None, overlap: float

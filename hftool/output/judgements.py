@@ -1,8 +1,9 @@
 """How `sentiment` shows its records: the input's columns, then the label and its scores."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hftool import rows as inputs
 from hftool.output.formats import Row, View, escaped, line
 from hftool.output.views import screen
 from hftool.rows import Rows
@@ -25,6 +26,12 @@ def names_in_records(names: Sequence[str], labels: Sequence[str]) -> dict[str, s
             new = f"input_{new}"
         found[name] = new
     return found
+
+
+def text_in_record(rows: Rows, labels: Sequence[str]) -> Callable[[inputs.Row], Mapping[str, str]]:
+    """What a row shares with its record: the text, under the name of its column there."""
+    column = names_in_records(rows.names, labels).get(rows.column, rows.column)
+    return lambda row: {column: row.text}
 
 
 def judgements_view(rows: Rows, labels: Sequence[str], *, all_scores: bool) -> View:

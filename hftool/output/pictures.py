@@ -82,7 +82,7 @@ def saved(events: Iterable[Any], view: View, path: Path) -> Iterator[Any]:
         kept.append(event)
         yield event
     if path.suffix == ".svg":
-        picture = _svg(_drawn(kept, view))
+        picture = svg(_drawn(kept, view))
     elif view.page is not None:
         picture = view.page([event for event in kept if not isinstance(event, str)])
     else:
@@ -103,7 +103,7 @@ def _drawn(events: list[Any], view: View) -> Console:
     return console
 
 
-def _svg(console: Console) -> str:
+def svg(console: Console) -> str:
     """The picture as SVG; rich takes every character for one cell wide, here it is as it is."""
     picture = console.export_svg(title="hftool", theme=THEME, code_format=SVG)
 

@@ -170,30 +170,3 @@ def scored(records: Iterable["ScoredToken | Perplexity"], console: Console) -> I
         note = Text(f"{whose}perplexity {total} over {record.tokens} tokens", "dim")
         yield rendered(console, barred(console, names, rows, shares, "yellow"), note)
         found = []
-
-
-def aliases(records: Iterable[Any], console: Console) -> Iterator[str]:
-    """Each alias with its size on this machine, and what it means."""
-    table = new_table()
-    table.add_column("alias", style="bold", no_wrap=True)
-    table.add_column("here", justify="right", no_wrap=True)
-    table.add_column("model", overflow="fold")
-    for alias in records:
-        size = "-" if alias.size_bytes is None else f"{alias.size_bytes / 1e6:,.0f} MB"
-        meaning = Text(one_line(alias.model))
-        meaning.append(f"\n{one_line(', '.join(filter(None, (alias.task, alias.purpose))))}", "dim")
-        table.add_row(one_line(alias.alias), size, meaning)
-    yield rendered(console, table)
-
-
-def model(records: Iterable[Any], console: Console) -> Iterator[str]:
-    """A model's facts, a line each."""
-    from hftool.output.views import facts
-
-    for record in records:
-        table = new_table(show_header=False)
-        table.add_column(style="dim")
-        table.add_column(overflow="fold")
-        for name, value in facts(record):
-            table.add_row(name, Text(value))
-        yield rendered(console, table)

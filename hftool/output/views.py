@@ -232,19 +232,25 @@ def facts(model: Any) -> Iterator[tuple[str, str]]:
             yield name, one_line(str(value))
 
 
+MEMORY_COLUMNS = ("float32_bytes", "bfloat16_bytes", "machine_bytes", "fits")
+
 MODEL = View(
     columns=(
         *("ref", "name", "task", "source", "path", "architecture", "parameters"),
         *("context_length", "dtype", "size_bytes", "license", "gated", "chat_template"),
+        *MEMORY_COLUMNS,
     ),
     text=lambda model: "".join(f"{name}: {value}\n" for name, value in facts(model)),
-    table=screen("model"),
+    table=screen("model", room="model_screens"),
 )
 
 ALIASES = View(
-    columns=("alias", "model", "task", "here", "size_bytes", "purpose"),
+    columns=(
+        *("alias", "model", "task", "here", "size_bytes", "purpose"),
+        *("parameters", "context_length", "license", "gated", *MEMORY_COLUMNS),
+    ),
     text=lambda alias: line(
         alias.alias, alias.model, alias.task or "-", "here" if alias.here else "-"
     ),
-    table=screen("aliases"),
+    table=screen("aliases", room="model_screens"),
 )

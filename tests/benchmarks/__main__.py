@@ -1,0 +1,82 @@
+"""`make bench`: hftool beside what people would use instead, each pair in turn in one run."""
+
+import argparse
+import json
+import os
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.benchmarks import generating, judging
+from tests.benchmarks.pairs import Pair
+
+
+@dataclass(frozen=True)
+class Result:
+    """The rates of both, in `unit` a second; `ratio` is hftool's over the other's."""
+
+    what: str
+    other: str
+    unit: str
+    hftool_rate: float
+    other_rate: float
+    ratio: float
+    remark: str
+
+
+def measured(pair: Pair, repeats: int) -> Result:
+    """The medians of several runs of both, in turn."""
+    ours: list[float] = []
+    theirs: list[float] = []
+    for _ in range(repeats):
+        for run, rates in ((pair.run_hftool, ours), (pair.run_other, theirs)):
+            began = time.perf_counter()
+            done = run()
+            rates.append(done / (time.perf_counter() - began))
+    rate, other = statistics.median(ours), statistics.median(theirs)
+    return Result(pair.what, pair.other, pair.unit, rate, other, rate / other, pair.remark())
+
+
+def show(results: list[Result]) -> None:
+    """One table."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("what", "beside"):
+        table.add_column(name, overflow="fold")
+    for name in ("hftool", "other", "ratio"):
+        table.add_column(name, justify="right")
+    table.add_column("", overflow="fold")
+    for r in results:
+        numbers = (f"{r.hftool_rate:,.1f}", f"{r.other_rate:,.1f}", f"{r.ratio:.2f}")
+        table.add_row(r.what, r.other, *numbers, f"{r.unit}/s {r.remark}")
+    Console().print(table)
+
+
+def main() -> None:
+    """Run the benchmarks that were named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="sentiment, generate")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--texts", type=int, default=1000)
+    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--json", type=Path, default=Path("bench.json"))
+    asked = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    all_pairs = {
+        "generate": lambda: generating.pairs(asked.tokens),
+        "sentiment": lambda: judging.pairs(asked.texts),
+    }
+    results = [
+        measured(pair, asked.repeats)
+        for name in asked.names or all_pairs
+        for pair in all_pairs[name]()
+    ]
+    show(results)
+    asked.json.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

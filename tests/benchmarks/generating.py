@@ -1,0 +1,77 @@
+"""Generation: a batch beside one prompt after the other, and beside transformers' own batch."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+
+from hftool.batching import generate_rows
+from hftool.generation import Generation, Request, generate
+from hftool.models.load import LanguageModel, load_language_model
+from hftool.options import LoadOptions
+from hftool.sampling import SamplingSettings
+from tests.benchmarks.pairs import Pair
+
+PROMPTS = ("Once upon a time", "The capital of France is", "A good way to cook rice is", "In 1969")
+
+
+def pairs(tokens: int) -> Iterator[Pair]:
+    """SmolLM2 in the precision of `auto`: 16 and 64 prompts, and one."""
+    model = load_language_model(LoadOptions(device="cpu", offline=True))
+    one = _requests(model, 1, tokens)
+    beside = partial(_transformers, model, one, tokens)
+    yield Pair(
+        "generate, one prompt",
+        "transformers' generate",
+        "tokens",
+        partial(_alone, model, one),
+        beside,
+    )
+    few = partial(_alone, model, _requests(model, 4, tokens))
+    for rows in (16, 64):
+        many = _requests(model, rows, tokens)
+        ours, what = partial(_batch, model, many), f"generate --batch, {rows} prompts"
+        yield Pair(what, "hftool, one by one", "tokens", ours, few)
+        beside = partial(_transformers, model, many, tokens)
+        yield Pair(what, f"transformers' generate, {rows} rows", "tokens", ours, beside)
+
+
+def _requests(model: LanguageModel, count: int, tokens: int) -> list[Request]:
+    found = []
+    for i in range(count):
+        prompt = PROMPTS[i % len(PROMPTS)]
+        ids = tuple(model.tokenizer.encode(prompt, special=True).ids)
+        settings = SamplingSettings(greedy=False, seed=i, top_k=50)
+        found.append(Request(prompt, ids, settings, tokens))
+    return found
+
+
+def _alone(model: LanguageModel, requests: list[Request]) -> int:
+    count = 0
+    for request in requests:
+        *_, record = generate(model, request)
+        assert isinstance(record, Generation)
+        count += record.usage.completion_tokens
+    return count
+
+
+def _batch(model: LanguageModel, requests: list[Request]) -> int:
+    records = generate_rows(model, requests)
+    return sum(r.usage.completion_tokens for r in records if isinstance(r, Generation))
+
+
+def _transformers(model: LanguageModel, requests: list[Request], tokens: int) -> int:
+    """Sampled with the same filters, padded on the left."""
+    width = max(len(request.ids) for request in requests)
+    end = min(model.end_ids)
+    padded = [[end] * (width - len(r.ids)) + list(r.ids) for r in requests]
+    mask = [[0] * (width - len(r.ids)) + [1] * len(r.ids) for r in requests]
+    found: Any = model.model.generate(
+        torch.tensor(padded), attention_mask=torch.tensor(mask), max_new_tokens=tokens,
+        do_sample=True, top_k=50, pad_token_id=end,
+    )  # fmt: skip
+    new = found[:, width:]
+    # Up to the first end-of-sequence token of each row, which counts.
+    lengths = [(row == end).nonzero()[:1, 0].tolist() or [len(row) - 1] for row in new]
+    return sum(place + 1 for [place] in lengths)

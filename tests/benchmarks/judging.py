@@ -1,0 +1,73 @@
+"""Sentiment: hftool beside transformers' pipeline, on reviews of mixed length."""
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers import pipeline
+from transformers.utils import logging
+
+from hftool.classification import judge
+from hftool.models.load import load_classifier
+from hftool.models.locate import locate
+from hftool.options import ClassifierOptions, Dtype, SourceOptions
+from hftool.rows import Row
+from hftool.scorers import ClassifierScorer
+from tests.benchmarks.pairs import Pair
+
+SENTENCES = """
+The film begins slowly and never finds its feet.
+I laughed out loud more than once, and so did everybody around me.
+The acting is superb throughout.
+It arrived broken, and nobody answered my letters.
+Good value for the price, though the colour is not what the picture shows.
+I would not recommend it to anyone with a bad back.
+We stayed for three nights and wished it had been a week.
+Dull.
+The battery lasts a whole day, the screen is bright, and it fits into a pocket.
+The second half repeats the first, only louder.
+""".strip().splitlines()
+
+
+def reviews(count: int) -> list[str]:
+    """Texts of one sentence up to some forty, short ones being more frequent."""
+    draw = random.Random(1)
+    lengths = [min(40, 1 + int(draw.expovariate(0.15))) for _ in range(count)]
+    # Each has a number, so that no text is there twice: hftool would judge it once.
+    return [f"{i}. {' '.join(draw.choices(SENTENCES, k=k))}" for i, k in enumerate(lengths)]
+
+
+def pairs(texts: int) -> Iterator[Pair]:
+    """The pipeline at each batch size in float32, and hftool in float32 and bfloat16."""
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    data = reviews(texts)
+    folder = locate("minilm-sst2", "model", SourceOptions(offline=True))
+    make: Any = pipeline
+    classify = make(
+        "text-classification", str(folder), device="cpu", dtype=torch.float32, truncation=True
+    )
+    for dtype in ("float32", "bfloat16"):
+        for batch_size in (1, 8, 32):
+            yield _pair(data, classify, batch_size, dtype)
+
+
+def _pair(data: list[str], classify: Any, batch_size: int, dtype: Dtype) -> Pair:
+    scorer = ClassifierScorer(load_classifier(ClassifierOptions(dtype=dtype, device="cpu")))
+    labels: dict[str, list[str]] = {}
+
+    def ours() -> int:
+        rows = [Row(text, {}) for text in data]
+        labels["ours"] = [judgement.label for judgement in judge(scorer, rows)]
+        return len(data)
+
+    def theirs() -> int:
+        labels["theirs"] = [r["label"] for r in classify(data, batch_size=batch_size)]
+        return len(data)
+
+    def remark() -> str:
+        same = sum(a == b for a, b in zip(labels["ours"], labels["theirs"], strict=True))
+        return f"{same / len(data):.2%} of the labels agree"
+
+    other = f"pipeline, float32, batch {batch_size}"
+    return Pair(f"sentiment, {dtype}", other, "texts", ours, theirs, remark)

@@ -1,0 +1,83 @@
+"""README and docs: what they show is what happens, and nothing in them is forgotten."""
+
+import re
+import runpy
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCS = runpy.run_path(str(ROOT / "docs" / "blocks.py"))
+PAGES: list[Path] = DOCS["pages"]()
+ORIGINALS = [p for p in PAGES if p not in DOCS["TRANSLATIONS"] and DOCS["consoles"](p)]
+NOT_RUN = ("text", "toml", "json")
+
+
+def name_of(value: Any) -> str:
+    return value.stem if isinstance(value, Path) else str(value)
+
+
+@pytest.mark.parametrize("page", ORIGINALS, ids=name_of)
+@pytest.mark.usefixtures("smollm2_folder", "minilm_folder", "hftool_on_path")
+def test_what_the_docs_show_is_what_happens(page: Path) -> None:
+    for block, now in zip(DOCS["consoles"](page), DOCS["shown"](page), strict=True):
+        assert DOCS["same"](block.text, now), now
+
+
+@pytest.mark.parametrize(
+    ("shown", "now", "same"),
+    [
+        ("a 0.1234 ██▏", "a 0.1236 ██", True),
+        ("a 0.1234", "a 0.1237", False),
+        ("a 0.1234", "b 0.1234", False),
+        ("12 tokens", "13 tokens", False),
+        ("-0.1", "0.1", False),
+    ],
+)
+def test_what_counts_as_the_same_output(shown: str, now: str, same: bool) -> None:
+    assert DOCS["same"](shown, now) is same
+
+
+@pytest.mark.parametrize("page", DOCS["TRANSLATIONS"], ids=name_of)
+def test_a_translation_shows_what_its_original_shows(page: Path) -> None:
+    original = DOCS["TRANSLATIONS"][page]
+    assert [b.text for b in DOCS["consoles"](page)] == [b.text for b in DOCS["consoles"](original)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_shell_block_is_left_out_without_a_reason(page: Path) -> None:
+    for block in DOCS["blocks"](page):
+        if block.language == "console":
+            assert block.commands and block.text.startswith("$ ")
+        elif block.language == "sh":
+            assert re.fullmatch("<!-- not run here: .+ -->", block.before), block.text
+        else:
+            assert block.language in NOT_RUN, block.text
+    fences = re.findall("^```", page.read_text("utf-8"), re.M)
+    assert len(fences) == 2 * len(list(DOCS["blocks"](page)))
+
+
+def test_links_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text("utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    named = set(re.findall(r": ([\w./-]+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M))
+    there = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
+    assert named == there
+
+
+def test_the_site_builds(tmp_path: Path) -> None:
+    mkdocs = pytest.importorskip("mkdocs", reason="make docs builds it").__name__
+    done = subprocess.run(
+        ["python", "-m", mkdocs, "build", "--strict", "--site-dir", tmp_path / "site"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
