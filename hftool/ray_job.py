@@ -6,9 +6,11 @@ A part's name follows from its place in the input. A chunk that is computed twic
 died, is the same file twice: no row is lost or doubled, and the parts sort as the input does.
 """
 
+import hashlib
 import logging
 import os
 import pickle
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -29,10 +31,9 @@ from hftool.options import (
     RowOptions,
     TableOptions,
 )
-from hftool.output.formats import View
-from hftool.output.judgements import judgements_view, names_in_records
+from hftool.output.judgements import judgements_view
 from hftool.output.resume import resumable_folder
-from hftool.parquet import ROW_GROUP, open_parquet, schema_of, write_parquet
+from hftool.parquet import ROW_GROUP, schema_of, write_parquet
 from hftool.rows import Row, Rows, format_by_suffix, read_rows
 
 log = logging.getLogger("hftool")
@@ -40,6 +41,7 @@ log = logging.getLogger("hftool")
 CHUNK = 4096  # rows of a part file: what is computed again where a worker dies
 CHUNK_CHARACTERS = 16_000_000
 READERS = 8  # files read at once: each feeds hundreds of workers
+REACH = 10.0  # seconds
 
 Record = dict[str, Any]  # a row of Ray's
 
@@ -86,7 +88,7 @@ def label_files(
     _ray()
     files, format_ = _input_files(paths, job.inputs, output.output)
     job = replace(job, load=_found_anywhere(job.load))
-    with resumable_folder(output) as folder:
+    with resumable_folder(output, _fingerprint(files, job)) as folder:
         task = _task(files, format_, job, folder)
         with _cluster(address, verbose=output.verbose):
             rows = cut = 0
@@ -156,6 +158,22 @@ def _found_anywhere(load: ClassifierOptions) -> ClassifierOptions:
     return replace(load, model=settings.load().aliases.get(name, name))
 
 
+def _fingerprint(files: Sequence[Path], job: LabelJob) -> str:
+    """What tells a run from others: its files with their sizes and times, and what is done to them.
+
+    Raises:
+        HftoolError: a file is not there.
+    """
+    # What makes no other records; and a token is nothing to keep.
+    load = replace(job.load, device="auto", offline=False, hub_token=None)
+    job = replace(job, load=load)
+    try:
+        known = [(file, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
+    except OSError as error:
+        raise HftoolError(f"cannot read {error.filename}: {error.strerror}") from None
+    return hashlib.sha256(repr((job, known)).encode()).hexdigest()
+
+
 def _task(files: Sequence[Path], format_: InputFormat, job: LabelJob, folder: Path) -> _Task:
     """The first file that has columns names those of all of them, and their types."""
     inputs = replace(job.inputs, input_format=format_)
@@ -183,16 +201,18 @@ def _cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
     context.target_max_block_size = 1  # byte: each chunk is a block, and a task of its own
     if not verbose:
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
     with nullcontext() if verbose else _descriptor_silenced():
         try:
+            _reach(address)
             ray.init(
-                address=address or os.environ.get("RAY_ADDRESS", "local"),
+                address=address,
                 include_dashboard=False,
                 log_to_driver=verbose,
                 logging_level=logging.INFO if verbose else logging.CRITICAL,
             )
         except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-            what = f"join the Ray cluster at {address}" if address else "start Ray"
+            what = "start Ray" if address == "local" else f"join the Ray cluster at {address}"
             raise HftoolError(f"cannot {what}: {_first_line(error)}") from error
         try:
             yield
@@ -204,6 +224,20 @@ def _cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
             raise HftoolError(f"Ray gave up: {_first_line(error)}") from error
         finally:
             ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Raise where nothing listens at HOST:PORT: Ray itself would try again and again.
+
+    Raises:
+        OSError: what the system says.
+        UsageError: it is the address of a Ray Client.
+    """
+    if "://" in address:
+        raise UsageError(f"--ray-address {address}: no address of a cluster", "give HOST:PORT")
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH).close()
 
 
 def _first_line(error: BaseException) -> str:
@@ -297,30 +331,16 @@ class _Judge:
         from hftool.scorers import load_scorer
 
         task = self._task
+        part = task.folder / record["part"]
+        chunk: list[Row] = pickle.loads(record["rows"])
+        if part.exists():  # by a run that was cut off, or a worker that died
+            return {"rows": len(chunk), "cut": 0}
         if self._scorer is None:  # not in __init__: its errors would come out as a dead actor
             self._scorer = load_scorer(task.job.load, task.job.labelling)
         scorer = self._scorer
-        chunk: list[Row] = pickle.loads(record["rows"])
         rows = Rows(task.names, task.column, iter(chunk), task.schema)
         view = judgements_view(rows, scorer.labels, all_scores=task.job.all_scores)
-        part = task.folder / record["part"]
-        if part.exists():
-            column = names_in_records(task.names, scorer.labels)[task.column]
-            _check_done(part, chunk, view, column)
-            return {"rows": len(chunk), "cut": 0}
         before = scorer.cut
         judgements = judge(scorer, rows, task.job.threshold)
         write_parquet((row for j in judgements for row in view.rows(j)), view, part)
         return {"rows": len(chunk), "cut": scorer.cut - before}
-
-
-def _check_done(part: Path, chunk: Sequence[Row], view: View, column: str) -> None:
-    """Raise where a part that is there is not this chunk's."""
-    assert view.schema is not None
-    file = open_parquet(part)
-    same = file.schema_arrow.equals(view.schema([]))
-    if not same or file.read([column])[column].to_pylist() != [row.text for row in chunk]:
-        raise HftoolError(
-            f"{part} is of another input, or of other options",
-            "give those of the run that was cut off, or remove the folder to start anew",
-        )

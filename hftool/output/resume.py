@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from hftool.errors import HftoolError, UsageError
 from hftool.options import ResumableOptions
-from hftool.output.files import permissions, write_errors
+from hftool.output.files import atomic_file, permissions, write_errors
 from hftool.output.formats import HEADED, LONGEST_CELL, View, format_name, tsv_cells
 
 log = logging.getLogger("hftool")
@@ -139,13 +139,13 @@ def resumable(options: ResumableOptions, view: View) -> Iterator[Partial | None]
 
 
 @contextmanager
-def resumable_folder(options: ResumableOptions) -> Iterator[Path]:
+def resumable_folder(options: ResumableOptions, fingerprint: str) -> Iterator[Path]:
     """As `resumable`, for a folder of files of which each is there whole or not at all: the partial
-    folder. Hidden files in it are left-overs.
+    folder, which keeps the `fingerprint` of its run. Hidden files in it are gone at the end.
 
     Raises:
         UsageError: no `--output`.
-        HftoolError: it holds something; else as `resumable`.
+        HftoolError: it holds something; the partial folder is of another run; else as `resumable`.
     """
     path = options.output
     if path is None:
@@ -155,9 +155,16 @@ def resumable_folder(options: ResumableOptions) -> Iterator[Path]:
     with write_errors(path), _locked(place):
         if target.exists() and not (target.is_dir() and next(target.iterdir(), None) is None):
             raise HftoolError(f"{path} is there already", "name another folder with -o/--output")
-        _is_there(place, options)
+        known = place / ".run"
+        if _is_there(place, options) and known.exists() and known.read_text() != fingerprint:
+            raise HftoolError(
+                f"{place} is of another input, or of other options",
+                "give those of the run that was cut off, or remove it to start anew",
+            )
         place.mkdir(exist_ok=True)
         try:
+            with atomic_file(known) as file:
+                file.write(fingerprint)
             yield place
             for left_over in place.glob(".*"):
                 left_over.unlink()
