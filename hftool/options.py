@@ -188,8 +188,9 @@ class EngineOptions:
         str | None,
         _engine(
             "--ray-address",
-            metavar="ADDRESS",
-            help="Join this cluster [default: RAY_ADDRESS, else Ray is started here].",
+            metavar="HOST:PORT",
+            show_default="RAY_ADDRESS, else Ray is started here",
+            help="The Ray cluster to join.",
         ),
     ] = None
 
