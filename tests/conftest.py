@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,13 @@ from hftool.models.tokenizer import Tokenizer
 from hftool.options import ClassifierOptions, LoadOptions, SourceOptions
 
 OFFLINE = SourceOptions(offline=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Ctrl-C reaches the processes that tests start, also where the tests run in the background:
+    there the shell has it ignored, and processes inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
