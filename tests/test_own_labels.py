@@ -103,7 +103,7 @@ def test_entailment_as_in_the_zero_shot_pipeline(tmp_path: Path) -> None:
         (["--prompt-template", "{text}"], 2, "--prompt-template: it is for labels of your own"),
         (["--labels", "a,b"], 1, "has labels of its own: BAD, GOOD"),
         (["--check", "UGLY"], 2, "--check: no label 'UGLY': there are BAD, GOOD"),
-        (["--summary", "--resume", "-o", "x"], 2, "--resume: --summary and --check need"),
+        (["--summary", "--resume", "-o", "x"], 2, "--resume excludes --summary"),
     ],
 )
 def test_wrong_usage(arguments: list[str], status: int, error: str, folder: Path) -> None:

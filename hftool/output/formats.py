@@ -55,6 +55,8 @@ class View:
         table: all events as a person reads them; by default a plain table of the rows.
         page: the records as an HTML page, for `--save`; by default it looks like the table.
         default: the format where none is asked for, instead of table or text.
+        pieces: the columns with texts of tokens, whose spaces a table shows.
+        drop: the columns that a narrow table leaves out, the first one first.
         live: written as each record is known; otherwise when a buffer is full.
         record: a record for json and jsonl.
         schema: of the rows in Parquet (pyarrow), from the first of them; None where a view's
@@ -67,6 +69,8 @@ class View:
     table: Screen | None = None
     page: Callable[[list[Any]], str] | None = None
     default: Format | None = None
+    pieces: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
     live: bool = True
     record: Callable[[Any], Any] = plain
     schema: Callable[[Sequence[Row]], Any] | None = None

@@ -21,6 +21,7 @@ from hftool.output.thoughts import Thoughts
 if TYPE_CHECKING:
     from hftool.encoding import Compared, Encoded
     from hftool.next_token import Candidate, Perplexity, ScoredToken
+    from hftool.vocabulary import VocabularyStats
 
 # Told apart on a light and on a dark background alike, and without colour by the edges.
 TOKEN_STYLES = ("black on cyan", "black on yellow", "black on green", "black on magenta")
@@ -94,15 +95,40 @@ def encoded(records: Iterable["Encoded"], console: Console) -> Iterator[str]:
 def compared(records: Iterable["Compared"], console: Console) -> Iterator[str]:
     """Each text under each tokenizer."""
     for text, group in groupby(records, key=lambda record: record.text):
-        table = new_table()
-        table.add_column("model")
-        for name in ("tokens", "bytes/token"):
-            table.add_column(name, justify="right")
-        table.add_column("pieces", overflow="fold", ratio=1)
-        for c in group:
-            pieces = _pieces(c.pieces, console)
-            table.add_row(one_line(c.model), cell(c.count), cell(c.bytes_per_token), pieces)
+        names = ("model", "tokens", "bytes/token", "pieces")
+        rows = [
+            (
+                *(Text(one_line(c.model)), cell(c.count), cell(c.bytes_per_token)),
+                _pieces(c.pieces, console),
+            )
+            for c in group
+        ]
+        table = barred(console, names, rows, [], "", drop=("bytes/token",))
         yield rendered(console, Text(one_line(text), "dim"), table)
+
+
+def statistics(records: Iterable["VocabularyStats"], console: Console) -> Iterator[str]:
+    """Sizes and counts, with a bar for each kind's and script's share; then texts."""
+    for stats in records:
+        sizes = {"own tokens": stats.vocab_size, "with added ones": stats.size}
+        if stats.embedding_rows is not None:
+            sizes["embedding rows"] = stats.embedding_rows
+        groups = {"size": sizes, "kind": stats.kinds, "script": stats.scripts}
+        rows, shares = [], []
+        for group, counts in groups.items():
+            for i, (name, count) in enumerate(counts.items()):
+                head = Text("" if i else group, "dim")
+                rows.append((head, Text(name), Text(f"{count:,}", justify="right")))
+                shares.append(0.0 if group == "size" else count / sum(counts.values()))
+        texts = [("" if i else "longest", shown(text)) for i, text in enumerate(stats.longest)]
+        texts += [(role, shown(token)) for role, token in stats.special_tokens.items()]
+        table = new_table(show_header=False)
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, text in texts:
+            table.add_row(name, Text(text))
+        counted = barred(console, ("", "", "tokens"), rows, shares, "green")
+        yield rendered(console, counted, Text(), table)
 
 
 def candidates(records: Iterable["Candidate"], console: Console) -> Iterator[str]:
@@ -119,7 +145,9 @@ def candidates(records: Iterable["Candidate"], console: Console) -> Iterator[str
             )
             for c in found
         ]
-        yield rendered(console, barred(console, names, rows, [c.prob for c in found], "green"))
+        shares = [c.prob for c in found]
+        drop = ("cumulative", "logprob")
+        yield rendered(console, barred(console, names, rows, shares, "green", drop=drop))
         if found[0].entropy is not None:
             note = f"after position {position}; entropy {number(found[0].entropy)} bits"
             yield rendered(console, Text(note, "dim"))
@@ -168,5 +196,6 @@ def scored(records: Iterable["ScoredToken | Perplexity"], console: Console) -> I
         whose = "" if record.model is None else f"{one_line(record.model)}: "
         total = "-" if record.perplexity is None else number(record.perplexity)
         note = Text(f"{whose}perplexity {total} over {record.tokens} tokens", "dim")
-        yield rendered(console, barred(console, names, rows, shares, "yellow"), note)
+        drop = ("entropy", "rank", "id")
+        yield rendered(console, barred(console, names, rows, shares, "yellow", drop=drop), note)
         found = []

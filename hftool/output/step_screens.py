@@ -62,7 +62,8 @@ def _choice(step: "Step | Choice", before: str, console: Console) -> Iterator[An
     yield head
     yield _table(step.candidates, getattr(step, "id", None), console)
     drawn = getattr(step, "drawn", None)
-    note = f"{step.kept} tokens kept, entropy {number(step.entropy)} bits"
+    tokens = "token" if step.kept == 1 else "tokens"
+    note = f"{step.kept} {tokens} kept, entropy {number(step.entropy)} bits"
     yield Text(note if drawn is None else f"{note}, drawn {drawn:.4f}", "dim")
 
 

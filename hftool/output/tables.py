@@ -13,11 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from hftool.options import Color
-from hftool.output.formats import View
+from hftool.output.formats import Row, View
 from hftool.output.terminal import one_line
 
 BLOCK = 200  # rows measured together; the widths found hold for all that follow
-BAR_WIDTH = 20
+BAR_SHARE = 3  # a bar is at most this part of the width: a third
 LEAST_BAR_WIDTH = 6
 GAP = 2
 FOLDED_WIDTH = 8  # a column of texts is not made narrower than that for others to have room
@@ -104,18 +104,29 @@ def barred(
 
     Where it has not even room for the columns, those in `drop` go, the first one first.
     """
+    columns, rows = fitted(console, columns, rows, drop)
+    plain_rows = _filled(columns, rows, row_styles)
+    width = min(console.width // BAR_SHARE, console.width - console.measure(plain_rows).maximum - 3)
+    if width < LEAST_BAR_WIDTH or not shares:
+        return plain_rows
+    bars = [Text(bar(share, width), style) for share in shares]
+    return _filled([*columns, ""], [[*r, b] for r, b in zip(rows, bars, strict=True)], row_styles)
+
+
+def fitted(
+    console: Console,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Text]],
+    drop: Sequence[str],
+) -> tuple[Sequence[str], Sequence[Sequence[Text]]]:
+    """A table without as many of the columns in `drop` as it takes to fit."""
     for name in drop:
         if fits(console, columns, rows):
             break
         kept = [i for i, column in enumerate(columns) if column != name]
         columns = [columns[i] for i in kept]
         rows = [[row[i] for i in kept] for row in rows]
-    plain_rows = _filled(columns, rows, row_styles)
-    width = min(BAR_WIDTH, console.width - console.measure(plain_rows).maximum - 3)
-    if width < LEAST_BAR_WIDTH or not shares:
-        return plain_rows
-    bars = [Text(bar(share, width), style) for share in shares]
-    return _filled([*columns, ""], [[*r, b] for r, b in zip(rows, bars, strict=True)], row_styles)
+    return columns, rows
 
 
 def fits(console: Console, columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> bool:
@@ -128,18 +139,26 @@ def fits(console: Console, columns: Sequence[str], rows: Sequence[Sequence[Text]
 
 
 def _is_number(rows: Sequence[Sequence[Text]], column: int) -> bool:
-    """Whether a column holds numbers; such a one is not folded."""
-    return any(row[column].justify == "right" for row in rows)
+    """Whether a column holds numbers alone; such a one is not folded."""
+    cells = [row[column] for row in rows if row[column].plain]
+    return bool(cells) and all(text.justify == "right" for text in cells)
 
 
 def _filled(
-    columns: Sequence[str], rows: Sequence[Sequence[Text]], row_styles: Sequence[str]
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Text]],
+    row_styles: Sequence[str],
+    widths: Sequence[int | None] | None = None,
 ) -> Table:
     table = new_table()
     for i, name in enumerate(columns):
         numbers = _is_number(rows, i)
         table.add_column(
-            name, justify="right" if numbers else "left", no_wrap=numbers, overflow="fold"
+            name,
+            width=widths[i] if widths else None,
+            justify="right" if numbers else "left",
+            no_wrap=numbers,
+            overflow="fold",
         )
     for row, style in zip_longest(rows, row_styles, fillvalue=""):
         table.add_row(*row, style=str(style))
@@ -147,35 +166,35 @@ def _filled(
 
 
 def plain_table(view: View) -> Callable[[Iterable[Any], Console], Iterator[str]]:
-    """A table of a view's rows, block by block with the widths of the first."""
+    """A table of a view's rows, block by block with the columns and widths of the first."""
 
     def lines(events: Iterable[Any], console: Console) -> Iterator[str]:
         records = (event for event in events if not isinstance(event, str))
         rows = (row for record in records for row in view.rows(record))
-        first = True
-        widths: list[int | None] = [None] * len(view.columns)
-        while block := [
-            [cell(row.get(name)) for name in view.columns] for row in islice(rows, BLOCK)
-        ]:
-            table = new_table(show_header=first)
-            for i, name in enumerate(view.columns):
-                numbers = all(cells[i].justify == "right" for cells in block)
-                table.add_column(
-                    name,
-                    width=widths[i],
-                    justify="right" if numbers else "left",
-                    overflow="fold",
-                )
-            for cells in block:
-                table.add_row(*cells)
-            if first:
-                widths = [
-                    max(len(view.columns[i]), *(row[i].cell_len for row in block))
-                    for i in range(len(view.columns))
-                ]
-                if sum(w or 0 for w in widths) + 2 * len(widths) > console.width:
-                    widths = [None] * len(widths)
+        names: Sequence[str] = view.columns
+        widths: list[int | None] = []
+        while block := list(islice(rows, BLOCK)):
+            cells: Sequence[Sequence[Text]]
+            cells = [[_cell_of(view, name, row) for name in names] for row in block]
+            if first := not widths:
+                names, cells = fitted(console, names, cells, view.drop)
+                widths = _widths(console, names, cells)
+            table = _filled(names, cells, (), widths)
+            table.show_header = first
             yield rendered(console, table)
-            first = False
 
     return lines
+
+
+def _cell_of(view: View, name: str, row: Row) -> Text:
+    value = row.get(name)
+    return Text(shown(value)) if value and name in view.pieces else cell(value)
+
+
+def _widths(
+    console: Console, columns: Sequence[str], rows: Sequence[Sequence[Text]]
+) -> list[int | None]:
+    """The widths of columns, so that a further table has the same; None where they don't fit."""
+    widths = [max(len(n), *(row[i].cell_len for row in rows)) for i, n in enumerate(columns)]
+    fit = sum(widths) + GAP * (len(widths) - 1) <= console.width
+    return [*widths] if fit else [None] * len(widths)

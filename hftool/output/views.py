@@ -43,6 +43,8 @@ ENTRY_COLUMNS = ("id", "token", "text", "bytes", "kind")
 VOCABULARY = View(
     columns=ENTRY_COLUMNS,
     text=lambda entry: f"{entry.id}:{escaped(entry.text)}\n",
+    pieces=("text",),
+    drop=("bytes", "token"),
     live=False,
 )
 RAW_VOCABULARY = replace(VOCABULARY, text=lambda entry: f"{entry.id}:{entry.text}\n")
@@ -50,6 +52,8 @@ RAW_VOCABULARY = replace(VOCABULARY, text=lambda entry: f"{entry.id}:{entry.text
 DIFFERENCE = View(
     columns=("side", *ENTRY_COLUMNS),
     text=lambda entry: line(entry.side, f"{entry.id}:{escaped(entry.text)}"),
+    pieces=("text",),
+    drop=("bytes", "token"),
     live=False,
 )
 RAW_DIFFERENCE = replace(
@@ -74,6 +78,7 @@ STATISTICS = View(
         line(row["of"], row["name"], escaped(str(row["value"]))) for row in _statistics_rows(stats)
     ),
     rows=_statistics_rows,
+    table=screen("statistics"),
 )
 
 
