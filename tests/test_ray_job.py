@@ -116,7 +116,7 @@ def test_a_folder_of_csv_on_a_ray_of_its_own(model: Path, tmp_path: Path) -> Non
         (["-o", "labels"], "--engine ray reads files and folders"),
         (["-f", "-", "-o", "labels"], "--engine ray reads files and folders"),
         (["in", "-f", "in/a.csv", "-o", "labels"], "the input was given twice"),
-        (["in", "-o", "labels", "--summary"], "no --summary, --check and --save"),
+        (["in", "-o", "labels", "--summary"], "--engine ray excludes --summary"),
         (["in", "-o", "in/labels"], "-o in/labels is inside in, which is read"),
         (["in", "b.jsonl", "-o", "labels"], "there are several formats: csv, jsonl"),
         (["in", "-o", "labels", "--ray-address", "ray://a:1"], "no address of a cluster"),
