@@ -183,7 +183,7 @@ def parse_ids(text: str) -> tuple[int, ...]:
 
 
 def decode_ids(tokenizer: Tokenizer, ids: Sequence[int], *, skip_special: bool) -> Decoded:
-    """The text of ids.
+    """The text of ids; a single one that is half a character is shown by its bytes.
 
     Raises:
         HftoolError: an id that the vocabulary does not have.
@@ -194,7 +194,10 @@ def decode_ids(tokenizer: Tokenizer, ids: Sequence[int], *, skip_special: bool) 
                 f"id {token_id} is not in the vocabulary of {tokenizer.name}",
                 f"its ids go from 0 to {tokenizer.size - 1}",
             )
-    return Decoded(tuple(ids), tokenizer.decode(ids, skip_special))
+    text = tokenizer.decode(ids, skip_special)
+    if len(ids) == 1 and "\ufffd" in text:
+        text = tokenizer.token_text(ids[0])
+    return Decoded(tuple(ids), text)
 
 
 def prompt_ids(tokenizer: Tokenizer, text: str, options: PromptOptions) -> list[int]:

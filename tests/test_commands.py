@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import run
+from tests.tiny_models import VOCABULARY, save_model
 
 
 @pytest.mark.usefixtures("smollm2_folder")
@@ -92,3 +93,86 @@ def test_an_interrupted_output_file_is_whole_or_absent(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert target.read_text() == "before"
     assert os.listdir(tmp_path) == ["labels.txt"]
+
+
+# Texts and numbers that are odd
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small model with a context of 16 tokens."""
+    return str(save_model(tmp_path_factory.mktemp("tiny"), context=16))
+
+
+@pytest.mark.parametrize("text", ["", " ", " \t\r\n ", "\u3000\u00a0"])
+@pytest.mark.usefixtures("smollm2_folder")
+def test_nothing_and_blanks_are_encoded_and_decoded(text: str) -> None:
+    done = run("encode", text)
+    assert (done.exit_code, done.stderr) == (0, "")
+    back = run("decode", *done.stdout.split(), stdin="")
+    assert back.stdout_bytes.decode() == text + "\n"
+    assert run("encode", text, "--count").stdout == f"{len(done.stdout.split())}\n"
+    assert run("encode", text, "--roundtrip").stdout == "same\n"
+    for columns in ("--compare=minilm-sst2", "--special"):
+        assert run("encode", text, columns, "--format", "table").exit_code == 0
+
+
+@pytest.mark.parametrize("ids", ["", " ", "\n\t\n", "[]"])
+@pytest.mark.usefixtures("smollm2_folder")
+def test_no_ids_are_no_text(ids: str) -> None:
+    for done in (run("decode", ids), run("decode", stdin=ids)):
+        assert (done.exit_code, done.stdout, done.stderr) == (0, "\n", "")
+
+
+@pytest.mark.parametrize("command", ["topk", "sample"])
+def test_nothing_to_go_on_from(command: str, tiny: str) -> None:
+    for done in (run(command, "", "-m", tiny), run(command, "-m", tiny, stdin="\n")):
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert done.stderr.startswith("Error: the prompt is empty")
+    for blank in (" ", " \t "):
+        done = run(command, blank, "-m", tiny, "--json")
+        assert done.exit_code == 0
+        assert json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("ref", ["", " ", "\n"])
+def test_no_model_is_named(ref: str) -> None:
+    done = run("vocab-dump", ref)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: unknown model '")
+
+
+def test_more_candidates_than_tokens_are_all_of_them(tiny: str) -> None:
+    done = run("sample", "ab", "-m", tiny, "-k", "100000", "--steps", "2", "--seed", "1", "--json")
+    for step in json.loads(done.stdout):
+        assert sorted(c["id"] for c in step["candidates"]) == list(range(VOCABULARY))
+
+
+def test_a_prompt_longer_than_the_context_is_not_cut(tiny: str) -> None:
+    for command in (["topk"], ["topk", "--position", "all"], ["sample"]):
+        done = run(*command, "x" * 21, "-m", tiny)
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert done.stderr.startswith("Error: the prompt has 21 tokens; the context of ")
+        assert done.stderr.splitlines()[0].endswith(" holds 16")
+
+
+def test_a_replay_has_its_own_prompt(tiny: str, tmp_path: Path) -> None:
+    done = run("sample", "ab", "-m", tiny, "--replay", str(tmp_path / "trace"))
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("Error: --replay takes the run as it was kept")
+
+
+@pytest.mark.parametrize("pattern", ["[", "(", "*", "a{2,1}", "(?<=a*)b", "\\"])
+@pytest.mark.usefixtures("smollm2_folder")
+def test_a_broken_regular_expression(pattern: str) -> None:
+    done = run("vocab-dump", "smollm2", f"--grep={pattern}")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("Error: --grep: ")
+
+
+@pytest.mark.usefixtures("smollm2_folder")
+def test_half_a_character_alone_is_decoded_to_its_bytes() -> None:
+    ids = run("encode", "佽").stdout.split()
+    alone = "".join(run("decode", token_id).stdout.rstrip("\n") for token_id in ids)
+    assert alone == "<0xE4><0xBD><0xBD>"
+    assert run("decode", *ids).stdout == "佽\n"

@@ -66,8 +66,8 @@ def sample(
 
     if pick:
         terminal_pick.require_terminal()
-    if replay is not None and pick:
-        raise UsageError("--replay and --pick exclude each other")
+    if replay is not None and (pick or prompt is not None):
+        raise UsageError("--replay takes the run as it was kept: no prompt, no --pick")
     if replay is not None:
         kept = tracing.read_trace(one_text(prompt, FileOptions(replay)))
         language_model = load_language_model(load)
