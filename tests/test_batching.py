@@ -462,7 +462,7 @@ def test_memory_does_not_grow_with_the_records(tiny: Path, tmp_path: Path) -> No
             check=True,
         )
         peaks.append(int(done.stdout))
-        ids = [json.loads(line)["id"] for line in out.open()]
+        ids = [json.loads(line)["id"] for line in out.read_text().splitlines()]
         assert ids == list(range(count))
     assert peaks[1] < peaks[0] + 100_000  # kB
 
