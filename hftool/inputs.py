@@ -3,7 +3,8 @@
 import io
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -68,16 +69,21 @@ def decoded_lines(options: FileOptions) -> Iterator[str]:
 
     Raises: as `lines`.
     """
-    raw = raw_lines(options)
-    return (decoded(line, number, options) for number, line in enumerate(raw, 1))
+    return _decoded(raw_lines(options), options)
 
 
-def raw_lines(options: FileOptions) -> Iterator[bytes]:
+def _decoded(raw: Generator[bytes, None, None], options: FileOptions) -> Iterator[str]:
+    with closing(raw):
+        for number, line in enumerate(raw, 1):
+            yield decoded(line, number, options)
+
+
+def raw_lines(options: FileOptions) -> Generator[bytes, None, None]:
     """As `lines`, undecoded and with the line breaks."""
     return _raw_lines(_open(options.file))
 
 
-def _raw_lines(stream: BinaryIO) -> Iterator[bytes]:
+def _raw_lines(stream: BinaryIO) -> Generator[bytes, None, None]:
     with stream:
         for number, line in enumerate(stream):
             yield line if number else line.removeprefix(BOM)

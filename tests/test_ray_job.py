@@ -94,6 +94,7 @@ def flat(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, **{f"score {name}": score for name, score in scores.items()}, "scores": None}
 
 
+@pytest.mark.slow
 def test_a_folder_of_csv_on_a_ray_of_its_own(model: Path, tmp_path: Path) -> None:
     folder, target = folder_of("csv", tmp_path), tmp_path / "labels"
     result = labelled(model, str(folder), "-o", str(target), "--threshold", "0.6")
