@@ -149,7 +149,7 @@ def test_relatives_of_bert_equal_transformers(config: Any, tmp_path: Path) -> No
 
 def test_positions_that_begin_behind_the_padding(tmp_path: Path) -> None:
     """A RoBERTa of 130 positions sees 128 tokens where the padding token's id is 1."""
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+    sizes: Any = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
     config = RobertaConfig(vocab_size=300, max_position_embeddings=130, pad_token_id=1, **sizes)
     auto: Any = AutoModelForSequenceClassification
     auto.from_config(config).save_pretrained(tmp_path)
