@@ -16,6 +16,7 @@ from hftool.generation import Generation
 from hftool.models.inventory import AliasEntry, ModelEntry
 from hftool.next_token import Candidate, Perplexity, ScoredToken
 from hftool.prompts import Failure
+from hftool.serving.control import HeldModel
 from hftool.steps import Step
 from hftool.verdicts import LabelSummary
 from hftool.vocabulary import SidedEntry, VocabularyEntry, VocabularyStats
@@ -42,6 +43,7 @@ RECORDS: dict[str, tuple[str, type[Any]]] = {
     "summary": ("sentiment --summary", LabelSummary),
     "model": ("models show, models pull", ModelEntry),
     "alias": ("models list", AliasEntry),
+    "held-model": ("serve --status", HeldModel),
 }
 INTRODUCTION = """\
 # Formats

@@ -1,4 +1,15 @@
-from hftool.cli import main
+import sys
+
+from hftool.serving import client
+
+
+def main() -> None:
+    """Run the command line, on the server where there is one; exits."""
+    client.run_on_server(sys.argv[1:])
+    from hftool import cli
+
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

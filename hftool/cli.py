@@ -5,9 +5,11 @@ import os
 import signal
 import sys
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import typer
+import typer.main
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
@@ -20,6 +22,7 @@ from hftool.commands.generate import generate
 from hftool.commands.models import models
 from hftool.commands.sample import sample
 from hftool.commands.sentiment import sentiment
+from hftool.commands.serve import serve
 from hftool.commands.topk import topk
 from hftool.commands.vocab_dump import vocab_dump
 from hftool.errors import HftoolError
@@ -152,11 +155,23 @@ app.command("generate", cls=HelpfulCommand)(generate)
 app.command("chat", cls=HelpfulCommand)(chat)
 app.command("sentiment", cls=HelpfulCommand)(sentiment)
 app.add_typer(models, name="models")
+app.command("serve", cls=HelpfulCommand)(serve)
+
+
+@cache
+def command() -> Any:
+    """The application as a group of commands, built once in a process."""
+    return typer.main.get_command(app)
 
 
 def main() -> None:
     """Run the command line; exits."""
+    if sys.stderr is None:  # closed
+        sys.stderr = open(os.devnull, "w")
+    if sys.stdout is None:
+        show_error(HftoolError("standard output is closed"))
+        sys.exit(HftoolError.status)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    app(prog_name="hftool")
+    command()(prog_name="hftool")

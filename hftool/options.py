@@ -457,6 +457,9 @@ class OutputOptions:
     verbose: Annotated[
         bool, _output("--verbose", "-v", help="Say what was loaded, from where, how long it took.")
     ] = False
+    no_server: Annotated[
+        bool, _output("--no-server", help="Run here, even where `hftool serve` has the model.")
+    ] = False
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
 from hftool.options import OutputOptions
+from hftool.serving import client
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
@@ -47,6 +48,7 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
             from hftool.output.notes import configure
 
             configure(quiet=output.quiet, verbose=output.verbose)
+            client.say_declined()
         command(**values, **built)
 
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from hftool.errors import HftoolError
 from hftool.models.convert import weights_problem
+from hftool.models.kept import kept
 from hftool.models.locate import architectures_of, load_tokenizer, locate
 from hftool.models.place import choose_device, choose_dtype
 from hftool.models.pooling import compute_first_token_only
@@ -113,7 +114,6 @@ def load_classifier(options: ClassifierOptions) -> Classifier:
     folder = locate(name, "model", options)
     _require(folder, name, (CLASSIFIER,), "a text classifier")
     model = _load(AutoModelForSequenceClassification, folder, options)
-    compute_first_token_only(model)
     config = model.config
     tokenizer = load_tokenizer(name, options)
     limits = [
@@ -166,6 +166,17 @@ def _load(auto: Any, folder: Path, options: LoadOptions | ClassifierOptions) -> 
     exact = classifier and device.type == "cpu" and options.quantize == "none"
     asked = "float32" if exact and options.dtype == "auto" else options.dtype
     dtype = choose_dtype(asked, device)
+    settings = (auto.__name__, device, dtype, options.quantize, options.trust_remote_code)
+    return kept(lambda: _read(auto, folder, options, device, dtype), folder, *settings)
+
+
+def _read(
+    auto: Any,
+    folder: Path,
+    options: LoadOptions | ClassifierOptions,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Any:
     log.debug("started and imported in %.2f s", time.time() - psutil.Process().create_time())
     began = time.perf_counter()
     with _quietly(), _loading_errors(folder):
@@ -180,9 +191,11 @@ def _load(auto: Any, folder: Path, options: LoadOptions | ClassifierOptions) -> 
         )
         model = model.to(device)
     if options.quantize != "none":
-        quantize(model, options.quantize, inputs_too=classifier)
+        classifies = isinstance(options, ClassifierOptions)
+        quantize(model, options.quantize, inputs_too=classifies)
     if problem := weights_problem(info):
         raise HftoolError(f"{folder} {problem}")
+    compute_first_token_only(model)
     seconds = time.perf_counter() - began
     log.debug("loaded %s: %s on %s in %.2f s", folder, dtype, device, seconds)
     return model.eval()

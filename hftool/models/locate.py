@@ -7,6 +7,7 @@ from hftool.errors import HftoolError
 from hftool.models import prepare
 from hftool.models.find import AdaptedMiniLM, GgufFile, HubModel, LocalFolder, Source, find
 from hftool.models.hub import Need, cached_folder, missing_files, snapshot
+from hftool.models.kept import kept
 from hftool.models.tokenizer import Tokenizer, read_json
 from hftool.options import SourceOptions
 
@@ -62,7 +63,8 @@ def load_tokenizer(ref: str, options: SourceOptions) -> Tokenizer:
 
     Raises: as `locate`.
     """
-    return Tokenizer(locate(ref, "tokenizer", options), ref)
+    folder = locate(ref, "tokenizer", options)
+    return kept(lambda: Tokenizer(folder, ref), folder, Tokenizer, ref)
 
 
 def architectures_of(folder: Path) -> Sequence[str]:

@@ -249,6 +249,12 @@ MODEL = View(
     table=screen("model", room="model_screens"),
 )
 
+HELD_MODELS = View(
+    columns=("model", "state", "memory", "requests", "idle", "process"),
+    text=lambda held: line(held.model, held.state, held.memory, held.requests, round(held.idle)),
+    table=screen("held_models", room="model_screens"),
+)
+
 ALIASES = View(
     columns=(
         *("alias", "model", "task", "here", "size_bytes", "purpose"),

@@ -1,0 +1,32 @@
+"""What a process that serves several commands keeps in memory between them."""
+
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_things: dict[Hashable, Any] | None = None
+
+
+def keep_from_now_on() -> None:
+    """Keep what is loaded; a process of a single command does not."""
+    global _things
+    _things = {}
+
+
+def kept(load: Callable[[], T], folder: Path, *settings: Hashable) -> T:
+    """What `load` gives, or what it gave before for the same files and settings."""
+    if _things is None:
+        return load()
+    key = (folder, _fingerprint(folder), settings)
+    if key not in _things:
+        _things[key] = load()
+    found: T = _things[key]
+    return found
+
+
+def _fingerprint(folder: Path) -> Hashable:
+    """Differs where a file of the folder was changed."""
+    files = ((path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file())
+    return tuple((name, f.st_ino, f.st_size, f.st_mtime_ns) for name, f in files)

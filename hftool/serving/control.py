@@ -1,0 +1,185 @@
+"""Starting, ending and asking the server."""
+
+import json
+import logging
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hftool.errors import HftoolError, UsageError
+from hftool.serving import wire
+
+log = logging.getLogger("hftool")
+
+START_SECONDS = 60.0
+ANSWER_SECONDS = 5.0
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+@dataclass(frozen=True)
+class Service:
+    """How long a server stays, and how much memory it takes, as they were asked for."""
+
+    idle: str | None = None
+    memory_limit: str | None = None
+
+    @property
+    def idle_seconds(self) -> float | None:
+        """Seconds.
+
+        Raises:
+            UsageError: it is no time.
+        """
+        if self.idle is None:
+            return None
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", self.idle)
+        if not match:
+            raise UsageError(f"--idle {self.idle}: no time", "as in 30s, 10m, 2h")
+        return float(match[1]) * _SECONDS[match[2] or "s"]
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Bytes.
+
+        Raises:
+            UsageError: it is no size.
+        """
+        if self.memory_limit is None:
+            return None
+        match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgt]?)(i?)b?", self.memory_limit.lower())
+        if not match:
+            raise UsageError(f"--memory-limit {self.memory_limit}: no size", "as in 500MB, 4GB")
+        size = _BYTES[match[2]]
+        return int(
+            float(match[1]) * (2 ** (10 * "kmgt".index(match[2]) + 10) if match[3] else size)
+        )
+
+
+@dataclass(frozen=True)
+class HeldModel:
+    """A model a server has in memory. `memory` counts bytes of its own, `idle` seconds."""
+
+    model: str
+    state: str
+    memory: int
+    requests: int
+    idle: float
+    process: int
+
+
+def require_one_of(*asked: bool) -> None:
+    """Raises:
+    UsageError: more than one was asked for.
+    """
+    if sum(asked) > 1:
+        raise UsageError("--detach, --stop and --status exclude each other")
+
+
+def serve(service: Service) -> None:
+    """Be the server, until it is told to stop.
+
+    Raises:
+        HftoolError: there is one already, or it can't be one.
+    """
+    path = _path()
+    from hftool.serving.server import Server
+
+    server = Server(path, idle=service.idle_seconds, memory_limit=service.memory_bytes)
+    log.info("serving; Ctrl-C or `hftool serve --stop` ends it")
+    server.serve()
+
+
+def detach(service: Service) -> None:
+    """Start a server that outlives this process, and wait until it answers.
+
+    Raises:
+        HftoolError: it did not start.
+    """
+    path = _path()
+    if _answer(path, "status") is not None:
+        raise HftoolError("a server is running", "`hftool serve --stop` ends it")
+    options = [f"--idle={service.idle_seconds}"] if service.idle else []
+    options += [f"--memory-limit={service.memory_bytes}"] if service.memory_limit else []
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hftool", "serve", "--quiet", *options],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env=wire.first_environment(),
+    )
+    deadline = time.monotonic() + START_SECONDS
+    while _answer(path, "status") is None:
+        if process.poll() is not None:
+            _, written = process.communicate()
+            raise HftoolError(written.decode(errors="replace").strip().removeprefix("Error: "))
+        if time.monotonic() > deadline:
+            process.kill()
+            raise HftoolError(f"the server did not start in {START_SECONDS:.0f} s")
+        time.sleep(0.05)
+    log.info("serving, process %d; `hftool serve --stop` ends it", process.pid)
+
+
+def stop() -> None:
+    """End the server.
+
+    Raises:
+        HftoolError: there is none.
+    """
+    path = _path()
+    if _answer(path, "stop") is None:
+        raise _no_server()
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while path.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def held_models() -> Iterator[HeldModel]:
+    """The models the server has in memory.
+
+    Raises:
+        HftoolError: there is no server.
+    """
+    answer = _answer(_path(), "status")
+    if answer is None:
+        raise _no_server()
+    for model in answer["models"]:
+        yield HeldModel(**model)
+
+
+def _no_server() -> HftoolError:
+    return HftoolError("no server is running", "`hftool serve --detach` starts one")
+
+
+def _path() -> Path:
+    if sys.platform != "linux":
+        raise HftoolError(
+            "hftool serve needs Linux: it forks processes that have a model in memory"
+        )
+    path = wire.socket_path()
+    if path is None:
+        raise UsageError("HFTOOL_SERVER is off")
+    return path
+
+
+def _answer(path: Path, question: str) -> dict[str, Any] | None:
+    """What the server answers, None where there is none."""
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(ANSWER_SECONDS)
+            connection.connect(str(path))
+            if not wire.is_own_user(connection):
+                return None
+            wire.send_request(connection, {"ask": question})
+            with connection.makefile("r", encoding="utf-8") as file:
+                answer = json.loads(file.readline())
+    except (OSError, ValueError):
+        return None
+    return answer if isinstance(answer, dict) else None
