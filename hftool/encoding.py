@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,7 @@ class Encoded:
     count: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Counted:
     """A text and how many tokens it has."""
 
@@ -85,7 +86,7 @@ def encode_texts(
     tokenizer: Tokenizer, texts: Iterable[str], *, special: bool, max_tokens: int | None = None
 ) -> Iterator[Encoded]:
     """The tokens of each text; with `max_tokens` the first so many of them, which is logged."""
-    for window in arriving(texts, WINDOW):
+    for window in _windows(texts):
         for text, encoding in zip(window, tokenizer.encode_batch(window, special), strict=True):
             count = len(encoding.ids)
             if max_tokens is not None and count > max_tokens:
@@ -104,8 +105,17 @@ def encode_texts(
 
 def count_tokens(tokenizer: Tokenizer, texts: Iterable[str], *, special: bool) -> Iterator[Counted]:
     """How many tokens each text has."""
-    for window in arriving(texts, WINDOW):
+    for window in _windows(texts):
         yield from map(Counted, window, tokenizer.count_batch(window, special))
+
+
+def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Texts that have arrived; what became of them is flushed before more are waited for (as C++
+    ties its input to its output), which for short lines is much faster than to flush each."""
+    for window in arriving(texts, WINDOW):
+        yield window
+        if sys.stdout is not None:
+            sys.stdout.flush()
 
 
 def compare_tokenizers(
