@@ -2,7 +2,7 @@
 
 import logging
 from bisect import bisect_left
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 from hftool.chat_templates import ChatTemplate, Message
@@ -47,6 +47,7 @@ class Conversation:
     Args:
         template: of the model, or a plain frame.
         options: a seed is that of the next answer; each answer adds 1 to it.
+        stop: texts before which an answer ends.
         overflow: what happens where the messages leave no room for an answer: the oldest turns are
             dropped whole, or the message is refused.
 
@@ -61,11 +62,14 @@ class Conversation:
         options: AnswerOptions,
         *,
         system: str | None = None,
+        stop: Sequence[str] = (),
         overflow: Overflow = "drop",
     ) -> None:
         self._language_model = language_model
         self.template = template
         self._overflow = overflow
+        # A plain frame ends each turn with a text of its own.
+        self._stop = (*stop,) if template.stop is None else (*stop, template.stop)
         self._decoder = Decoder(language_model, rewinds=True)
         self.system = system
         self.turns: list[Message] = []
@@ -156,7 +160,7 @@ class Conversation:
             tuple(ids),
             settings,
             self.options.max_new_tokens,
-            stop=() if self.template.stop is None else (self.template.stop,),
+            stop=self._stop,
         )
         text, complete = "", False
         turn = Turn("assistant", "", "interrupted", len(ids), None, settings.seed)

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ log = logging.getLogger("hftool")
 
 MESSAGES_HINT = 'as in [{"role": "user", "content": "Hello"}]'
 WINDOW = 1024  # texts tokenized together
+COUNTED = 16_384  # texts counted together: of a count little is kept, and all cores stay at work
 LARGEST_ID = 2**32 - 1
 
 
@@ -36,7 +38,7 @@ class Encoded:
     count: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Counted:
     """A text and how many tokens it has."""
 
@@ -85,7 +87,7 @@ def encode_texts(
     tokenizer: Tokenizer, texts: Iterable[str], *, special: bool, max_tokens: int | None = None
 ) -> Iterator[Encoded]:
     """The tokens of each text; with `max_tokens` the first so many of them, which is logged."""
-    for window in arriving(texts, WINDOW):
+    for window in _windows(texts, WINDOW):
         for text, encoding in zip(window, tokenizer.encode_batch(window, special), strict=True):
             count = len(encoding.ids)
             if max_tokens is not None and count > max_tokens:
@@ -104,8 +106,17 @@ def encode_texts(
 
 def count_tokens(tokenizer: Tokenizer, texts: Iterable[str], *, special: bool) -> Iterator[Counted]:
     """How many tokens each text has."""
-    for window in arriving(texts, WINDOW):
+    for window in _windows(texts, COUNTED):
         yield from map(Counted, window, tokenizer.count_batch(window, special))
+
+
+def _windows(texts: Iterable[str], most: int) -> Iterator[list[str]]:
+    """Texts that have arrived; what became of them is flushed before more are waited for (as C++
+    ties its input to its output), which for short lines is much faster than to flush each."""
+    for window in arriving(texts, most):
+        yield window
+        if sys.stdout is not None:
+            sys.stdout.flush()
 
 
 def compare_tokenizers(

@@ -95,7 +95,8 @@ def arriving(items: Iterable[T], most: int, size: Callable[[Any], int] = len) ->
 
     A thread reads ahead, as much again, so that a slow source is answered item by item.
     """
-    changed = threading.Condition()
+    lock = threading.Lock()
+    changed = threading.Condition(lock)
     arrived: list[T] = []
     held = 0
     stopped: BaseException | None = None
@@ -109,11 +110,13 @@ def arriving(items: Iterable[T], most: int, size: Callable[[Any], int] = len) ->
         why: BaseException = end
         try:
             for item in items:
-                with changed:
-                    changed.wait_for(has_room)
+                with lock:  # for millions of items: what is seldom needed is not done for each
+                    if not has_room():
+                        changed.wait_for(has_room)
                     arrived.append(item)
                     held += size(item)
-                    changed.notify()
+                    if len(arrived) == 1 or not has_room():
+                        changed.notify()
         except BaseException as error:
             why = error
         with changed:

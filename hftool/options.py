@@ -54,6 +54,9 @@ ChatTemplateFile = Annotated[
         "--chat-template", metavar="FILE", help="This chat template (Jinja), not the model's own."
     ),
 ]
+ErrorsOption = Annotated[
+    ByteErrors, _input("--errors", help="Bytes that are no UTF-8: an error, or U+FFFD.")
+]
 HUB_TOKEN_HELP = "Hub token; else HF_TOKEN, or what `hf auth login` stored."
 MODEL_HELP = "A folder, a .gguf file, an alias (see `hftool models list`) or a hub id owner/name."
 
@@ -207,9 +210,7 @@ class FileOptions:
         Path | None,
         _input("--file", "-f", metavar="FILE", help="Read the text from FILE (- is stdin)."),
     ] = None
-    errors: Annotated[
-        ByteErrors, _input("--errors", help="Bytes that are no UTF-8: an error, or U+FFFD.")
-    ] = "strict"
+    errors: ErrorsOption = "strict"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What is to be generated, out of prompts and out of the records of a batch file."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -230,9 +230,6 @@ def _request(language_model: LanguageModel, prompt: str, ids: list[int], asked: 
         # Beam search takes the best beams; it draws only where sampling is asked for.
         sampled = any(getattr(sampling, name) is not None for name in DRAWING)
         sampling = replace(sampling, greedy=sampling.greedy or not sampled)
-    stop = tuple(options.stop or ())
-    if "" in stop:
-        raise UsageError("a stop text is empty")
     alternatives = options.top_logprobs or 0
     templated = asked.prompting.templated
     tokenizer = language_model.tokenizer
@@ -242,9 +239,16 @@ def _request(language_model: LanguageModel, prompt: str, ids: list[int], asked: 
         ids=tuple(ids),
         settings=settings_in_force(sampling, language_model.generation_config),
         max_new_tokens=options.max_new_tokens,
-        stop=stop,
+        stop=stop_texts(options.stop),
         skip_special=options.skip_special,
         logprobs=alternatives if options.logprobs or options.top_logprobs is not None else None,
         echo=shown if options.echo else "",
         beams=beams,
     )
+
+
+def stop_texts(given: Sequence[str] | None) -> tuple[str, ...]:
+    """Where a text ends. Raises: UsageError where one of them is empty."""
+    if given and "" in given:
+        raise UsageError("a stop text is empty")
+    return tuple(given or ())

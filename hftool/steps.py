@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 
@@ -201,9 +202,15 @@ class Walk:
     def _distribution(self) -> _Distribution:
         if self._found is None:
             ids = [*self._prompt, *(step.id for step in self.taken)]
-            logits = self._decoder.next_logits(ids)
+            logits = self._decoder.next_logits(ids) if self.taken else self._after_prompt
             self._found = _Distribution(logits, list(stages(logits, ids, self._chain)))
         return self._found
+
+    @cached_property
+    def _after_prompt(self) -> torch.Tensor:
+        """The logits of the first step, also when it is come back to: the end of a prompt computed
+        again by itself is rounded in another way, and bfloat16 shows that."""
+        return self._decoder.next_logits(self._prompt)
 
     def _candidates(self, found: _Distribution) -> tuple[CandidateStep, ...]:
         return tuple(

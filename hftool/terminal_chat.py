@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hftool.errors import HftoolError, UsageError
 from hftool.inputs import STDIN, lines
-from hftool.options import FileOptions
+from hftool.options import ByteErrors, FileOptions
 from hftool.output.terminal import show_error, show_on_stderr
 from hftool.settings import history_path
 
@@ -28,7 +28,7 @@ ReadLine = Callable[[str], str]  # shows the prompt; raises EOFError at the end
 
 
 def spoken_turns(
-    conversation: "Conversation", saved_to: Path | None = None
+    conversation: "Conversation", saved_to: Path | None = None, errors: ByteErrors = "strict"
 ) -> Iterator["str | Turn"]:
     """All turns until stdin ends or a message says `exit`; what changes the chat is saved at once.
 
@@ -41,7 +41,7 @@ def spoken_turns(
     if terminal:  # between answers and prompts, too, Ctrl-C is no end
         signal.signal(signal.SIGINT, lambda number, frame: None)
     saved = conversation.messages
-    for message in _messages(_line_editor() if terminal else _lines(prompting=False)):
+    for message in _messages(_line_editor(errors) if terminal else _lines(errors)):
         try:
             yield from _shown(conversation, message, terminal)
             if saved_to is not None and conversation.messages != saved:
@@ -131,9 +131,9 @@ def _fenced(first: str, read: ReadLine) -> str:
     return "\n".join(parts).strip("\n")
 
 
-def _lines(*, prompting: bool) -> ReadLine:
+def _lines(errors: ByteErrors, *, prompting: bool = False) -> ReadLine:
     """Lines of stdin as they are."""
-    source = lines(FileOptions(STDIN))
+    source = lines(FileOptions(STDIN, errors))
 
     def read(prompt: str) -> str:
         if prompting:
@@ -147,7 +147,7 @@ def _lines(*, prompting: bool) -> ReadLine:
     return read
 
 
-def _line_editor() -> ReadLine:
+def _line_editor(errors: ByteErrors) -> ReadLine:
     """Lines typed at the terminal, with history and Tab for slash commands; prompts on stderr."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import WordCompleter
@@ -158,7 +158,7 @@ def _line_editor() -> ReadLine:
 
     log.info("Ctrl-C stops an answer; /help lists the commands; exit or Ctrl-D leaves.")
     if is_dumb_terminal():
-        return _lines(prompting=True)
+        return _lines(errors, prompting=True)
     commands = [f"/{name}" for name in COMMANDS]
     session: PromptSession[str] = PromptSession(
         output=create_output(stdout=sys.stderr),

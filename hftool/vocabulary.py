@@ -95,7 +95,7 @@ def _entries(tokenizer: Tokenizer, rows: bool) -> Iterator[VocabularyEntry]:
         yield VocabularyEntry(
             token_id,
             tokenizer.backend.id_to_token(token_id) or "",
-            "" if kind == "unused" else tokenizer.token_text(token_id),
+            "" if kind == "unused" else tokenizer.text_alone(token_id),
             tokenizer.token_hex(token_id),
             kind,
         )

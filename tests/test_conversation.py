@@ -415,3 +415,28 @@ def test_frame_that_ends_an_answer(tiny: LanguageModel) -> None:
     cut = answer(whole[3:5])
     assert (cut.content, cut.finish_reason) == (whole[: whole.index(whole[3:5])], "stop")
     assert whole == whole.lstrip()
+
+
+def test_stop_texts_end_answers_with_and_without_a_frame(folder: Path) -> None:
+    def content(*arguments: str) -> dict[str, Any]:
+        said = run(
+            *("chat", "-m", str(folder), "--greedy", "-n", "8", "--json", *arguments),
+            stdin=b"Hello\n",
+        )
+        assert said.exit_code == 0
+        return dict(json.loads(said.stdout)[1])
+
+    whole = content()["content"]
+    cut = content("--stop", "never said", "--stop", whole[3:5])
+    assert (cut["content"], cut["finish_reason"]) == (whole[: whole.index(whole[3:5])], "stop")
+    refused = run("chat", "-m", str(folder), "--stop", "", stdin=b"Hello\n")
+    assert (refused.exit_code, refused.stderr) == (2, "Error: a stop text is empty\n")
+
+
+def test_bytes_that_are_no_utf8(folder: Path) -> None:
+    command = ("chat", "-m", str(folder), "--greedy", "-n", "2", "--json")
+    refused = run(*command, stdin=b"H\xff\n")
+    assert refused.exit_code == 1
+    assert "--errors replace" in refused.stderr
+    replaced = run(*command, "--errors", "replace", stdin=b"H\xff\n")
+    assert json.loads(replaced.stdout)[0]["content"] == "H\ufffd"

@@ -1,6 +1,7 @@
 """Encoding, decoding and chat templates, against transformers' answers."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,13 @@ def test_encode_lines(theirs: Any) -> None:
 def test_count(theirs: Any) -> None:
     result = run("encode", "--count", "--lines", stdin="good morning\n大家好\n")
     assert result.stdout == f"2\n{len(theirs.encode('大家好'))}\n"
+
+
+@pytest.mark.parametrize("arguments", [(), ("-v",), ("-q",)])
+def test_all_cores_tokenize(arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)  # unset, the library uses one
+    assert run("encode", "--count", "good", *arguments).stdout == "1\n"
+    assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
 
 
 def test_max_tokens_cuts_and_says_so(theirs: Any) -> None:

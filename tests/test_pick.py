@@ -12,8 +12,9 @@ import pexpect
 import pytest
 
 from hftool.errors import UsageError
-from hftool.models.load import LanguageModel
+from hftool.models.load import LanguageModel, load_language_model
 from hftool.models.tokenizer import Tokenizer
+from hftool.options import LoadOptions
 from hftool.sampling import SamplingSettings
 from hftool.steps import Choice, Walk, walk_on
 from hftool.terminal_pick import chosen_id
@@ -129,6 +130,18 @@ def test_undo_leaves_no_trace_in_the_cache(model: LanguageModel) -> None:
     straight = Walk(model, prompt, SETTINGS, steps=6, k=3)
     drawn = [step.drawn for step in walk_on(straight)]
     assert [step.drawn for step in wandering.taken] == [None, None, *drawn[2:]]
+
+
+def test_undo_shows_the_same_choice_again_in_bfloat16(smollm2_folder: Path) -> None:
+    options = LoadOptions(model=str(smollm2_folder), dtype="bfloat16", device="cpu", offline=True)
+    walk = Walk(load_language_model(options), [504, 6376, 314], SETTINGS, steps=6, k=9)
+    seen = []
+    for _ in range(4):
+        seen.append(walk.choice())
+        walk.take()
+    for before in reversed(seen):
+        walk.undo()
+        assert walk.choice() == before
 
 
 def test_a_picked_token_may_be_one_the_filters_removed(model: LanguageModel) -> None:

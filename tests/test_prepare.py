@@ -375,12 +375,17 @@ def test_a_folder_with_only_an_older_tokenizer(cache: Path, tmp_path: Path) -> N
     folder.mkdir()
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hello", "##s", "there"]
     (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in words))
-    (folder / "config.json").write_text('{"model_type": "bert"}')
+    (folder / "config.json").write_text('{"model_type": "bert", "vocab_size": 10}')
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
     result = run("encode", "Hellos there", "-m", str(folder), "--special")
     assert (result.exit_code, result.stdout) == (0, "2 5 6 7 3\n"), result.stderr
     again = run("encode", "there", "-m", str(folder))
     assert (again.stdout, again.stderr) == ("7\n", "")
+    theirs = AutoTokenizer.from_pretrained(folder)
+    entries = json.loads(run("vocab-dump", str(folder), "--json").stdout)
+    assert [e["text"] for e in entries] == [theirs.decode([i]) for i in range(8)]
+    unused = json.loads(run("vocab-dump", str(folder), "--kind", "unused", "--json").stdout)
+    assert [entry["id"] for entry in unused] == [8, 9]
 
 
 # The real ones

@@ -65,6 +65,26 @@ def test_encode_and_decode_in_a_pipe() -> None:
     assert shell("hftool encode '大家好' | hftool decode").stdout == "大家好\n"
 
 
+@pytest.mark.parametrize("arguments", [("--count",), (), ("--format", "jsonl")])
+def test_who_waits_for_an_answer_gets_it_before_the_next_line(arguments: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "hftool", "encode", "--lines", *arguments]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        answers = []
+        for line in ("good morning", "good", ""):
+            process.stdin.write(line + "\n")
+            answers.append(process.stdout.readline())
+        process.stdin.close()
+        assert process.stdout.read() == ""
+    if arguments == ("--format", "jsonl"):
+        answers = [" ".join(map(str, json.loads(answer)["ids"])) + "\n" for answer in answers]
+    counts = ["2\n", "1\n", "0\n"]
+    assert answers == (counts if arguments == ("--count",) else ["12018 5738\n", "12018\n", "\n"])
+
+
 def test_sigint_ends_with_130() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "hftool", "generate", "One, two,", "-n", "4000"],

@@ -444,6 +444,20 @@ def test_half_a_character_is_shown_by_its_bytes(tokenizer: Tokenizer) -> None:
     assert {tokenizer.kind(i) for i in ids} == {"byte"}
 
 
+@pytest.mark.parametrize("builder", [llama2_like, unigram, gemma_like])
+def test_a_token_that_begins_with_a_space_is_shown_with_it(builder: Any, tmp_path: Path) -> None:
+    tokenizer = Tokenizer(builder(tmp_path), "tiny")
+    marked = {
+        token: token_id
+        for token, token_id in tokenizer.backend.get_vocab().items()
+        if token.startswith("▁") and token.count("▁") == 1
+    }
+    assert len(marked) > 1
+    for token, token_id in marked.items():
+        assert tokenizer.token_text(token_id) == " " + token[1:]
+        assert tokenizer.text_alone(token_id) == tokenizer.decode([token_id])
+
+
 def test_replacement_character_itself_is_shown_as_it_is(tmp_path: Path) -> None:
     backend = tokenizers.Tokenizer.from_file(str(byte_level(tmp_path) / "tokenizer.json"))
     backend.add_tokens(["\ufffd"])

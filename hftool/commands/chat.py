@@ -8,6 +8,7 @@ import typer
 from hftool.options import (
     AnswerOptions,
     ChatTemplateFile,
+    ErrorsOption,
     LoadOptions,
     OutputOptions,
     Overflow,
@@ -49,7 +50,17 @@ def chat(
             rich_help_panel=PANEL,
         ),
     ] = "drop",
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stop",
+            metavar="TEXT",
+            help="End an answer before this text (repeatable).",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
     answering: AnswerOptions,
+    errors: ErrorsOption = "strict",
     output: OutputOptions,
 ) -> None:
     """Talk with a model. `exit` or Ctrl-D leaves, Ctrl-C stops an answer, /help lists commands.
@@ -73,18 +84,21 @@ def chat(
     from hftool.options import FileOptions
     from hftool.output.formats import write
     from hftool.output.views import turns_view
+    from hftool.prompts import stop_texts
     from hftool.terminal_chat import spoken_turns
 
+    ends = stop_texts(stop)
     if system_file is not None:
-        system = one_text(None, FileOptions(file=system_file))
+        system = one_text(None, FileOptions(system_file, errors))
     if save_to is not None:
         saved_chats.require_place(save_to)
     language_model = load_language_model(load)
     template = template_of(language_model.tokenizer, chat_template, plain=True)
     conversation = Conversation(
-        language_model, template, answering, system=system, overflow=overflow
+        language_model, template, answering, system=system, stop=ends, overflow=overflow
     )
     if load_from is not None:
         saved_chats.load(conversation, load_from)
         conversation.system = conversation.system if system is None else system
-    write(spoken_turns(conversation, save_to), turns_view(template.opens_thinking), output)
+    turns = spoken_turns(conversation, save_to, errors)
+    write(turns, turns_view(template.opens_thinking), output)

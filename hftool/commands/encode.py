@@ -79,7 +79,7 @@ def encode(
         write(encoding.count_tokens(tokenizer, given, special=special), views.COUNTS, output)
     elif roundtrip:
         write(encoding.round_trips(tokenizer, given), views.ROUND_TRIPS, output)
-    elif compare:
+    elif compare is not None:
         others = [load_tokenizer(ref, source) for ref in compare.split(",")]
         compared = encoding.compare_tokenizers([tokenizer, *others], given, special=special)
         write(compared, views.COMPARED, output)

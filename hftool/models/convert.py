@@ -133,6 +133,8 @@ def convert_tokenizer(source: Path, target: Path) -> None:
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise ValueError("its tokenizer is Python code without a tokenizer.json")
     tokenizer.save_pretrained(target)
+    if (config := source / "config.json").is_file():  # says how many rows the embedding has
+        (target / "config.json").write_bytes(config.read_bytes())
 
 
 def _write_json(path: Path, value: Any) -> None:

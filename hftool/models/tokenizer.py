@@ -208,7 +208,16 @@ class Tokenizer:
         return TextStream(self, skip_special)
 
     def token_text(self, token_id: int) -> str:
-        """A token as it is shown: its text, or its bytes (`<0xE4><0xBD>`) where it has none."""
+        """A token as it is shown: its text, or its bytes (`<0xE4><0xBD>`) where it has none.
+
+        With the space before it, which some decoders (Llama 2's, T5's) take away at the beginning
+        of a text: "▁good" and "good" are told apart.
+        """
+        text = self.text_alone(token_id)
+        return " " + text if self.token_bytes(token_id) == b" " + text.encode() else text
+
+    def text_alone(self, token_id: int) -> str:
+        """What decoding this one token gives, or its bytes where that is no text."""
         text = self.decode([token_id])
         if "\ufffd" not in text:
             return text

@@ -7,28 +7,32 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from hftool.output.tables import new_table, rendered
+from hftool.output.tables import GAP, new_table, rendered
 from hftool.output.terminal import one_line
 
-LONGEST_ALIAS = 16  # columns; a longer name is cut off in the list
+LONGEST_ALIAS = 16  # characters; a longer name is cut off in the list
+LESS_NEEDED = ("licence", "context", "float32", "bfloat16")  # a narrow list leaves them out
 
 
 def aliases(records: Iterable[Any], console: Console) -> Iterator[str]:
     """Each alias in two lines: what it needs, and what it means."""
     entries = list(records)
+    facts = [_alias_facts(entry) for entry in entries]
+    widths = {name: max(len(name), *(len(f[name]) for f in facts)) for name in facts[0]}
+    for name in LESS_NEEDED:
+        if sum(widths.values()) + GAP * (len(widths) - 1) > console.width:
+            del widths[name]
     table = new_table()
-    table.add_column("alias", style="bold", no_wrap=True, max_width=LONGEST_ALIAS)
-    for name in ("here", "float32", "bfloat16", "fits", "context"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("licence", no_wrap=True)
-    for entry in entries:
-        table.add_row(
-            one_line(entry.alias),
-            *map(size, (entry.size_bytes, entry.float32_bytes, entry.bfloat16_bytes)),
-            {"float32": "yes", "bfloat16": "bfloat16", "none": "no"}.get(entry.fits, "-"),
-            "-" if entry.context_length is None else f"{entry.context_length:,}",
-            ", ".join([entry.license or "-", *(["gated"] if entry.gated else [])]),
+    for name, width in widths.items():
+        table.add_column(
+            name,
+            width=width,
+            style="bold" if name == "alias" else "",
+            justify="left" if name in ("alias", "licence") else "right",
+            no_wrap=True,
         )
+    for fact in facts:
+        table.add_row(*(Text(fact[name]) for name in widths))
     heading, *rows = rendered(console, table).splitlines(keepends=True)
     yield heading
     for row, entry in zip(rows, entries, strict=True):
@@ -36,6 +40,20 @@ def aliases(records: Iterable[Any], console: Console) -> Iterator[str]:
         yield row + rendered(console, Padding(meaning, (0, 0, 0, 2)))
     yield "\nIn memory the weights take what stands under float32 or bfloat16;\n"
     yield f"this machine has {size(entries[0].machine_bytes)}. `hftool models show` tells more.\n"
+
+
+def _alias_facts(entry: Any) -> dict[str, str]:
+    """What the first line of an alias says, by column."""
+    name = one_line(entry.alias)
+    return {
+        "alias": name if len(name) <= LONGEST_ALIAS else name[: LONGEST_ALIAS - 1] + "…",
+        "here": size(entry.size_bytes),
+        "float32": size(entry.float32_bytes),
+        "bfloat16": size(entry.bfloat16_bytes),
+        "fits": {"float32": "yes", "bfloat16": "bfloat16", "none": "no"}.get(entry.fits, "-"),
+        "context": "-" if entry.context_length is None else f"{entry.context_length:,}",
+        "licence": ", ".join([entry.license or "-", *(["gated"] if entry.gated else [])]),
+    }
 
 
 def model(records: Iterable[Any], console: Console) -> Iterator[str]:

@@ -20,10 +20,10 @@ def configure(*, quiet: bool, verbose: bool) -> None:
     log.handlers = [_Notes()]
     log.propagate = False
     log.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # unset, 0.23 uses one core
     if not verbose:
         # Read by the libraries when they are imported.
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         warnings.simplefilter("ignore")

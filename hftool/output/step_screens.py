@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hftool.steps import CandidateStep, Choice, Step
 
 REMOVED = "×"
+REMOVED_CELL = Text(REMOVED, justify="right")
 FILTER_NAMES = {  # short enough for the head of a column
     "repetition_penalty": "repeat",
     "no_repeat_ngram": "n-gram",
@@ -78,7 +79,7 @@ def _table(candidates: Sequence["CandidateStep"], taken: int | None, console: Co
     if not fits(console, names, rows):
         names = ["rank", "id", "token", "prob", "sampled", "sum", "removed by"]
         rows = [
-            (*a, cell(c.sampled_prob), s, cell(c.removed_by))
+            (*a, REMOVED_CELL if c.removed_by else cell(c.sampled_prob), s, cell(c.removed_by))
             for a, c, s in zip(about, candidates, last, strict=True)
         ]
     empty = [i for i in range(len(names)) if not any(row[i].plain for row in rows)]

@@ -20,7 +20,7 @@ BLOCK = 200  # rows measured together; the widths found hold for all that follow
 BAR_SHARE = 3  # a bar is at most this part of the width: a third
 LEAST_BAR_WIDTH = 6
 GAP = 2
-FOLDED_WIDTH = 8  # a column of texts is not made narrower than that for others to have room
+FOLDED_WIDTH = 12  # a column of texts is not made narrower than that for others to have room
 # Spaces that don't look like one, soft hyphen, joiners, variation selectors, tags.
 _INVISIBLE = re.compile(
     "[\u00a0\u00ad\u034f\u180e\u2000-\u200d\u202f\u205f-\u2064\u3000\ufe00-\ufe0f\ufeff"

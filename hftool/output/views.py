@@ -101,11 +101,13 @@ ENCODED = View(
     rows=_encoded_rows,
     table=screen("encoded"),
     page=page("encoded"),
+    live=False,
 )
 
 COUNTS = View(
     columns=("count", "text"),
     text=lambda counted: f"{counted.count}\n",
+    live=False,
 )
 
 COMPARED = View(

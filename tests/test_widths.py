@@ -1,0 +1,56 @@
+"""What a person sees fits the terminal, narrow or wide, in colour as without."""
+
+import re
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+
+from tests.conftest import run
+from tests.tiny_models import save_model
+
+TEXT = "good morning, 大家好 👨\u200d👩\u200d👧 " + "x" * 120
+SCREENS = {
+    "encode": ("encode", TEXT),
+    "encode --compare": ("encode", TEXT, "--compare", "minilm-sst2,smollm2"),
+    "vocab-dump": ("vocab-dump", "smollm2", "--ids", "0-600"),
+    "vocab-dump --stats": ("vocab-dump", "smollm2", "--stats"),
+    "topk": ("topk", "ab", "-k", "4", "--temperature", "0.5", "--top-p", "0.9"),
+    "topk --position all": ("topk", "abcab", "--position", "all"),
+    "sample": (
+        *("sample", "ab", "--steps", "2", "--seed", "1", "-k", "4", "--temperature", "0.7"),
+        *("--top-k", "9", "--top-p", "0.8", "--min-p", "0.1", "--repetition-penalty", "1.2"),
+    ),
+    "models list": ("models", "list"),
+}
+SENTENCES = ("In memory", "this machine has")  # below the list
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+@pytest.mark.parametrize("name", SCREENS)
+def test_screens_fit(
+    name: str, columns: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    model = ("-m", str(folder)) if name.startswith(("topk", "sample")) else ()
+    for color in ("never", "always"):
+        shown = run(*SCREENS[name], *model, "--format", "table", "--color", color)
+        assert shown.exit_code == 0
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", shown.stdout).splitlines()
+        assert max(cell_len(line) for line in lines if not line.startswith(SENTENCES)) <= columns
+        assert not any("…" in line for line in lines)  # nothing is cut off
+
+
+def test_a_narrow_list_of_models_keeps_whether_each_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = {}
+    for columns in (40, 80):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        heads[columns] = run("models", "list", "--format", "table").stdout.splitlines()[0].split()
+    assert heads[40] == ["alias", "here", "bfloat16", "fits"]
+    every = ["alias", "here", "float32", "bfloat16", "fits", "context", "licence"]
+    assert heads[80] == every
