@@ -14,15 +14,18 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from hftool.errors import UsageError
 from hftool.options import Format, OutputOptions, PictureOptions
-from hftool.output.files import atomic_file
+from hftool.output.files import atomic_file, write_errors
 from hftool.output.terminal import is_terminal, one_line, visible
 
 if TYPE_CHECKING:
     from hftool.output.resume import Partial
+
+STDOUT = Path("stdout")  # what an error calls it
 
 Row = Mapping[str, Any]
 Screen = Callable[[Iterable[Any], Any], Iterator[str]]  # events and a rich console, to text
@@ -209,14 +212,15 @@ def write(
         else:
             chunks = FORMATS[name](events, view)
             chunks = map(visible, chunks) if terminal else chunks
-        _write_chunks(chunks, stream, view.live)
+        _write_chunks(chunks, stream, view.live, options.output or STDOUT)
 
 
-def _write_chunks(chunks: Iterable[str], stream: TextIO, live: bool) -> None:
+def _write_chunks(chunks: Iterable[str], stream: TextIO, live: bool, name: Path) -> None:
     for chunk in chunks:
-        stream.write(chunk)
-        if live:
-            stream.flush()
+        with write_errors(name):
+            stream.write(chunk)
+            if live:
+                stream.flush()
 
 
 def line(*cells: Any) -> str:
