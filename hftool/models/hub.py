@@ -11,6 +11,7 @@ from typing import Literal, NoReturn
 
 from hftool.errors import HftoolError
 from hftool.models.find import HubModel
+from hftool.models.trust import require_inside
 from hftool.options import SourceOptions
 
 log = logging.getLogger("hftool")
@@ -90,9 +91,12 @@ def missing_files(folder: Path, need: Need, pickled: bool) -> Sequence[str]:
         if (folder / index).is_file():
             try:
                 shards = set(json.loads((folder / index).read_text())["weight_map"].values())
-                return sorted(name for name in shards if not (folder / name).is_file())
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise HftoolError(f"cannot read {folder / index}: {error}") from None
+                missing = sorted(name for name in shards if not (folder / name).is_file())
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+                raise HftoolError(f"cannot read {folder / index}: {e}") from None
+            for name in shards:
+                require_inside(folder, name)
+            return missing
     single = ("model.safetensors", *(("pytorch_model.bin",) * pickled))
     return [] if any((folder / name).is_file() for name in single) else ["model.safetensors"]
 
