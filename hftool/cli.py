@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -28,7 +29,7 @@ from hftool.errors import HftoolError
 from hftool.help import HelpfulCommand, HelpfulGroup, start_lines
 from hftool.output.files import write_errors
 from hftool.output.formats import STDOUT
-from hftool.output.terminal import show_error
+from hftool.output.terminal import show_error, show_on_stderr
 from hftool.secrets import hide_token
 
 INTERRUPTED = 130
@@ -210,6 +211,12 @@ def main() -> NoReturn:
         app(prog_name="hftool")
     except SystemExit as ended:
         _leave(ended)
+    except (
+        BaseException
+    ) as error:  # a bug of ours, or HFTOOL_DEBUG; safe on a terminal all the same
+        show_on_stderr("".join(traceback.format_exception(error)).rstrip())
+        _leave(SystemExit(1))
+    _leave(SystemExit(0))
 
 
 def _fill_standard_streams() -> None:

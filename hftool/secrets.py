@@ -1,10 +1,13 @@
 """Keeps the hub token out of where other users of the machine can look."""
 
 import ctypes
+import os
 import sys
 from pathlib import Path
 
 TOKEN_OPTIONS = ("--token", "--hub-token")
+TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+LEAST_LENGTH = 8  # a shorter word may well stand in a message for something else
 
 
 def hide_token() -> None:
@@ -35,3 +38,14 @@ def _secret(before: str, word: bytes) -> bytes:
     if before in TOKEN_OPTIONS:
         return word
     return value if equals and name.decode(errors="replace") in TOKEN_OPTIONS else b""
+
+
+def redacted(text: str) -> str:
+    """A text for stderr without the token, whatever library's message it came in by."""
+    words = sys.argv
+    pairs = zip(["", *words], words, strict=False)
+    given = [_secret(before, word.encode(errors="replace")).decode() for before, word in pairs]
+    for token in (*given, *(os.environ.get(name, "") for name in TOKEN_VARIABLES)):
+        if len(token) >= LEAST_LENGTH:
+            text = text.replace(token, "***")
+    return text

@@ -40,11 +40,26 @@ def config_path() -> Path:
 
 
 def cache_path() -> Path:
-    """The folder of prepared copies: `HFTOOL_CACHE`, else the user's cache folder."""
+    """The folder of prepared copies: `HFTOOL_CACHE`, else the user's cache folder.
+
+    Raises:
+        HftoolError: neither is there.
+    """
     import platformdirs
 
     named = os.environ.get("HFTOOL_CACHE")
-    return Path(named) if named else platformdirs.user_cache_path(APP)
+    return Path(named) if named else _at_home(platformdirs.user_cache_path(APP), "HFTOOL_CACHE")
+
+
+def _at_home(path: Path, variable: str) -> Path:
+    """A path that platformdirs found; without a home it names a folder `~` right here.
+
+    Raises:
+        HftoolError: there is no home.
+    """
+    if path.parts[0] == "~":
+        raise HftoolError("you have no home folder", f"name a place with {variable}")
+    return path
 
 
 def history_path() -> Path:
@@ -71,7 +86,7 @@ def load() -> Settings:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Settings()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise HftoolError(
             f"cannot read the config file {path}: {error}",
             "mend it, or name another with HFTOOL_CONFIG",
@@ -99,7 +114,7 @@ def set_alias(name: str, target: str | None) -> None:
 
     from hftool.output.files import atomic_file
 
-    path = config_path()
+    path = _at_home(config_path(), "HFTOOL_CONFIG")
     load()  # a broken file is reported, not overwritten
     document = tomlkit.parse(path.read_text(encoding="utf-8") if path.exists() else "")
     aliases = document.setdefault("aliases", tomlkit.table())

@@ -28,7 +28,9 @@ def require_own_files(folder: Path) -> None:
     """
     adapter, config = folder / "adapter_config.json", folder / "config.json"
     if adapter.is_file() and config.is_file():  # transformers would load the model it names
-        raise HftoolError(f"{folder} is an adapter to another model", "merge it into that one first")
+        raise HftoolError(
+            f"{folder} is an adapter to another model", "merge it into that one first"
+        )
     for path in folder.iterdir():
         if path.is_symlink():
             require_inside(folder, path.name)
