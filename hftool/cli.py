@@ -33,11 +33,12 @@ from hftool.output.terminal import show_error, show_on_stderr
 from hftool.secrets import hide_token
 
 INTERRUPTED = 130
-LEAVING = ("SIGTERM", "SIGHUP")  # what asks a program to end; Windows has no SIGHUP
+LEAVING = ("SIGINT", "SIGTERM", "SIGHUP")  # what asks a program to end; Windows has no SIGHUP
+GRACE = 20  # seconds that clearing up may take
 
 
 class _Terminated(BaseException):
-    """One of the signals in `LEAVING` has come."""
+    """One of the signals in `LEAVING` has come, other than SIGINT."""
 
 
 class HftoolGroup(HelpfulGroup):
@@ -204,8 +205,8 @@ def main() -> NoReturn:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     for name in LEAVING:
         number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # not under nohup
-            signal.signal(number, _terminate)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _stop)
     hide_token()
     try:
         app(prog_name="hftool")
@@ -233,8 +234,17 @@ def _fill_standard_streams() -> None:
         sys.stderr = open(2, "w", closefd=False)
 
 
-def _terminate(number: int, frame: object) -> NoReturn:
-    raise _Terminated(signal.Signals(number).name)
+def _stop(number: int, frame: object) -> NoReturn:
+    """Stop where we are, and clear up; end in any case, also where the exception gets lost (Python
+    drops those of a `__del__`) or the clearing up hangs."""
+    sys.unraisablehook = lambda lost: None
+    name = signal.Signals(number).name
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, lambda number, frame: _end_by_signal(name))
+        signal.alarm(GRACE)
+    if name == "SIGINT":
+        raise KeyboardInterrupt
+    raise _Terminated(name)
 
 
 def _leave(ended: SystemExit) -> NoReturn:

@@ -67,7 +67,10 @@ def tensors(file: Path) -> dict[str, tuple[str, list[int]]]:
         found = {name: (str(t["dtype"]), t["shape"]) for name, t in header.items()}
         for name, (_, shape) in found.items():
             # Some types have less than a byte for each number.
-            if any(type(n) is not int or n < 0 for n in shape) or math.prod(shape) > SLACK * size:
+            most = SLACK * size
+            if any(type(n) is not int or not 0 <= n <= most for n in shape) or (
+                math.prod(shape) > most
+            ):
                 raise ValueError(f"{name} has an impossible shape")
         return found
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -60,6 +60,7 @@ class View:
         default: the format where none is asked for, instead of table or text.
         pieces: the columns with texts of tokens, whose spaces a table shows.
         drop: the columns that a narrow table leaves out, the first one first.
+        private: a new file of these records is the user's alone to read.
         live: written as each record is known; otherwise when a buffer is full.
         record: a record for json and jsonl.
         schema: of the rows in Parquet (pyarrow), from the first of them; None where a view's
@@ -74,6 +75,7 @@ class View:
     default: Format | None = None
     pieces: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
+    private: bool = False
     live: bool = True
     record: Callable[[Any], Any] = plain
     schema: Callable[[Sequence[Row]], Any] | None = None
@@ -202,8 +204,8 @@ def write(
         write_parquet((row for event in events for row in view.rows(event)), view, options.output)
         return
     terminal = options.output is None and is_terminal(sys.stdout)
-    target = nullcontext(sys.stdout) if options.output is None else atomic_file(options.output)
-    with target as stream:
+    to_file = options.output and atomic_file(options.output, private=view.private)
+    with to_file or nullcontext(sys.stdout) as stream:
         if name == "table":
             from hftool.output.tables import plain_table, table_console
 
