@@ -54,7 +54,7 @@ class HftoolGroup(HelpfulGroup):
             show_error(HftoolError(error.format_message(), hint))
         except OSError as error:  # of stdout, where help or the version goes
             status = HftoolError.status
-            show_error(_of_the_system(error))
+            show_error(HftoolError(error.strerror or str(error)))
         if standalone:
             sys.exit(status)
         return status

@@ -13,6 +13,7 @@ An option on the command line comes first, then the environment, then this file.
 
 import os
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -32,11 +33,17 @@ class Settings:
 
 
 def config_path() -> Path:
-    """The config file: `HFTOOL_CONFIG`, else in the user's config folder."""
+    """The config file: `HFTOOL_CONFIG`, else in the user's config folder.
+
+    Raises:
+        HftoolError: neither is there.
+    """
     import platformdirs
 
     named = os.environ.get("HFTOOL_CONFIG")
-    return Path(named) if named else platformdirs.user_config_path(APP) / "config.toml"
+    if named:
+        return Path(named)
+    return _at_home(platformdirs.user_config_path, "HFTOOL_CONFIG") / "config.toml"
 
 
 def cache_path() -> Path:
@@ -48,16 +55,15 @@ def cache_path() -> Path:
     import platformdirs
 
     named = os.environ.get("HFTOOL_CACHE")
-    return Path(named) if named else _at_home(platformdirs.user_cache_path(APP), "HFTOOL_CACHE")
+    return Path(named) if named else _at_home(platformdirs.user_cache_path, "HFTOOL_CACHE")
 
 
-def _at_home(path: Path, variable: str) -> Path:
-    """A path that platformdirs found; without a home it names a folder `~` right here.
-
-    Raises:
-        HftoolError: there is no home.
-    """
-    if path.parts[0] == "~":
+def _at_home(place: Callable[[str], Path], variable: str) -> Path:
+    try:
+        path = place(APP)
+    except RuntimeError:
+        path = Path("~")
+    if path.parts[0] == "~":  # as older versions of platformdirs say the same
         raise HftoolError("you have no home folder", f"name a place with {variable}")
     return path
 
@@ -81,7 +87,10 @@ def load() -> Settings:
     Raises:
         HftoolError: the file can't be read, is no TOML, or holds something other than tables.
     """
-    path = config_path()
+    try:
+        path = config_path()
+    except HftoolError:  # nor is there a file, then
+        return Settings()
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -114,7 +123,7 @@ def set_alias(name: str, target: str | None) -> None:
 
     from hftool.output.files import atomic_file
 
-    path = _at_home(config_path(), "HFTOOL_CONFIG")
+    path = config_path()
     load()  # a broken file is reported, not overwritten
     document = tomlkit.parse(path.read_text(encoding="utf-8") if path.exists() else "")
     aliases = document.setdefault("aliases", tomlkit.table())

@@ -86,9 +86,9 @@ def _this_process() -> Any:
 
 @cache
 def _forbid_wild_numbers() -> None:
-    """Products, powers and rounding that would compute for hours in one step, which no clock can stop, become
-    errors: for all sandboxes of this process, since transformers makes its own."""
-    from jinja2.defaults import DEFAULT_FILTERS
+    """Products, powers and rounding that would compute for hours in one step, which no clock can
+    stop, become errors: for all sandboxes of this process, since transformers makes its own."""
+    from jinja2.filters import FILTERS as DEFAULT_FILTERS
     from jinja2.sandbox import SandboxedEnvironment
 
     plain_round = DEFAULT_FILTERS["round"]

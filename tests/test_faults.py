@@ -85,7 +85,8 @@ def test_closed_streams(model: Path, tmp_path: Path) -> None:
     encode = [sys.executable, "-m", "hftool", "encode", "a", "-m", str(model)]
     out = tmp_path / "out"
     done = subprocess.run(encode, stderr=subprocess.PIPE, text=True, preexec_fn=closed(0, 1))
-    assert (done.returncode, done.stderr) == (1, "Error: cannot write stdout: Bad file descriptor\n")
+    assert done.returncode == 1
+    assert done.stderr == "Error: cannot write stdout: Bad file descriptor\n"
     done = subprocess.run([*encode, "-o", str(out)], preexec_fn=closed(0, 1, 2), text=True)
     assert (done.returncode, out.read_text()) == (0, "64\n")
     for more in (["encode", "-f", "-", "-m", str(model)], ["chat", "-m", str(model)]):
@@ -284,9 +285,7 @@ def test_a_download_can_be_stopped(how: signal.Signals, hub: Hub, tmp_path: Path
     assert b"Traceback" not in stderr
 
 
-def test_a_download_that_is_cut(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_download_that_is_cut(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     send = hub_server._Handler._send
 
     def half(self: hub_server._Handler, status: int, body: bytes, headers: dict[str, str]) -> None:

@@ -62,8 +62,8 @@ def refused(*arguments: str) -> str:
     return error.removeprefix("Error: ")
 
 
-def configure(folder: Path, name: str = "config.json", **values: Any) -> None:
-    path = folder / name
+def configure(folder: Path, file: str = "config.json", /, **values: Any) -> None:
+    path = folder / file
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
@@ -93,7 +93,7 @@ DOUBLED = "{% set n = namespace(x='ab') %}{% for i in range(99) %}{% set n.x = O
         (loops("{{ messages[0].content }}"), "it "),  # of time or of memory
         ("{{ lipsum(n=1000000000) }}", "it takes longer than 1 seconds"),
         (
-            "{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+            "{% macro f(n) %}{% if n %}{{ f(n-1) ~ f(n-1) }}{% endif %}{% endmacro %}{{ f(60) }}",
             "it takes longer than 1 seconds",
         ),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "maximum recursion depth"),
@@ -135,7 +135,7 @@ def test_a_template_sees_nothing_of_python(source: str, tokenizer: Tokenizer) ->
 
 
 def test_bounds_leave_ordinary_templates_alone(tokenizer: Tokenizer) -> None:
-    source = "{% for m in messages %}{{ m.content * 2 }} {{ 7 ** 2 }} {{ 2.55|round(1) }}{% endfor %}"
+    source = "{{ messages[0].content * 2 }} {{ 7 ** 2 }} {{ 2.55|round(1) }}"
     assert rendered(tokenizer, source) == "hellohello 49 2.5"
 
 
@@ -229,7 +229,7 @@ def test_a_config_far_larger_than_its_weights_is_not_built(
     where: str, values: dict[str, int], model: Path, judge: Path
 ) -> None:
     folder = model if where == "language" else judge
-    configure(folder, **values)
+    configure(folder, "config.json", **values)
     command = ("topk", "a") if where == "language" else ("sentiment", "a")
     ((name, value),) = values.items()
     error = refused(*command, "-m", str(folder))
