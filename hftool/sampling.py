@@ -70,7 +70,7 @@ def settings_in_force(options: SamplingOptions, config: Mapping[str, Any]) -> Sa
     try:
         settings = _completed(options, config)
         filters(settings)  # they check their values
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise HftoolError(
             f"the model's generation_config has a value no sampling filter takes: {error}",
             "an option on the command line comes before it",

@@ -172,7 +172,7 @@ def test_a_limit_on_memory(megabytes: int, model: Path) -> None:
         *("topk", "a", "-m", str(model)),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20,) * 2),
     )
-    error, hint = errors(done)
+    *_, error, hint = errors(done)  # a library in C may say a word of its own before
     assert error.startswith("Error: not enough memory")
     assert hint.startswith("Hint: ")
     assert (done.stdout, "Traceback" in done.stderr) == ("", False)
@@ -353,10 +353,9 @@ def test_the_token_is_in_nothing_that_is_left_or_shown(
         (("encode", "a", "-m", NAME, "--token", f"{TOKEN}\n"), None),
         (("sample", "a", *tiny[:2], "--steps", "2", "--trace", str(trace), *tiny[4:]), None),
         (("chat", *tiny, "--save", str(saved)), "hello\n"),
-        (("generate", "a", *tiny, "--json"), None),
     ]
-    for debug in ("", "1"):
-        for arguments, stdin in commands:
+    for arguments, stdin in commands:
+        for debug in ("", "1") if arguments[0] == "encode" else ("1",):
             environment = {**secret, "HFTOOL_DEBUG": debug}
             done = run_process(*arguments, stdin=stdin, environment=environment)
             assert TOKEN not in done.stdout + done.stderr, arguments
@@ -393,17 +392,20 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGKILL", "SIGPIPE")
 
 
 @pytest.mark.parametrize(
-    ("how", "times"),
+    ("command", "how", "times"),
     [
-        ("SIGTERM", 2),
-        *(pytest.param(how, 20, marks=pytest.mark.slow) for how in SIGNALS),
+        ("generate", "SIGTERM", 2),  # of sentiment: test_resume.py
+        *(
+            pytest.param(command, how, 20, marks=pytest.mark.slow)
+            for command in ("generate", "sentiment")
+            for how in SIGNALS
+        ),
     ],
 )
-@pytest.mark.parametrize("command", ["generate", "sentiment"])
 def test_a_run_killed_at_random_moments_is_completed(
     command: str, how: str, times: int, model: Path, judge: Path, tmp_path: Path
 ) -> None:
-    count = 1500
+    count = 600 if times < 20 else 1500
     given, out = tmp_path / "in", tmp_path / "out.jsonl"
     if command == "generate":
         records = [json.dumps({"id": i, "prompt": f"{i}", "seed": i}) for i in range(count)]
@@ -428,7 +430,7 @@ def test_a_run_killed_at_random_moments_is_completed(
         assert b"Traceback" not in stderr
         if process.returncode == 0:  # it was faster, or heeds no SIGPIPE
             out.replace(partial)
-            partial.write_bytes(partial.read_bytes()[: draw.randrange(1, 90_000)])
+            partial.write_bytes(partial.read_bytes()[: draw.randrange(1, 40_000)])
         else:
             ends = {"SIGINT": (130, -signal.SIGINT)}.get(how, (-getattr(signal, how),))
             assert process.returncode in ends
