@@ -1,8 +1,10 @@
 """Scores of texts by sequence-classification models."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from itertools import islice
+from typing import Any, TypeVar
 
 import torch
 
@@ -26,10 +28,15 @@ from hftool.options import (
 from hftool.own_labels import PROMPT, PromptScorer
 
 WINDOW = 1024  # texts sorted by length together
-BATCH_TOKENS = 4096  # padded tokens of a batch, whose length then follows from its longest text
+# Padded tokens of a batch. On a CPU what a layer computes of so many stays in the cache of a core.
+BATCH_TOKENS = 1024
+BATCH_TOKENS_ON_GPU = 16_384
 PIECE = 100_000  # characters tokenized at once: tokens take a hundred times the memory of text
 HYPOTHESIS = "This text is {label}."
 OVERLAP = 0.25  # of a window's tokens are in the one before as well
+RESCALED = ("dynamic", "longrope")  # positions that a forward pass rescales by its own length
+
+T = TypeVar("T")
 
 Tokens = tuple[list[int], list[int]]  # ids, and which of two texts each is of (0 or 1)
 
@@ -182,22 +189,51 @@ def batched_logits(
     classifier: Classifier, every: Sequence[Tokens], batch_size: int | None
 ) -> torch.Tensor:
     """The logits of sequences, computed by like length: float32 [sequences, labels]."""
-    if classifier.model.config.pad_token_id is None:
+    model = classifier.model
+    if model.config.pad_token_id is None:
         batch_size = 1  # what pools the last token finds it by the padding
+    most = BATCH_TOKENS if model.device.type == "cpu" else BATCH_TOKENS_ON_GPU
+    batches = list(_batches([len(ids) for ids, _ in every], batch_size, most))
     logits = torch.empty(len(every), len(classifier.labels))
-    for places in _batches([len(ids) for ids, _ in every], batch_size):
+
+    def compute(places: list[int]) -> None:
         logits[places] = _logits(classifier, [every[i] for i in places])
+
+    _each(compute, batches[::-1], _workers(model, len(batches)))  # the longest texts first
     return logits
 
 
-def _batches(lengths: Sequence[int], batch_size: int | None) -> Iterator[list[int]]:
-    """Places of sequences of like length: by their number, else by their padded tokens."""
+def _workers(model: Any, batches: int) -> int:
+    """How many batches to compute at once: on a CPU each core computes one of its own, where there
+    are enough, which is faster than all cores at the same."""
+    cores = torch.get_num_threads()
+    rescaled = any(getattr(m, "rope_type", "") in RESCALED for m in model.modules())
+    return 1 if model.device.type != "cpu" or batches < 2 * cores or rescaled else cores
+
+
+def _each(compute: Callable[[T], None], items: Sequence[T], workers: int) -> None:
+    if workers == 1:
+        for item in items:
+            compute(item)
+        return
+    torch.set_num_threads(1)  # of each worker
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for _ in pool.map(compute, items):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(workers)
+
+
+def _batches(lengths: Sequence[int], batch_size: int | None, most: int) -> Iterator[list[int]]:
+    """Places of sequences of like length: so many a batch, else by their padded tokens."""
     batch: list[int] = []
     for place in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batch_size:
             full = len(batch) == batch_size
         else:
-            full = (len(batch) + 1) * lengths[place] > BATCH_TOKENS
+            full = (len(batch) + 1) * lengths[place] > most
         if batch and full:
             yield batch
             batch = []

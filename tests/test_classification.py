@@ -13,15 +13,29 @@ from typing import IO, Any
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, pipeline
+from transformers import (
+    AutoModelForSequenceClassification,
+    CamembertConfig,
+    ElectraConfig,
+    RobertaConfig,
+    pipeline,
+)
 
 from hftool.classification import Judgement, judge
 from hftool.errors import HftoolError
-from hftool.models.load import Classifier
+from hftool.models.load import Classifier, load_classifier
+from hftool.options import ClassifierOptions
 from hftool.rows import Row
 from hftool.scorers import WINDOW, ClassifierScorer
 from tests.conftest import run
-from tests.tiny_models import CLS, SEP, load_judge, save_classifier, transformers_tokenizer
+from tests.tiny_models import (
+    CLS,
+    SEP,
+    load_judge,
+    save_classifier,
+    save_tokenizer,
+    transformers_tokenizer,
+)
 
 SENTENCES = [
     "I love programming!",
@@ -117,6 +131,51 @@ def test_tiny_classifier_equals_the_pipeline(folder: Path, tiny: Classifier) -> 
     expected = by_pipeline(folder, TEXTS)
     assert len({max(scores, key=scores.__getitem__) for scores in expected}) > 1
     assert_close(list(judged(tiny, TEXTS)), expected, 1e-4)
+
+
+@pytest.mark.parametrize("config", [ElectraConfig, RobertaConfig, CamembertConfig])
+def test_relatives_of_bert_equal_transformers(config: Any, tmp_path: Path) -> None:
+    """Whose last layer computes the first token alone."""
+    sizes = {"vocab_size": 300, "hidden_size": 32, "embedding_size": 32, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 130}
+    torch.manual_seed(3)
+    auto: Any = AutoModelForSequenceClassification
+    auto.from_config(config(**sizes, **heads)).save_pretrained(tmp_path)
+    save_tokenizer(tmp_path, framed=True)
+    assert_close(
+        list(judged(load_judge(tmp_path), SENTENCES)), by_pipeline(tmp_path, SENTENCES), 1e-4
+    )
+
+
+def test_positions_that_begin_behind_the_padding(tmp_path: Path) -> None:
+    """A RoBERTa of 130 positions sees 128 tokens where the padding token's id is 1."""
+    sizes: Any = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = RobertaConfig(vocab_size=300, max_position_embeddings=130, pad_token_id=1, **sizes)
+    auto: Any = AutoModelForSequenceClassification
+    auto.from_config(config).save_pretrained(tmp_path)
+    save_tokenizer(tmp_path, framed=True)
+    classifier = load_judge(tmp_path)
+    assert classifier.max_length == 128
+    assert len(list(judged(classifier, ["x" * 500]))) == 1
+
+
+def test_many_batches_at_once(minilm: Classifier, minilm_folder: Path) -> None:
+    """More than twice as many as cores: each core computes one by itself."""
+    texts = [f"{i}. {text}" for i, text in enumerate(TEXTS * 2)]
+    threads = torch.get_num_threads()
+    found = list(judged(minilm, texts, batch_size=3))
+    assert_close(found, by_pipeline(minilm_folder, texts), 1e-4)
+    assert torch.get_num_threads() == threads
+
+
+def test_int8_labels(minilm: Classifier, minilm_folder: Path) -> None:
+    options = ClassifierOptions(model=str(minilm_folder), quantize="int8", device="cpu")
+    rounded = list(judged(load_classifier(options), SENTENCES))
+    exact = list(judged(minilm, SENTENCES))
+    sure = [(a, b) for a, b in zip(rounded, exact, strict=True) if b.scores[b.label] > 0.7]
+    assert len(sure) > 10
+    assert all(a.label == b.label for a, b in sure)
+    assert rounded != exact
 
 
 def test_multi_label_scores_are_independent(tmp_path: Path) -> None:

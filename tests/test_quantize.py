@@ -11,7 +11,7 @@ from torch import nn
 from hftool.decoding import Decoder
 from hftool.errors import HftoolError
 from hftool.models.load import LanguageModel, load_language_model
-from hftool.models.quantize import GROUP, Int4Linear, Int8Linear, quantize
+from hftool.models.quantize import GROUP, Int4Linear, Int8Linear, Int8Products, quantize
 from hftool.options import LoadOptions
 from tests.conftest import run
 from tests.tiny_models import load_model, save_classifier, save_model
@@ -26,6 +26,18 @@ def test_int8_is_the_product_with_the_rounded_weights(rows: int) -> None:
     scale = weight.abs().amax(1, keepdim=True) / 127
     expected = inputs @ ((weight / scale).round() * scale).T + bias
     outputs = Int8Linear(weight, bias, torch.float32)(inputs)
+    torch.testing.assert_close(outputs, expected, atol=1e-3, rtol=1e-4)
+
+
+def test_int8_products_round_each_input_row_too() -> None:
+    torch.manual_seed(1)
+    weight, bias = torch.randn(48, 96), torch.randn(48)
+    inputs = torch.randn(2, 7, 96) * torch.tensor([0.01, 100.0]).reshape(2, 1, 1)
+    inputs[0, 0] = 0
+    scale = weight.abs().amax(1, keepdim=True) / 127
+    steps = (inputs.abs().amax(-1, keepdim=True) / 127).clamp(min=1e-30)
+    expected = ((inputs / steps).round() * steps) @ ((weight / scale).round() * scale).T + bias
+    outputs = Int8Products(weight, bias, torch.float32)(inputs)
     torch.testing.assert_close(outputs, expected, atol=1e-3, rtol=1e-4)
 
 

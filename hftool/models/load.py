@@ -19,6 +19,7 @@ from hftool.errors import HftoolError
 from hftool.models.convert import weights_problem
 from hftool.models.locate import architectures_of, load_tokenizer, locate
 from hftool.models.place import choose_device, choose_dtype
+from hftool.models.pooling import compute_first_token_only
 from hftool.models.quantize import quantize
 from hftool.models.tokenizer import Tokenizer, read_json
 from hftool.models.trust import require_plausible
@@ -114,10 +115,11 @@ def load_classifier(options: ClassifierOptions) -> Classifier:
     folder = locate(name, "model", options)
     _require(folder, name, (CLASSIFIER,), "a text classifier")
     model = _load(AutoModelForSequenceClassification, folder, options)
+    compute_first_token_only(model)
     config = model.config
     tokenizer = load_tokenizer(name, options)
     limits = [
-        getattr(config, "max_position_embeddings", None),
+        _positions(model),
         tokenizer.config.get("model_max_length"),
     ]
     return Classifier(
@@ -128,6 +130,15 @@ def load_classifier(options: ClassifierOptions) -> Classifier:
         _activation(config),
         min((int(n) for n in limits if isinstance(n, int | float) and n >= 1), default=None),
     )
+
+
+def _positions(model: Any) -> int | None:
+    """How many tokens a model has positions for: RoBERTa and its kin count from behind the id of
+    the padding token."""
+    most = getattr(model.config, "max_position_embeddings", None)
+    embeddings = getattr(model.base_model, "embeddings", None)
+    padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
+    return most if most is None or padding is None else int(most) - padding - 1
 
 
 def _activation(config: Any) -> Activation:
@@ -153,7 +164,8 @@ def _require(folder: Path, name: str, suffixes: tuple[str, ...], what: str) -> N
 def _load(auto: Any, folder: Path, options: LoadOptions | ClassifierOptions) -> Any:
     device = choose_device(options.device)
     # Labels with a score are compared and stored: in float32 every CPU gives the same.
-    exact = isinstance(options, ClassifierOptions) and device.type == "cpu"
+    classifier = isinstance(options, ClassifierOptions)
+    exact = classifier and device.type == "cpu" and options.quantize == "none"
     asked = "float32" if exact and options.dtype == "auto" else options.dtype
     dtype = choose_dtype(asked, device)
     log.debug("started and imported in %.2f s", time.time() - psutil.Process().create_time())
@@ -172,7 +184,7 @@ def _load(auto: Any, folder: Path, options: LoadOptions | ClassifierOptions) -> 
         )
         model = model.to(device)
     if options.quantize != "none":
-        quantize(model, options.quantize)
+        quantize(model, options.quantize, inputs_too=classifier)
     if problem := weights_problem(info):
         raise HftoolError(f"{folder} {problem}")
     seconds = time.perf_counter() - began

@@ -1,6 +1,7 @@
 """Linear layers whose weights are kept in 8 or 4 bits, for torch's own CPU kernels.
 
-Only weights are quantized, as in the GGUF formats; what flows between layers stays in bfloat16.
+Of a language model only weights are quantized, as in the GGUF formats; what flows between layers
+stays in bfloat16.
 """
 
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from hftool.errors import HftoolError
 
 GROUP = 32  # weights of a row that share scale and zero in int4, as in GGUF's Q4_0 and Q4_1
 OUTPUTS = 16  # torch's int4 kernel takes multiples of it
+TINY = torch.finfo(torch.float32).tiny
 MANY_ROWS = 64  # from so many inputs on, unpacking the weights once is faster than the kernel
 
 
@@ -21,6 +23,7 @@ class Int8Linear(nn.Module):
 
     weight: torch.Tensor
     scale: torch.Tensor
+    bias: torch.Tensor | None
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
@@ -37,6 +40,19 @@ class Int8Linear(nn.Module):
         else:
             outputs = (rows @ self.weight.to(rows.dtype).T) * self.scale
         return _biased(outputs, self.bias).reshape(*inputs.shape[:-1], -1)
+
+
+class Int8Products(Int8Linear):
+    """An `Int8Linear` that rounds each input row to int8 as well: its products are of integers,
+    which CPUs compute fastest. Exact enough for labels, not for the next token of many."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The outputs [..., outputs] of inputs [..., inputs]."""
+        rows = inputs.reshape(-1, inputs.shape[-1]).float()
+        scales = (rows.abs().amax(dim=1, keepdim=True) / 127).clamp(min=TINY)
+        integers = (rows / scales).round().to(torch.int8)
+        outputs = torch._int_mm(integers, self.weight.T) * scales * self.scale
+        return _biased(outputs, self.bias).to(inputs.dtype).reshape(*inputs.shape[:-1], -1)
 
 
 class Int4Linear(nn.Module):
@@ -72,8 +88,10 @@ def _biased(outputs: torch.Tensor, bias: Any) -> torch.Tensor:
     return outputs if bias is None else outputs + bias
 
 
-def quantize(model: nn.Module, bits: Literal["int8", "int4"]) -> None:
+def quantize(model: nn.Module, bits: Literal["int8", "int4"], *, inputs_too: bool = False) -> None:
     """Replace a model's linear layers, the output layer too; embeddings and norms stay.
+
+    With `inputs_too` int8 layers compute in integers.
 
     Raises:
         HftoolError: the model is not on a CPU, or has no layer of a shape the kernel takes.
@@ -93,7 +111,8 @@ def quantize(model: nn.Module, bits: Literal["int8", "int4"]) -> None:
         if isinstance(layer, Conv1D):  # GPT-2's, which stores its weight transposed
             weight = weight.T.contiguous()
         if bits == "int8":
-            setattr(parent, name, Int8Linear(weight, layer.bias, layer.weight.dtype))
+            kind = Int8Products if inputs_too else Int8Linear
+            setattr(parent, name, kind(weight, layer.bias, layer.weight.dtype))
         elif weight.shape[1] % GROUP or weight.shape[0] % OUTPUTS:
             continue
         else:
