@@ -337,6 +337,32 @@ def test_the_token_goes_to_the_hub_alone(hub: Hub, tmp_path: Path) -> None:
         assert {token for _, _, token in elsewhere.requests} == {None}
 
 
+@pytest.mark.parametrize("header", ["ETag", "X-Repo-Commit"])
+def test_a_hub_that_names_places(
+    header: str, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = hub_server._Handler._send
+
+    def leading_out(
+        self: hub_server._Handler, status: int, body: bytes, headers: dict[str, str]
+    ) -> None:
+        if header in headers:
+            headers = {**headers, header: "../../../../../outside"}
+        send(self, status, body, headers)
+
+    monkeypatch.setattr(hub_server._Handler, "_send", leading_out)
+    done = run_process("models", "pull", NAME, environment=asking(hub, tmp_path / "own"))
+    assert errors(done)[0].startswith("Error: the hub names a file with a place in it: ")
+    assert not list(tmp_path.rglob("outside*"))
+
+
+def test_a_repository_with_names_that_lead_out(hub: Hub, tmp_path: Path) -> None:
+    hub.repositories[NAME].files[hub_server.COMMIT]["../../../../outside.safetensors"] = b"x"
+    done = run_process("models", "pull", NAME, environment=asking(hub, tmp_path / "own"))
+    assert errors(done)[0].startswith(f"Error: cannot fetch {NAME}: ")
+    assert not list(tmp_path.rglob("outside*"))
+
+
 # The token
 
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from hftool.errors import HftoolError
 from hftool.models.find import HubModel
@@ -37,6 +37,7 @@ MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors", "model.safetensors.index.json"
 TRY_AGAIN = "try again: what has come is kept"
 HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "httpcore2", "requests")  # of huggingface_hub
 BROKEN_OFF = ("RemoteProtocolError", "ReadError", "ChunkedEncodingError")
+NAMING_HEADERS = ("ETag", "X-Linked-Etag", "X-Repo-Commit")
 PATIENCE = 6  # times HF_HUB_DOWNLOAD_TIMEOUT (10 s) without a byte, until a download is given up
 REMOTE_CODE_FILES = ("*.py", "pytorch_model*.bin", "pytorch_model.bin.index.json")
 
@@ -112,6 +113,7 @@ def download(model: HubModel, need: Need, options: SourceOptions) -> Path:
     if options.trust_remote_code:
         patterns = (*patterns, *REMOTE_CODE_FILES)
     log.info("fetching %s from the hub", model.repo)
+    _check_answers()
     try:
         # snapshot_download asks the same without a time limit, and hides what the hub answers.
         HfApi(token=options.hub_token).model_info(
@@ -137,6 +139,23 @@ def download(model: HubModel, need: Need, options: SourceOptions) -> Path:
             else None,
         )
     return folder
+
+
+def _check_answers() -> None:
+    """Have each answer of the hub looked at: huggingface_hub takes the names of files it writes
+    from these headers, wherever they lead."""
+    from huggingface_hub import get_session
+
+    session: Any = get_session()
+    if _require_plain_names not in session.event_hooks["response"]:
+        session.event_hooks["response"].append(_require_plain_names)
+
+
+def _require_plain_names(answer: Any) -> None:
+    for name in NAMING_HEADERS:
+        value = answer.headers.get(name, "").removeprefix("W/")
+        if "/" in value or "\\" in value:
+            raise HftoolError(f"the hub names a file with a place in it: {name} is {value[:60]}")
 
 
 def _watched(fetch: Callable[[], str], model: HubModel, patience: float) -> Path:
