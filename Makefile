@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-slow bench lint format pictures reference docs docs-serve docs-output clean
+.PHONY: demo test test-slow fuzz audit bench lint format pictures reference docs docs-serve docs-output clean
 
 demo: $(VENV)/ready ## set up, then walk through the tutorial on real models
 	PATH="$(CURDIR)/$(BIN):$$PATH" ./demo.sh
@@ -14,6 +14,12 @@ test: $(VENV)/ready ## set up, then run the tests
 
 test-slow: $(VENV)/ready ## the tests that take longer
 	$(BIN)/python -m pytest -m slow
+
+fuzz: $(VENV)/ready ## every parser of input, more than 100,000 cases
+	FUZZ_CASES=7000 $(BIN)/python -m pytest tests/test_fuzz.py
+
+audit: ## known holes in what hftool depends on, where the database can be reached
+	.ci/audit $(PYTHON)
 
 bench: $(VENV)/ready ## hftool beside what people would use instead
 	$(BIN)/python -m tests.benchmarks

@@ -20,7 +20,7 @@ from hftool.generation import (
     say_full,
 )
 from hftool.inputs import arriving
-from hftool.models.load import LanguageModel, memory_errors
+from hftool.models.load import LanguageModel, model_errors
 from hftool.options import GenerationOptions
 from hftool.prompts import Failure
 from hftool.sampling import Sampler, are_finite, check_finite, choose
@@ -83,7 +83,7 @@ class RowDecoder:
         if _takes(language_model, "position_ids"):
             positions = (self._mask.cumsum(1) - 1).clamp(min=0)
             arguments["position_ids"] = positions[:, -ids.shape[1] :]
-        with memory_errors():
+        with model_errors():
             output = language_model.model(
                 input_ids=ids,
                 attention_mask=self._mask,

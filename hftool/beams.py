@@ -17,7 +17,7 @@ from transformers import (
 
 from hftool.decoding import Decoder
 from hftool.generation import Beams, Continuation, Generation, Request, room_for, say_full
-from hftool.models.load import LanguageModel, memory_errors
+from hftool.models.load import LanguageModel, model_errors
 from hftool.sampling import check_finite
 
 
@@ -63,7 +63,7 @@ def _sequences(
     prompt = torch.tensor([request.ids], device=model.device)
     if request.settings.seed is not None:
         torch.manual_seed(request.settings.seed)
-    with memory_errors():
+    with model_errors():
         found = model.generate(
             prompt,
             attention_mask=torch.ones_like(prompt),

@@ -9,6 +9,7 @@ from typing import Any
 
 from hftool.errors import HftoolError
 from hftool.models.tokenizer import Tokenizer
+from hftool.template_bounds import OutOfBounds, bounded
 
 log = logging.getLogger("hftool")
 
@@ -21,6 +22,8 @@ PLAIN_FRAME = (
 )
 """What a model without a template is given in a chat."""
 PLAIN_STOP = "\nUser:"  # where such a model goes on to speak for the user
+
+LONGEST, TIMES = 1_000_000, 10  # characters a template may add; how often it may repeat the chat
 
 _PROBES = ("73510091", "73510092")  # texts that no template changes, and that none holds
 
@@ -147,17 +150,22 @@ class ChatTemplate:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         try:
-            rendered: Any = render_jinja_template(
-                conversations=[messages],
-                chat_template=self._source,
-                **{**self._tokenizer.special_tokens, **variables},
-            )
+            with bounded(self._source):
+                rendered: Any = render_jinja_template(
+                    conversations=[messages],
+                    chat_template=self._source,
+                    **{**self._tokenizer.special_tokens, **variables},
+                )
+            text = str(rendered[0][0])
+            if len(text) > LONGEST + TIMES * sum(len(m["content"]) for m in messages):
+                raise OutOfBounds(f"it makes {len(text):,} characters of the chat")
+            text.encode()  # half a character is none that a tokenizer takes
         except Exception as error:  # a template is a program of the model's: it may fail in any way
+            cause = str(error)[:300]
             raise HftoolError(
-                f"the chat template of {self._tokenizer.name} fails: {error}"
+                f"the chat template of {self._tokenizer.name} fails: {cause}"
             ) from None
-        texts, _ = rendered
-        return str(texts[0])
+        return text
 
 
 def _runs(messages: Sequence[Message]) -> list[list[Message]]:

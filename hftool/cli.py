@@ -1,12 +1,16 @@
 """The application: its commands, and errors turned into one line and a status."""
 
 import difflib
+import gc
 import os
+import re
 import signal
 import sys
+import threading
+import traceback
 from collections.abc import Iterable
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 import typer.main
@@ -27,9 +31,18 @@ from hftool.commands.topk import topk
 from hftool.commands.vocab_dump import vocab_dump
 from hftool.errors import HftoolError
 from hftool.help import HelpfulCommand, HelpfulGroup, start_lines
-from hftool.output.terminal import show_error
+from hftool.output.files import write_errors
+from hftool.output.formats import STDOUT
+from hftool.output.terminal import show_error, show_on_stderr
+from hftool.secrets import hide_token
 
 INTERRUPTED = 130
+LEAVING = ("SIGINT", "SIGTERM", "SIGHUP")  # what asks a program to end; Windows has no SIGHUP
+GRACE = 20  # seconds that clearing up may take
+
+
+class _Terminated(BaseException):
+    """One of the signals in `LEAVING` has come, other than SIGINT."""
 
 
 class HftoolGroup(HelpfulGroup):
@@ -43,6 +56,9 @@ class HftoolGroup(HelpfulGroup):
             status = error.exit_code
             hint = _usage_hint(error)
             show_error(HftoolError(error.format_message(), hint))
+        except OSError as error:  # of stdout, where help or the version goes
+            status = HftoolError.status
+            show_error(HftoolError(error.strerror or str(error)))
         if standalone:
             sys.exit(status)
         return status
@@ -52,17 +68,38 @@ class HftoolGroup(HelpfulGroup):
             ctx.default_map = settings.load().defaults
             _check_names(self, ctx.default_map)
             result = super().invoke(ctx)
-            sys.stdout.flush()
+            with write_errors(STDOUT):
+                sys.stdout.flush()
             return result
-        except HftoolError as error:
-            if os.environ.get("HFTOOL_DEBUG"):
-                raise
-            show_error(error)
-            raise typer.Exit(error.status) from None
         except BrokenPipeError:
-            _end_by_sigpipe()
+            _end_by_signal("SIGPIPE")
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
+        except _Terminated as signalled:
+            _end_by_signal(str(signalled))
+        except BaseException as error:
+            shown = error if isinstance(error, HftoolError) else _of_the_system(error)
+            if shown is None or os.environ.get("HFTOOL_DEBUG"):
+                raise
+            show_error(shown)
+            raise typer.Exit(shown.status) from None
+
+
+def _of_the_system(error: BaseException) -> HftoolError | None:
+    """What is no bug of ours: the system's limits, and libraries that give up on a model's files.
+
+    None for all else.
+    """
+    if isinstance(error, MemoryError) or _LITTLE_MEMORY.search(str(error)):
+        return HftoolError("not enough memory", "close other programs, or take a smaller model")
+    if isinstance(error, OSError):
+        name = f"{error.filename}: " if error.filename else ""
+        return HftoolError(f"{name}{error.strerror or error}")
+    if type(error).__name__ == "PanicException":  # of a library in Rust; it has no other name
+        return HftoolError(
+            f"the tokenizer fails: {str(error)[:300]}", "its files may be broken; HFTOOL_DEBUG=1"
+        )
+    return None
 
 
 def _usage_hint(error: Any) -> str | None:
@@ -99,16 +136,23 @@ def _unknown_name(what: str, name: str, known: Iterable[str]) -> HftoolError:
     )
 
 
-def _end_by_sigpipe() -> None:
-    """End as `cat` does when nobody reads on: by the signal, without a word.
+def _end_by_signal(name: str) -> None:
+    """End as a program does that knows nothing of the signal, without a word.
 
-    Python ignores SIGPIPE, which keeps a peer that hangs up in a download an ordinary error.
+    For SIGPIPE that is what `cat` does when nobody reads on. Python ignores it, which keeps a peer
+    that hangs up in a download an ordinary error.
     """
-    if not hasattr(signal, "SIGPIPE"):  # Windows
+    if not hasattr(signal, name):  # Windows
         os._exit(1)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGPIPE)
+    number = getattr(signal, name)
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
+
+_LITTLE_MEMORY = re.compile(
+    "annot allocate memory|can't allocate memory|failed to map segment|bad_alloc|std::bad_alloc"
+    "|can't start new thread|Resource temporarily unavailable"
+)
 
 app = typer.Typer(
     name="hftool",
@@ -164,14 +208,65 @@ def command() -> Any:
     return typer.main.get_command(app)
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the command line; exits."""
-    if sys.stderr is None:  # closed
-        sys.stderr = open(os.devnull, "w")
-    if sys.stdout is None:
-        show_error(HftoolError("standard output is closed"))
-        sys.exit(HftoolError.status)
+    _fill_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    command()(prog_name="hftool")
+    for name in LEAVING:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _stop)
+    hide_token()
+    try:
+        command()(prog_name="hftool")
+    except SystemExit as ended:
+        _leave(ended)
+    except BaseException as error:  # a bug, or HFTOOL_DEBUG; safe on a terminal all the same
+        show_on_stderr("".join(traceback.format_exception(error)).rstrip())
+        _leave(SystemExit(1))
+    _leave(SystemExit(0))
+
+
+def _fill_standard_streams() -> None:
+    """Standard streams that were closed become the null device, the wrong way round: what is
+    opened later is not taken for one of them, and what is written there is an error."""
+    for descriptor, way in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, way)  # takes the lowest number that is free
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    """Stop where we are, and clear up; end in any case, also where the exception gets lost (Python
+    drops those of a `__del__`) or the clearing up hangs."""
+    sys.unraisablehook = lambda lost: None
+    name = signal.Signals(number).name
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, lambda number, frame: _end_by_signal(name))
+        signal.alarm(GRACE)
+    if name == "SIGINT":
+        raise KeyboardInterrupt
+    raise _Terminated(name)
+
+
+def _leave(ended: SystemExit) -> NoReturn:
+    """End now: Python would wait for a library's threads, such as those of a download, and would
+    try again to write what could not be written."""
+    status = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
+    at_once = threading.active_count() > 1
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # said already; or the stream is closed
+            at_once = True
+    if at_once:
+        os._exit(status)
+    gc.freeze()  # else Python looks through all that torch made once more, which takes a second
+    raise ended

@@ -8,7 +8,7 @@ import torch
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from hftool.errors import HftoolError
-from hftool.models.load import LanguageModel, memory_errors
+from hftool.models.load import LanguageModel, model_errors
 from hftool.sampling import check_finite
 
 SCORES_AT_ONCE = 2**23  # positions times vocabulary
@@ -88,7 +88,7 @@ class Decoder:
         for start in range(0, len(ids), width):
             part = torch.tensor([list(ids[start : start + width])], device=model.device)
             arguments = {"past_key_values": self._cache} if self._has_cache else {}
-            with memory_errors():
+            with model_errors():
                 output = model(input_ids=part, use_cache=self._has_cache, **arguments)
             if self._has_cache:
                 self._cache = output.past_key_values
@@ -105,7 +105,7 @@ class Decoder:
             arguments["past_key_values"] = self._cache
         if self._language_model.keeps_logits:
             arguments["logits_to_keep"] = count
-        with memory_errors():
+        with model_errors():
             output = model(input_ids=torch.tensor([list(ids)], device=model.device), **arguments)
         if self._has_cache:
             self._cache = output.past_key_values

@@ -171,7 +171,7 @@ def _open(file: Path | None) -> BinaryIO:
 
 
 def _require_input(file: Path | None) -> None:
-    if file is None and (sys.stdin is None or sys.stdin.isatty()):
+    if sys.stdin is None or (file is None and sys.stdin.isatty()):
         raise UsageError("no text was given", THREE_WAYS)
 
 

@@ -70,7 +70,7 @@ def settings_in_force(options: SamplingOptions, config: Mapping[str, Any]) -> Sa
     try:
         settings = _completed(options, config)
         filters(settings)  # they check their values
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise HftoolError(
             f"the model's generation_config has a value no sampling filter takes: {error}",
             "an option on the command line comes before it",
@@ -82,6 +82,8 @@ def _completed(options: SamplingOptions, config: Mapping[str, Any]) -> SamplingS
     def value(name: str, neutral: Any) -> Any:
         asked = getattr(options, name)
         given = config.get(name) if asked is None else asked
+        if given is not None and type(given) not in (int, float):
+            raise TypeError(f"{name} is {str(given)[:40]!r}")
         return neutral if given is None else given
 
     cold = options.temperature is not None and options.temperature < LEAST_TEMPERATURE

@@ -15,6 +15,7 @@ from hftool.models.load import (
     Classifier,
     load_classifier,
     load_language_model,
+    model_errors,
 )
 from hftool.models.locate import architectures_of, locate
 from hftool.options import (
@@ -254,7 +255,8 @@ def _logits(classifier: Classifier, batch: Sequence[Tokens]) -> torch.Tensor:
     if any(types for _, types in batch) and (getattr(config, "type_vocab_size", 0) or 0) > 1:
         inputs["token_type_ids"] = [types + [0] * (width - len(types)) for _, types in batch]
     tensors = {name: torch.tensor(rows, device=device) for name, rows in inputs.items()}
-    logits: torch.Tensor = classifier.model(**tensors).logits.float().cpu()
+    with model_errors():
+        logits: torch.Tensor = classifier.model(**tensors).logits.float().cpu()
     return logits
 
 

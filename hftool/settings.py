@@ -13,6 +13,7 @@ An option on the command line comes first, then the environment, then this file.
 
 import os
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -32,19 +33,39 @@ class Settings:
 
 
 def config_path() -> Path:
-    """The config file: `HFTOOL_CONFIG`, else in the user's config folder."""
+    """The config file: `HFTOOL_CONFIG`, else in the user's config folder.
+
+    Raises:
+        HftoolError: neither is there.
+    """
     import platformdirs
 
     named = os.environ.get("HFTOOL_CONFIG")
-    return Path(named) if named else platformdirs.user_config_path(APP) / "config.toml"
+    if named:
+        return Path(named)
+    return _at_home(platformdirs.user_config_path, "HFTOOL_CONFIG") / "config.toml"
 
 
 def cache_path() -> Path:
-    """The folder of prepared copies: `HFTOOL_CACHE`, else the user's cache folder."""
+    """The folder of prepared copies: `HFTOOL_CACHE`, else the user's cache folder.
+
+    Raises:
+        HftoolError: neither is there.
+    """
     import platformdirs
 
     named = os.environ.get("HFTOOL_CACHE")
-    return Path(named) if named else platformdirs.user_cache_path(APP)
+    return Path(named) if named else _at_home(platformdirs.user_cache_path, "HFTOOL_CACHE")
+
+
+def _at_home(place: Callable[[str], Path], variable: str) -> Path:
+    try:
+        path = place(APP)
+    except RuntimeError:
+        path = Path("~")
+    if path.parts[0] == "~":  # as older versions of platformdirs say the same
+        raise HftoolError("you have no home folder", f"name a place with {variable}")
+    return path
 
 
 def history_path() -> Path:
@@ -66,12 +87,15 @@ def load() -> Settings:
     Raises:
         HftoolError: the file can't be read, is no TOML, or holds something other than tables.
     """
-    path = config_path()
+    try:
+        path = config_path()
+    except HftoolError:  # nor is there a file, then
+        return Settings()
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Settings()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise HftoolError(
             f"cannot read the config file {path}: {error}",
             "mend it, or name another with HFTOOL_CONFIG",

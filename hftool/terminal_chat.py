@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hftool.errors import HftoolError, UsageError
 from hftool.inputs import STDIN, lines
 from hftool.options import ByteErrors, FileOptions
-from hftool.output.terminal import show_error, show_on_stderr
+from hftool.output.terminal import is_terminal, show_error, show_on_stderr
 from hftool.settings import history_path
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def spoken_turns(
     """
     from hftool.saved_chats import save
 
-    terminal = sys.stdin.isatty()
+    terminal = is_terminal(sys.stdin)
     if terminal:  # between answers and prompts, too, Ctrl-C is no end
         signal.signal(signal.SIGINT, lambda number, frame: None)
     saved = conversation.messages
@@ -111,7 +111,7 @@ def _messages(read: ReadLine) -> Iterator[str]:
             if message.lstrip().startswith(FENCE):
                 message = _fenced(message.lstrip().removeprefix(FENCE), read)
         except KeyboardInterrupt:
-            if not sys.stdin.isatty():
+            if not is_terminal(sys.stdin):
                 raise
             continue  # Ctrl-C at the prompt takes the message back
         except EOFError:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from hftool.errors import UsageError
+from hftool.errors import HftoolError, UsageError
 from hftool.models.tokenizer import Kind, Tokenizer, read_json
 
 Sort = Literal["id", "text", "length"]
 LONGEST = 10  # tokens listed in the statistics
+MOST_IDS = 10_000_000  # an id beyond is a broken file's, or made to keep us busy
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ def vocabulary(
 
     Raises:
         UsageError: a broken regular expression, range of ids or script.
+        HftoolError: ids that no vocabulary has.
     """
     selection = selection or Selection()
     entries = filter(_condition(selection), _entries(tokenizer, selection.kind == "unused"))
@@ -90,6 +92,8 @@ def vocabulary(
 
 def _entries(tokenizer: Tokenizer, rows: bool) -> Iterator[VocabularyEntry]:
     size = max(tokenizer.size, embedding_rows(tokenizer) or 0) if rows else tokenizer.size
+    if size > MOST_IDS:
+        raise HftoolError(f"the ids of {tokenizer.name} go up to {size - 1:,}: no vocabulary's do")
     for token_id in range(size):
         kind = tokenizer.kind(token_id)
         yield VocabularyEntry(
@@ -181,8 +185,10 @@ def _identity(entry: VocabularyEntry) -> tuple[bool, str]:
 def embedding_rows(tokenizer: Tokenizer) -> int | None:
     """How many rows the model's embedding has, by its config; at least one for each token."""
     config = read_json(tokenizer.folder / "config.json")
-    rows = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
-    return rows if isinstance(rows, int) else None
+    text_config = config.get("text_config")
+    inner = text_config.get("vocab_size") if isinstance(text_config, dict) else None
+    rows = config.get("vocab_size") or inner
+    return rows if type(rows) is int else None
 
 
 def script_of(text: str) -> str:

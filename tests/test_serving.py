@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pexpect
 import psutil
 import pytest
@@ -185,7 +186,11 @@ def test_it_is_the_server_that_runs_them(served: Place) -> None:
     result = served.run("topk", "-m", "model", "a", "-v")
     assert result.returncode == 0
     assert "not run by the server" not in result.stderr and "loaded" not in result.stderr
-    after = {held["model"]: held["requests"] for held in served.status()}
+    status = served.status()
+    schema = Path(__file__).parent.parent / "docs" / "schemas" / "held-model.json"
+    for held in status:
+        jsonschema.validate(held, json.loads(schema.read_text("utf-8")))
+    after = {held["model"]: held["requests"] for held in status}
     assert after["model"] == before["model"] + 1
 
 

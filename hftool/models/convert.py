@@ -12,7 +12,16 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from hftool.errors import HftoolError
+from hftool.models.trust import require_fitting
+
 LABELS = ("NEGATIVE", "POSITIVE")
+GGUF_SIZES = {
+    "block_count": "num_hidden_layers",
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "head_count": "num_attention_heads",
+}
 CONTROL_TOKEN = 3  # gguf.TokenType.CONTROL
 
 
@@ -54,7 +63,7 @@ def merge_adapter(source: Path, adapter: Path, target: Path) -> None:
 
 def convert_gguf(source: Path, target: Path, weights: bool) -> None:
     """Write the config, the tokenizer and with `weights` the weights (float32) of a GGUF file."""
-    fields = _gguf_fields(source)  # says of a broken file what transformers takes seconds to say
+    fields = _gguf_fields(source)
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     where: dict[str, Any] = {"gguf_file": source.name, "local_files_only": True}
@@ -96,12 +105,21 @@ def weights_problem(info: dict[str, Any]) -> str | None:
 
 
 def _gguf_fields(source: Path) -> dict[str, Any]:
+    """The values in a GGUF file's head, of a file that can be what it says: transformers would take
+    seconds to find out that it is cut off, and for ever to build what it can't hold."""
     from gguf import GGUFReader
 
     try:
-        return dict(GGUFReader(source).fields)
+        reader = GGUFReader(source)
+        fields: dict[str, Any] = dict(reader.fields)
+        counts = {name.rpartition(".")[2]: f.contents() for name, f in fields.items() if f.data}
     except Exception as error:  # the reader takes a file's numbers as they are
         raise ValueError(f"it is cut off or no GGUF file ({error})") from None
+    config = {ours: counts.get(theirs) for theirs, ours in GGUF_SIZES.items()}
+    config["vocab_size"] = len(counts.get("tokens") or ())
+    total = sum(int(tensor.n_elements) for tensor in reader.tensors)
+    require_fitting(config, len(reader.tensors), total, "its head")
+    return fields
 
 
 def _restore_gguf_tokenizer(fields: dict[str, Any], backend: Any) -> None:
@@ -152,7 +170,10 @@ def main() -> None:
             merge_adapter(source, Path(job["adapter"]), target)
         else:
             convert_tokenizer(source, target)
-    except (SafetensorError, OSError, ValueError, KeyError, IndexError, ImportError) as error:
+    except (
+        *(SafetensorError, OSError, ValueError, KeyError, IndexError, ImportError),
+        *(HftoolError, MemoryError, OverflowError),
+    ) as error:
         cause = " ".join(str(error).split()) or type(error).__name__
         print(f"it has no {cause}" if isinstance(error, KeyError) else cause, file=sys.stderr)
         sys.exit(1)

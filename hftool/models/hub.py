@@ -1,13 +1,17 @@
 """A hub repository's files: from the local cache, and over the network where one is missing."""
 
+import contextlib
 import json
 import logging
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from hftool.errors import HftoolError
 from hftool.models.find import HubModel
+from hftool.models.trust import require_inside
 from hftool.options import SourceOptions
 
 log = logging.getLogger("hftool")
@@ -30,7 +34,11 @@ TOKENIZER_FILES = (
     "merges.txt",
 )
 MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors", "model.safetensors.index.json")
+TRY_AGAIN = "try again: what has come is kept"
 HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "httpcore2", "requests")  # of huggingface_hub
+BROKEN_OFF = ("RemoteProtocolError", "ReadError", "ChunkedEncodingError")
+NAMING_HEADERS = ("ETag", "X-Linked-Etag", "X-Repo-Commit")
+PATIENCE = 6  # times HF_HUB_DOWNLOAD_TIMEOUT (10 s) without a byte, until a download is given up
 REMOTE_CODE_FILES = ("*.py", "pytorch_model*.bin", "pytorch_model.bin.index.json")
 
 
@@ -54,9 +62,8 @@ def snapshot(model: HubModel, need: Need, options: SourceOptions) -> Path:
 def cached_folder(model: HubModel) -> Path | None:
     """The newest snapshot of a revision in the Hugging Face cache, complete or not."""
     from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
 
-    root = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=model.repo, repo_type="model")
+    root = _cache_folder(model)
     revision = model.revision or constants.DEFAULT_REVISION
     ref = root / "refs" / revision
     try:
@@ -65,6 +72,13 @@ def cached_folder(model: HubModel) -> Path | None:
         return None
     folder = root / "snapshots" / commit
     return folder if folder.is_dir() else None
+
+
+def _cache_folder(model: HubModel) -> Path:
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=model.repo, repo_type="model")
 
 
 def missing_files(folder: Path, need: Need, pickled: bool) -> Sequence[str]:
@@ -78,9 +92,12 @@ def missing_files(folder: Path, need: Need, pickled: bool) -> Sequence[str]:
         if (folder / index).is_file():
             try:
                 shards = set(json.loads((folder / index).read_text())["weight_map"].values())
-                return sorted(name for name in shards if not (folder / name).is_file())
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise HftoolError(f"cannot read {folder / index}: {error}") from None
+                missing = sorted(name for name in shards if not (folder / name).is_file())
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+                raise HftoolError(f"cannot read {folder / index}: {e}") from None
+            for name in shards:
+                require_inside(folder, name)
+            return missing
     single = ("model.safetensors", *(("pytorch_model.bin",) * pickled))
     return [] if any((folder / name).is_file() for name in single) else ["model.safetensors"]
 
@@ -96,18 +113,21 @@ def download(model: HubModel, need: Need, options: SourceOptions) -> Path:
     if options.trust_remote_code:
         patterns = (*patterns, *REMOTE_CODE_FILES)
     log.info("fetching %s from the hub", model.repo)
+    _check_answers()
     try:
         # snapshot_download asks the same without a time limit, and hides what the hub answers.
         HfApi(token=options.hub_token).model_info(
             model.repo, revision=model.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT
         )
-        folder = Path(
-            snapshot_download(
+        folder = _watched(
+            lambda: snapshot_download(
                 model.repo,
                 revision=model.revision,
                 token=options.hub_token,
                 allow_patterns=list(patterns),
-            )
+            ),
+            model,
+            PATIENCE * constants.HF_HUB_DOWNLOAD_TIMEOUT,
         )
     except Exception as error:
         _raise_for(error, model)
@@ -119,6 +139,64 @@ def download(model: HubModel, need: Need, options: SourceOptions) -> Path:
             else None,
         )
     return folder
+
+
+def _check_answers() -> None:
+    """Have each answer of the hub looked at: huggingface_hub takes the names of files it writes
+    from these headers, wherever they lead."""
+    from huggingface_hub import get_session
+
+    session: Any = get_session()
+    if _require_plain_names not in session.event_hooks["response"]:
+        session.event_hooks["response"].append(_require_plain_names)
+
+
+def _require_plain_names(answer: Any) -> None:
+    for name in NAMING_HEADERS:
+        value = answer.headers.get(name, "").removeprefix("W/")
+        if "/" in value or "\\" in value:
+            raise HftoolError(f"the hub names a file with a place in it: {name} is {value[:60]}")
+
+
+def _watched(fetch: Callable[[], str], model: HubModel, patience: float) -> Path:
+    """What `fetch` returns; given up where the repository's files have not grown for `patience` s.
+
+    huggingface_hub asks some things without a time limit, others again and again, and waits for its
+    threads when it is interrupted. Here it has a thread of its own, which can be left behind.
+    """
+    ended: list[Path | BaseException] = []
+
+    def work() -> None:
+        try:
+            ended.append(Path(fetch()))
+        except BaseException as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    held, changed = -1, time.monotonic()
+    while not ended:
+        thread.join(min(0.5, patience / 4))
+        now = _bytes_held(model)
+        if now != held:
+            held, changed = now, time.monotonic()
+        elif time.monotonic() - changed > patience:
+            raise HftoolError(
+                f"the hub has gone silent while {model.repo} was fetched", TRY_AGAIN
+            ) from None
+    (result,) = ended
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+def _bytes_held(model: HubModel) -> int:
+    """The size of what the cache holds of a repository, parts of files included."""
+    total = 0
+    for path in _cache_folder(model).rglob("*"):
+        with contextlib.suppress(OSError):  # renamed meanwhile
+            total += 1 + path.lstat().st_size
+    return total
 
 
 def _not_here(model: HubModel, folder: Path | None) -> HftoolError:
@@ -162,6 +240,10 @@ def _raise_for(error: Exception, model: HubModel) -> NoReturn:
             f"the hub answered {status} for {model.repo}", hints.get(status)
         ) from None
     library = type(error).__module__.partition(".")[0]
+    if library in HTTP_LIBRARIES and type(error).__name__ in BROKEN_OFF:
+        raise HftoolError(
+            f"the connection broke off while {model.repo} was fetched", TRY_AGAIN
+        ) from None
     if isinstance(error, errors.LocalEntryNotFoundError) or library in HTTP_LIBRARIES:
         raise _no_network(model) from None
     if isinstance(error, OSError | ValueError) or library == "huggingface_hub":

@@ -1,6 +1,5 @@
 """What there is to know of a model without loading it."""
 
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -15,13 +14,13 @@ from hftool.models.find import AdaptedMiniLM, GgufFile, HubModel, LocalFolder, S
 from hftool.models.hub import download
 from hftool.models.locate import architectures_of, locate, present
 from hftool.models.tokenizer import read_json
+from hftool.models.trust import tensors
 from hftool.options import SourceOptions
 
 Fits = Literal["float32", "bfloat16", "none"]
 _ALIAS_NAME = re.compile(r"[\w][\w.-]*")
 WEIGHT_BYTES = {"float32": 4, "bfloat16": 2}
 SHARE_OF_WEIGHTS = 0.8  # of the memory; the rest is the system's, the cache's, the activations'
-LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format
 
 
 @dataclass(frozen=True)
@@ -199,13 +198,13 @@ def _facts(folder: Path | None, alias: Alias | None) -> dict[str, Any]:
     config = read_json(folder / "config.json")
     text_config = config.get("text_config")
     text_config = text_config if isinstance(text_config, dict) else config
-    lengths = (text_config.get(k) for k in ("max_position_embeddings", "n_positions"))
+    lengths = [text_config.get(k) for k in ("max_position_embeddings", "n_positions")]
     dtypes, parameters = _tensors(folder)
     return {
         "task": _task(architecture),
         "architecture": architecture,
         "parameters": parameters,
-        "context_length": next((n for n in lengths if n), None),
+        "context_length": next((n for n in lengths if type(n) is int and n), None),
         "dtype": "+".join(dtypes) or None,
         "size_bytes": _size(folder),
         "chat_template": (folder / "chat_template.jinja").is_file()
@@ -224,24 +223,11 @@ def _task(architecture: str | None) -> str | None:
 
 
 def _tensors(folder: Path) -> tuple[list[str], int | None]:
-    """The dtypes of a folder's safetensors, most frequent first, and how many numbers they hold.
-
-    Read from the files' headers: eight bytes of length (little-endian), then JSON.
-    """
+    """The dtypes of a folder's safetensors, most frequent first, and how many numbers they hold."""
     counts: dict[str, int] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with file.open("rb") as stream:
-                length = int.from_bytes(stream.read(8), "little")
-                if length > LARGEST_HEADER:
-                    raise ValueError("its header is too long")
-                header = json.loads(stream.read(length))
-            for name, tensor in header.items():
-                if name != "__metadata__":
-                    dtype = str(tensor["dtype"])
-                    counts[dtype] = counts.get(dtype, 0) + math.prod(tensor["shape"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise HftoolError(f"cannot read {file}: {error}") from None
+        for dtype, shape in tensors(file).values():
+            counts[dtype] = counts.get(dtype, 0) + math.prod(shape)
     return sorted(counts, key=lambda d: -counts[d]), sum(counts.values()) or None
 
 

@@ -23,6 +23,7 @@ from hftool.models.place import choose_device, choose_dtype
 from hftool.models.pooling import compute_first_token_only
 from hftool.models.quantize import quantize
 from hftool.models.tokenizer import Tokenizer, read_json
+from hftool.models.trust import require_plausible
 from hftool.options import DEFAULT_CLASSIFIER, ClassifierOptions, LoadOptions
 
 log = logging.getLogger("hftool")
@@ -57,7 +58,8 @@ class LanguageModel:
         if ids is None:
             eos = self.tokenizer.special_tokens.get("eos_token")
             ids = self.tokenizer.backend.token_to_id(eos) if eos else None
-        return frozenset([ids] if isinstance(ids, int) else ids or [])
+        listed = ids if isinstance(ids, list) else [ids]
+        return frozenset(i for i in listed if type(i) is int)
 
     @cached_property
     def keeps_logits(self) -> bool:
@@ -126,7 +128,7 @@ def load_classifier(options: ClassifierOptions) -> Classifier:
         tokenizer,
         tuple(str(config.id2label.get(i, f"LABEL_{i}")) for i in range(config.num_labels)),
         _activation(config),
-        min((int(limit) for limit in limits if limit), default=None),
+        min((int(n) for n in limits if isinstance(n, int | float) and n >= 1), default=None),
     )
 
 
@@ -178,6 +180,8 @@ def _read(
     dtype: torch.dtype,
 ) -> Any:
     log.debug("started and imported in %.2f s", time.time() - psutil.Process().create_time())
+    if not options.trust_remote_code:
+        require_plausible(folder, read_json(folder / "config.json"))
     began = time.perf_counter()
     with _quietly(), _loading_errors(folder):
         model, info = auto.from_pretrained(
@@ -229,6 +233,25 @@ def memory_errors() -> Iterator[None]:
                 "try --dtype bfloat16, a shorter text, a smaller --batch-size or a smaller model",
             ) from error
         raise
+
+
+@contextlib.contextmanager
+def model_errors() -> Iterator[None]:
+    """As `memory_errors`, and what a model's code raises where its config does not fit the weights.
+
+    Raises:
+        HftoolError: instead of it.
+    """
+    try:
+        with memory_errors():
+            yield
+    except HftoolError:
+        raise
+    except Exception as error:
+        cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise HftoolError(
+            f"the model fails: {cause[:300]}", "its config.json may not fit its weights"
+        ) from error
 
 
 @contextlib.contextmanager

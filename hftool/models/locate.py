@@ -9,6 +9,7 @@ from hftool.models.find import AdaptedMiniLM, GgufFile, HubModel, LocalFolder, S
 from hftool.models.hub import Need, cached_folder, missing_files, snapshot
 from hftool.models.kept import kept
 from hftool.models.tokenizer import Tokenizer, read_json
+from hftool.models.trust import require_own_files
 from hftool.options import SourceOptions
 
 
@@ -27,6 +28,8 @@ def locate(ref: str, need: Need, options: SourceOptions) -> Path:
             base = snapshot(base, "model", options)
         return prepare.prepared_minilm(base, source.sha256)
     folder = source.path if isinstance(source, LocalFolder) else snapshot(source, need, options)
+    if not options.trust_remote_code:
+        require_own_files(folder)
     if need == "tokenizer" and not (folder / "tokenizer.json").is_file():
         return prepare.prepared_tokenizer(LocalFolder(folder))
     if need == "model" and isinstance(source, LocalFolder):
@@ -43,6 +46,8 @@ def locate(ref: str, need: Need, options: SourceOptions) -> Path:
 def present(source: Source, pickled: bool = False) -> Path | None:
     """The folder that would be loaded, None where it is not on this machine yet."""
     if isinstance(source, LocalFolder):
+        if not pickled:
+            require_own_files(source.path)
         return source.path
     if isinstance(source, GgufFile):
         return prepare.find_prepared(source)

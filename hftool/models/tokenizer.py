@@ -104,13 +104,24 @@ class Tokenizer:
 
     @cached_property
     def chat_template(self) -> str | None:
-        """The model's own chat template (Jinja), None where it has none."""
+        """The model's own chat template (Jinja), None where it has none.
+
+        Raises:
+            HftoolError: it can't be read, or is no text.
+        """
         path = self.folder / "chat_template.jinja"
-        if path.is_file():
-            return path.read_text(encoding="utf-8")
-        template = self.config.get("chat_template")
-        if isinstance(template, list):  # several by name
-            template = {t["name"]: t["template"] for t in template}.get("default")
+        try:
+            if path.is_file():
+                return path.read_text(encoding="utf-8")
+            path = self.folder / "tokenizer_config.json"
+            template = self.config.get("chat_template")
+            if isinstance(template, list):  # several by name
+                template = {t["name"]: t["template"] for t in template}.get("default")
+            if template is not None and not isinstance(template, str):
+                raise ValueError("it is no text")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            cause = f"it has no {error}" if isinstance(error, KeyError) else error
+            raise HftoolError(f"cannot read the chat template in {path}: {cause}") from None
         return template
 
     @cached_property

@@ -14,15 +14,18 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from hftool.errors import UsageError
 from hftool.options import Format, OutputOptions, PictureOptions
-from hftool.output.files import atomic_file
+from hftool.output.files import atomic_file, write_errors
 from hftool.output.terminal import is_terminal, one_line, visible
 
 if TYPE_CHECKING:
     from hftool.output.resume import Partial
+
+STDOUT = Path("stdout")  # what an error calls it
 
 Row = Mapping[str, Any]
 Screen = Callable[[Iterable[Any], Any], Iterator[str]]  # events and a rich console, to text
@@ -57,6 +60,7 @@ class View:
         default: the format where none is asked for, instead of table or text.
         pieces: the columns with texts of tokens, whose spaces a table shows.
         drop: the columns that a narrow table leaves out, the first one first.
+        private: a new file of these records is the user's alone to read.
         live: written as each record is known; otherwise when a buffer is full.
         record: a record for json and jsonl.
         schema: of the rows in Parquet (pyarrow), from the first of them; None where a view's
@@ -71,6 +75,7 @@ class View:
     default: Format | None = None
     pieces: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
+    private: bool = False
     live: bool = True
     record: Callable[[Any], Any] = plain
     schema: Callable[[Sequence[Row]], Any] | None = None
@@ -199,8 +204,8 @@ def write(
         write_parquet((row for event in events for row in view.rows(event)), view, options.output)
         return
     terminal = options.output is None and is_terminal(sys.stdout)
-    target = nullcontext(sys.stdout) if options.output is None else atomic_file(options.output)
-    with target as stream:
+    to_file = options.output and atomic_file(options.output, private=view.private)
+    with to_file or nullcontext(sys.stdout) as stream:
         if name == "table":
             from hftool.output.tables import plain_table, table_console
 
@@ -209,14 +214,15 @@ def write(
         else:
             chunks = FORMATS[name](events, view)
             chunks = map(visible, chunks) if terminal else chunks
-        _write_chunks(chunks, stream, view.live)
+        _write_chunks(chunks, stream, view.live, options.output or STDOUT)
 
 
-def _write_chunks(chunks: Iterable[str], stream: TextIO, live: bool) -> None:
+def _write_chunks(chunks: Iterable[str], stream: TextIO, live: bool, name: Path) -> None:
     for chunk in chunks:
-        stream.write(chunk)
-        if live:
-            stream.flush()
+        with write_errors(name):
+            stream.write(chunk)
+            if live:
+                stream.flush()
 
 
 def line(*cells: Any) -> str:

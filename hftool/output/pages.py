@@ -44,7 +44,8 @@ def encoded(records: Iterable["Encoded"]) -> str:
 def _encoded(record: "Encoded") -> Iterator[str]:
     def tip(i: int) -> str:
         start, end = record.offsets[i]
-        return f"{_name(record.ids[i], record.pieces[i])}   {record.tokens[i]}   {start} to {end}"
+        name, token = _name(record.ids[i], record.pieces[i]), one_line(record.tokens[i])
+        return f"{name}   {token}   {start} to {end}"
 
     turn = 0
     spans = []

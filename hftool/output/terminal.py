@@ -5,6 +5,7 @@ import sys
 from typing import TextIO
 
 from hftool.errors import HftoolError
+from hftool.secrets import redacted
 
 # C0 other than newline and tab, DEL, C1, and the characters that reorder text (Unicode's
 # Bidi_Control); line and paragraph separators would break a line as well.
@@ -29,16 +30,17 @@ def one_line(text: str) -> str:
     return _UNSAFE_IN_LINE.sub(_escape, text)
 
 
-def is_terminal(stream: TextIO) -> bool:
+def is_terminal(stream: TextIO | None) -> bool:
     """Whether a person looks at this stream."""
     try:
-        return stream.isatty()
+        return stream is not None and stream.isatty()
     except ValueError:  # closed
         return False
 
 
 def show_on_stderr(line: str) -> None:
-    """One line to stderr, escaped where it goes to a terminal."""
+    """A text to stderr, without the hub token, escaped where it goes to a terminal."""
+    line = redacted(line)
     sys.stderr.write((visible(line) if is_terminal(sys.stderr) else line) + "\n")
     sys.stderr.flush()
 

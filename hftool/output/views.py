@@ -225,6 +225,7 @@ def turns_view(inside_thought: bool) -> View:
         columns=("role", "content", "finish_reason", "prompt_tokens", "completion_tokens", "seed"),
         text=_turn_text,
         table=screen("turns", inside_thought),
+        private=True,
     )
 
 

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from hftool.secrets import TOKEN_OPTIONS
 from hftool.serving import wire
 
 SERVED = ("topk", "sample", "generate", "chat", "sentiment", "encode", "decode", "vocab-dump")
@@ -23,6 +24,9 @@ def run_on_server(arguments: Sequence[str]) -> None:
     global declined
     path = wire.socket_path() if arguments and arguments[0] in SERVED else None
     if path is None or "--no-server" in arguments or not path.exists():
+        return
+    if any(argument.startswith(TOKEN_OPTIONS) for argument in arguments):
+        declined = "a token was given, and belongs to one process alone"
         return
     if not wire.is_private(path.parent):
         declined = f"others can enter {path.parent}"

@@ -5,13 +5,14 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import generating, judging
+from tests.benchmarks import generating, judging, starting
 from tests.benchmarks.pairs import Pair
 
 
@@ -58,14 +59,15 @@ def show(results: list[Result]) -> None:
 def main() -> None:
     """Run the benchmarks that were named, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="sentiment, generate")
+    parser.add_argument("names", nargs="*", help="start, generate, sentiment")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--texts", type=int, default=1000)
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--json", type=Path, default=Path("bench.json"))
     asked = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    all_pairs = {
+    all_pairs: dict[str, Callable[[], Iterator[Pair]]] = {
+        "start": starting.pairs,
         "generate": lambda: generating.pairs(asked.tokens),
         "sentiment": lambda: judging.pairs(asked.texts),
     }

@@ -9,7 +9,7 @@ import torch
 from hftool.batching import generate_rows
 from hftool.generation import Generation, Request, generate
 from hftool.models.load import LanguageModel, load_language_model
-from hftool.options import LoadOptions
+from hftool.options import LoadOptions, Quantization
 from hftool.sampling import SamplingSettings
 from tests.benchmarks.pairs import Pair
 
@@ -28,6 +28,11 @@ def pairs(tokens: int) -> Iterator[Pair]:
         partial(_alone, model, one),
         beside,
     )
+    quantizations: tuple[Quantization, ...] = ("int8", "int4")
+    for bits in quantizations:
+        options = LoadOptions(device="cpu", offline=True, quantize=bits)
+        ours = partial(_alone, load_language_model(options), one)
+        yield Pair(f"generate --quantize {bits}", "transformers' generate", "tokens", ours, beside)
     few = partial(_alone, model, _requests(model, 4, tokens))
     for rows in (16, 64):
         many = _requests(model, rows, tokens)

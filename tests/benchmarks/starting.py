@@ -1,0 +1,62 @@
+"""Whole processes: hftool beside the tutorial's scripts, and beside itself with a server."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from hftool.models.locate import locate
+from hftool.options import SourceOptions
+from tests.benchmarks.pairs import Pair
+
+SCRIPTS = Path(__file__).parent / "scripts"
+HFTOOL = (sys.executable, "-m", "hftool")
+ALONE = {**os.environ, "HFTOOL_SERVER": "off", "HF_HUB_OFFLINE": "1"}
+IMPORTS = (sys.executable, "-c", "import typer, rich.console")
+PROMPT = "The capital of France is"
+
+
+def pairs() -> Iterator[Pair]:
+    """Each step's command and script: cold, then with the model in a server's memory."""
+    here = SourceOptions(offline=True)
+    smollm2, minilm = (str(locate(ref, "model", here)) for ref in ("smollm2", "minilm-sst2"))
+    yield _pair("--help", ("--help",), "import typer, rich.console", IMPORTS)
+    steps: list[tuple[str, Sequence[str], Sequence[str]]] = [
+        ("vocab-dump", ("vocab-dump", "smollm2"), ("vocabulary.py", smollm2)),
+        ("encode", ("encode", "good morning"), ("encode.py", smollm2, "good morning")),
+        ("topk", ("topk", PROMPT), ("next_token.py", smollm2, PROMPT)),
+        ("generate -n 1", ("generate", PROMPT, "-n", "1"), ("generate.py", smollm2, PROMPT, "1")),
+        ("sentiment", ("sentiment", "I love it"), ("sentiment.py", minilm, "I love it")),
+    ]
+    for name, command, script in steps:
+        yield _pair(f"{name}, cold", command, "the script", _script(*script))
+    with tempfile.TemporaryDirectory() as folder:
+        served = {**ALONE, "HFTOOL_SERVER": f"{folder}/run/server"}
+        _run((*HFTOOL, "serve", "--detach", "-q"), served)
+        for name, command, script in steps:
+            _run((*HFTOOL, *command), served)  # loads the model
+            yield _pair(f"{name}, served", command, "the script", _script(*script), served)
+        _run((*HFTOOL, "serve", "--stop"), served)
+
+
+def _script(name: str, *arguments: str) -> Sequence[str]:
+    return (sys.executable, str(SCRIPTS / name), *arguments)
+
+
+def _pair(
+    what: str,
+    command: Sequence[str],
+    other: str,
+    line: Sequence[str],
+    environment: Mapping[str, str] = ALONE,
+) -> Pair:
+    ours = partial(_run, (*HFTOOL, *command), environment)
+    return Pair(what, other, "runs", ours, partial(_run, line, ALONE))
+
+
+def _run(line: Sequence[str], environment: Mapping[str, str]) -> int:
+    subprocess.run(line, check=True, capture_output=True, env=environment)
+    return 1
