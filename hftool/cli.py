@@ -31,8 +31,7 @@ from hftool.commands.topk import topk
 from hftool.commands.vocab_dump import vocab_dump
 from hftool.errors import HftoolError
 from hftool.help import HelpfulCommand, HelpfulGroup, start_lines
-from hftool.output.files import write_errors
-from hftool.output.formats import STDOUT
+from hftool.output.files import STDOUT, write_errors
 from hftool.output.terminal import show_error, show_on_stderr
 from hftool.secrets import hide_token
 

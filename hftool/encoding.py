@@ -13,6 +13,7 @@ from hftool.errors import HftoolError, UsageError
 from hftool.inputs import arriving
 from hftool.models.tokenizer import Tokenizer
 from hftool.options import ChatOptions, PromptOptions
+from hftool.output.files import STDOUT, write_errors
 
 log = logging.getLogger("hftool")
 
@@ -116,7 +117,8 @@ def _windows(texts: Iterable[str], most: int) -> Iterator[list[str]]:
     for window in arriving(texts, most):
         yield window
         if sys.stdout is not None:
-            sys.stdout.flush()
+            with write_errors(STDOUT):
+                sys.stdout.flush()
 
 
 def compare_tokenizers(

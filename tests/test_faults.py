@@ -459,7 +459,8 @@ def test_a_run_killed_at_random_moments_is_completed(
             partial.write_bytes(partial.read_bytes()[: draw.randrange(1, 40_000)])
         else:
             ends = {"SIGINT": (130, -signal.SIGINT)}.get(how, (-getattr(signal, how),))
-            assert process.returncode in ends
+            # C++ aborts where an exception comes up in it, as a signal's does in torch's import.
+            assert process.returncode in (*ends, -signal.SIGABRT)
     subprocess.run([*arguments, "--resume"], check=True, stderr=subprocess.DEVNULL)
 
     def told(path: Path) -> list[tuple[object, object]]:

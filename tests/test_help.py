@@ -14,7 +14,9 @@ from tests.conftest import run
 
 DOCS = Path(__file__).parent.parent / "docs"
 BLOCKS = runpy.run_path(str(DOCS / "blocks.py"))
-NEEDS_HUB_OR_TERMINAL = ("qwen", "gemma", "hftool chat", "models alias", "models unalias")
+NEEDS_HUB_OR_TERMINAL = (
+    *("qwen", "gemma", "hftool chat", "models alias", "models unalias", "hftool serve"),
+)
 
 
 def all_pages(page: Page) -> Iterator[Page]:
@@ -35,7 +37,7 @@ def help_of(page: Page) -> str:
 def test_the_tree_is_the_designs() -> None:
     assert {page.path.split()[1] for page in COMMANDS} == {
         *("vocab-dump", "encode", "decode", "topk", "sample", "generate", "chat", "sentiment"),
-        "models",
+        *("models", "serve"),
     }
 
 

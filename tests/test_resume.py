@@ -238,7 +238,7 @@ def killed(process: "subprocess.Popen[bytes]", partial: Path, how: int, growth: 
 @pytest.mark.parametrize(
     ("name", "times", "how"),
     [
-        ("jsonl", 2, signal.SIGKILL),
+        ("jsonl", 1, signal.SIGKILL),
         pytest.param("csv", 2, signal.SIGINT, marks=pytest.mark.slow),
         pytest.param("tsv", 2, signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param("csv", 20, signal.SIGKILL, marks=pytest.mark.slow),

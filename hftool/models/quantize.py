@@ -4,6 +4,7 @@ Of a language model only weights are quantized, as in the GGUF formats; what flo
 stays in bfloat16.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ from hftool.errors import HftoolError
 GROUP = 32  # weights of a row that share scale and zero in int4, as in GGUF's Q4_0 and Q4_1
 OUTPUTS = 16  # torch's int4 kernel takes multiples of it
 TINY = torch.finfo(torch.float32).tiny
+SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 MANY_ROWS = 64  # from so many inputs on, unpacking the weights once is faster than the kernel
 
 
@@ -84,6 +86,62 @@ class Int4Linear(nn.Module):
         return _biased(outputs, self.bias).reshape(*inputs.shape[:-1], -1)
 
 
+class SharedProduct(nn.Module):
+    """Linear layers with the same input as one: a short product costs less by its numbers than by
+    being called."""
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        super().__init__()
+        first = layers[0]
+        outputs = sum(layer.out_features for layer in layers)
+        biased = first.bias is not None
+        self.layer = nn.Linear(
+            first.in_features, outputs, biased, first.weight.device, first.weight.dtype
+        )
+        self.layer.weight.data = torch.cat([layer.weight.data for layer in layers])
+        if biased:
+            self.layer.bias.data = torch.cat([layer.bias.data for layer in layers])
+        self._inputs: torch.Tensor | None = None
+        self._outputs: torch.Tensor | None = None
+
+    def part(self, inputs: torch.Tensor, place: slice) -> torch.Tensor:
+        """Some of the outputs; the layers are called one after the other with one tensor."""
+        if self._outputs is None or self._inputs is not inputs:
+            self._inputs, self._outputs = inputs, self.layer(inputs)
+        found = self._outputs[..., place]
+        if place.stop == self._outputs.shape[-1]:
+            self._inputs = self._outputs = None
+        return found
+
+
+class Part(nn.Module):
+    """One of the layers of a `SharedProduct`."""
+
+    def __init__(self, shared: SharedProduct, place: slice) -> None:
+        super().__init__()
+        self.shared = shared
+        self._place = place
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The outputs [..., outputs] of inputs [..., inputs]."""
+        return self.shared.part(inputs, self._place)
+
+
+def _share_products(model: nn.Module) -> None:
+    """Make one layer of those that transformers' models call with the same input."""
+    for parent in list(model.modules()):
+        for names in SAME_INPUT:
+            layers = [getattr(parent, name, None) for name in names]
+            linear = [layer for layer in layers if type(layer) is nn.Linear]
+            if len(linear) < len(names) or len({layer.bias is None for layer in linear}) > 1:
+                continue
+            shared, start = SharedProduct(linear), 0
+            for name, layer in zip(names, linear, strict=True):
+                end = start + layer.out_features
+                setattr(parent, name, Part(shared, slice(start, end)))
+                start = end
+
+
 def _biased(outputs: torch.Tensor, bias: Any) -> torch.Tensor:
     return outputs if bias is None else outputs + bias
 
@@ -99,6 +157,8 @@ def quantize(model: nn.Module, bits: Literal["int8", "int4"], *, inputs_too: boo
     device = next(model.parameters()).device
     if device.type != "cpu":
         raise HftoolError(f"--quantize {bits} needs a CPU, not {device.type}", "use --device cpu")
+    if not inputs_too:  # those are called from several threads
+        _share_products(model)
     places = [
         (parent, name, layer)
         for parent in model.modules()

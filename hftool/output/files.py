@@ -9,6 +9,8 @@ from typing import TextIO
 
 from hftool.errors import HftoolError
 
+STDOUT = Path("stdout")  # what an error calls it
+
 
 @contextmanager
 def atomic_file(path: Path, *, private: bool = False) -> Iterator[TextIO]:

@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from hftool.errors import UsageError
 from hftool.options import Format, OutputOptions, PictureOptions
-from hftool.output.files import atomic_file, write_errors
+from hftool.output.files import STDOUT, atomic_file, write_errors
 from hftool.output.terminal import is_terminal, one_line, visible
 
 if TYPE_CHECKING:
     from hftool.output.resume import Partial
 
-STDOUT = Path("stdout")  # what an error calls it
 
 Row = Mapping[str, Any]
 Screen = Callable[[Iterable[Any], Any], Iterator[str]]  # events and a rich console, to text

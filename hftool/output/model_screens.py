@@ -95,11 +95,12 @@ def size(count: int | None) -> str:
 def held_models(records: Iterable[Any], console: Console) -> Iterator[str]:
     """The models of a server: what each takes, and how much it is used."""
     table = new_table()
-    for name, justify in (("model", "left"), ("state", "left"), ("memory", "right")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    table.add_column("requests", justify="right")
-    table.add_column("last used", justify="right")
+    for name in ("model", "kind", "state"):
+        table.add_column(name)
+    for name in ("memory", "requests", "last used"):
+        table.add_column(name, justify="right")
     for held in records:
         ago = f"{held.idle:.0f} s ago"
-        table.add_row(one_line(held.model), held.state, size(held.memory), str(held.requests), ago)
+        numbers = (size(held.memory), str(held.requests), ago)
+        table.add_row(one_line(held.model), held.kind, held.state, *numbers)
     yield rendered(console, table) if table.rows else "no model is in memory yet\n"

@@ -253,8 +253,10 @@ MODEL = View(
 )
 
 HELD_MODELS = View(
-    columns=("model", "state", "memory", "requests", "idle", "process"),
-    text=lambda held: line(held.model, held.state, held.memory, held.requests, round(held.idle)),
+    columns=("model", "kind", "state", "memory", "requests", "idle", "process"),
+    text=lambda held: line(
+        held.model, held.kind, held.state, held.memory, held.requests, round(held.idle)
+    ),
     table=screen("held_models", room="model_screens"),
 )
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hftool.errors import HftoolError, UsageError
 from hftool.serving import wire
@@ -67,7 +67,8 @@ class HeldModel:
     """A model a server has in memory. `memory` counts bytes of its own, `idle` seconds."""
 
     model: str
-    state: str
+    kind: Literal["language-model", "classifier", "tokenizer"]
+    state: Literal["loading", "ready"]
     memory: int
     requests: int
     idle: float

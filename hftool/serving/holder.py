@@ -5,12 +5,18 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from hftool.options import ClassifierOptions, LoadOptions, ModelOptions
 from hftool.serving import runner, wire
 
+Kind = Literal["language-model", "classifier", "tokenizer"]
 ModelAsked = ClassifierOptions | LoadOptions | ModelOptions  # of the last the tokenizer alone
+KINDS: dict[type, Kind] = {
+    ClassifierOptions: "classifier",
+    LoadOptions: "language-model",
+    ModelOptions: "tokenizer",
+}
 READY = b"."
 
 

@@ -197,10 +197,17 @@ class Server:
 
     def _models(self) -> Iterator[HeldModel]:
         now = time.monotonic()
-        for held in self._held.values():
-            state = "ready" if held.ready else "loading"
+        for asked, held in self._held.items():
             memory, idle = _own_memory(held.process), now - held.used
-            yield HeldModel(held.name, state, memory, held.requests, idle, held.process)
+            yield HeldModel(
+                held.name,
+                holder.KINDS[type(asked)],
+                "ready" if held.ready else "loading",
+                memory,
+                held.requests,
+                idle,
+                held.process,
+            )
 
 
 def model_asked(arguments: Sequence[str]) -> ModelAsked | None:
