@@ -86,6 +86,20 @@ def test_every_architecture(architecture: str, tmp_path: Path) -> None:
     assert 0 < float((full - small).abs().max()) < 0.2 * float(full.std())
 
 
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma3"])
+def test_layers_computed_as_one_give_what_each_gives(
+    architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_model(tmp_path, architecture)
+    ids = torch.arange(3, 20)[None]
+    models = [load_model(folder).model for _ in range(2)]
+    quantize(models[0], "int8")
+    monkeypatch.setattr("hftool.models.quantize._share_products", lambda model: None)
+    quantize(models[1], "int8")
+    together, apart = (model(ids).logits for model in models)
+    torch.testing.assert_close(together, apart)
+
+
 def test_layers_of_another_shape_are_left(tmp_path: Path) -> None:
     layers = nn.Sequential(nn.Linear(32, 16), nn.Linear(16, 16), nn.Linear(32, 8))
     quantize(layers, "int4")

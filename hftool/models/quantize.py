@@ -23,16 +23,13 @@ MANY_ROWS = 64  # from so many inputs on, unpacking the weights once is faster t
 class Int8Linear(nn.Module):
     """A linear layer with int8 weights [outputs, inputs] and a scale for each output."""
 
-    weight: torch.Tensor
-    scale: torch.Tensor
-    bias: torch.Tensor | None
-
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
         scale = (weight.abs().amax(dim=1) / 127).clamp(min=torch.finfo(dtype).tiny)
-        self.register_buffer("weight", (weight / scale[:, None]).round().to(torch.int8))
-        self.register_buffer("scale", scale.to(dtype))
-        self.register_buffer("bias", None if bias is None else bias.to(dtype))
+        # Plain attributes: torch takes far longer to find a buffer.
+        self.weight = (weight / scale[:, None]).round().to(torch.int8)
+        self.scale = scale.to(dtype)
+        self.bias = None if bias is None else bias.detach().to(dtype)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """The outputs [..., outputs] of inputs [..., inputs]."""
@@ -63,9 +60,6 @@ class Int4Linear(nn.Module):
     The grid is that of GGUF's Q4_1: what was stored in it keeps its sixteen values.
     """
 
-    packed: torch.Tensor
-    scales: torch.Tensor
-
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
         groups = weight.reshape(len(weight), -1, GROUP)
@@ -73,11 +67,11 @@ class Int4Linear(nn.Module):
         scale = ((most - least) / 15).clamp(min=torch.finfo(dtype).tiny)
         levels = ((groups - least[..., None]) / scale[..., None]).round().clamp(0, 15)
         integers = levels.reshape_as(weight).to(torch.int32)
-        self.register_buffer("packed", torch._convert_weight_to_int4pack_for_cpu(integers, 2))
+        self.packed = torch._convert_weight_to_int4pack_for_cpu(integers, 2)
         # The kernel takes levels from -8 to 7, and the value in their middle as zero.
         scales = torch.stack([scale, least + 8 * scale], dim=-1).transpose(0, 1).contiguous()
-        self.register_buffer("scales", scales.to(dtype))
-        self.register_buffer("bias", None if bias is None else bias.to(dtype))
+        self.scales = scales.to(dtype)
+        self.bias = None if bias is None else bias.detach().to(dtype)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """The outputs [..., outputs] of inputs [..., inputs]."""
@@ -101,17 +95,17 @@ class SharedProduct(nn.Module):
         self.layer.weight.data = torch.cat([layer.weight.data for layer in layers])
         if biased:
             self.layer.bias.data = torch.cat([layer.bias.data for layer in layers])
-        self._inputs: torch.Tensor | None = None
-        self._outputs: torch.Tensor | None = None
+        self._last: list[tuple[torch.Tensor, torch.Tensor]] = []  # inputs and outputs
 
     def part(self, inputs: torch.Tensor, place: slice) -> torch.Tensor:
         """Some of the outputs; the layers are called one after the other with one tensor."""
-        if self._outputs is None or self._inputs is not inputs:
-            self._inputs, self._outputs = inputs, self.layer(inputs)
-        found = self._outputs[..., place]
-        if place.stop == self._outputs.shape[-1]:
-            self._inputs = self._outputs = None
-        return found
+        last = self._last
+        if not last or last[0][0] is not inputs:
+            last[:] = [(inputs, self.layer(inputs))]
+        outputs = last[0][1]
+        if place.stop == outputs.shape[-1]:
+            last.clear()
+        return outputs[..., place]
 
 
 class Part(nn.Module):
