@@ -1,14 +1,17 @@
 import gc
+import signal
 import sys
-
-from hftool.serving import client
 
 
 def main() -> None:
     """Run the command line, on the server where there is one; exits."""
-    client.run_on_server(sys.argv[1:])
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to clear up
     # What is imported stays: Python need not look for garbage in it again and again.
-    gc.set_threshold(100_000, 50, 100)
+    gc.set_threshold(100_000)
+    from hftool.serving import client
+
+    client.run_on_server(sys.argv[1:])
     from hftool import cli
 
     cli.main()

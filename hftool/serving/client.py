@@ -14,7 +14,8 @@ from hftool.serving import wire
 SERVED = ("topk", "sample", "generate", "chat", "sentiment", "encode", "decode", "vocab-dump")
 ANSWER_SECONDS = 2.0  # a server that is busy takes a request on in much less
 READY_SECONDS = 60.0  # to load a model; then the command loads it itself
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGWINCH)
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGWINCH")
+FORWARDED = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]  # not on Windows
 
 declined: str | None = None  # why no server runs this command, where there is one
 
