@@ -40,6 +40,9 @@ LEAVING = ("SIGINT", "SIGTERM", "SIGHUP")  # what asks a program to end; Windows
 GRACE = 20  # seconds that clearing up may take
 
 
+_came: list[str] = []  # the signals that have come to end this process
+
+
 class _Terminated(BaseException):
     """One of the signals in `LEAVING` has come, other than SIGINT."""
 
@@ -72,11 +75,12 @@ class HftoolGroup(HelpfulGroup):
             return result
         except BrokenPipeError:
             _end_by_signal("SIGPIPE")
-        except KeyboardInterrupt:
-            raise typer.Exit(INTERRUPTED) from None
-        except _Terminated as signalled:
-            _end_by_signal(str(signalled))
         except BaseException as error:
+            # Also where a library made another error of the signal's exception.
+            if isinstance(error, KeyboardInterrupt) or "SIGINT" in _came:
+                raise typer.Exit(INTERRUPTED) from None
+            if _came:
+                _end_by_signal(_came[0])
             shown = error if isinstance(error, HftoolError) else _of_the_system(error)
             if shown is None or os.environ.get("HFTOOL_DEBUG"):
                 raise
@@ -247,6 +251,7 @@ def _stop(number: int, frame: object) -> NoReturn:
     drops those of a `__del__`) or the clearing up hangs."""
     sys.unraisablehook = lambda lost: None
     name = signal.Signals(number).name
+    _came.append(name)
     if hasattr(signal, "SIGALRM"):
         signal.signal(signal.SIGALRM, lambda number, frame: _end_by_signal(name))
         signal.alarm(GRACE)
