@@ -54,13 +54,16 @@ class HftoolGroup(HelpfulGroup):
         standalone = settings.get("standalone_mode", True)
         try:
             status = super().main(*arguments, **{**settings, "standalone_mode": False})
-        except TyperException as error:  # wrong usage, found by Typer
-            status = error.exit_code
-            hint = _usage_hint(error)
-            show_error(HftoolError(error.format_message(), hint))
-        except OSError as error:  # of stdout, where help or the version goes
-            status = HftoolError.status
-            show_error(HftoolError(error.strerror or str(error)))
+        except BaseException as error:
+            _end_if_told()
+            if isinstance(error, TyperException):  # wrong usage, found by Typer
+                status = error.exit_code
+                show_error(HftoolError(error.format_message(), _usage_hint(error)))
+            elif isinstance(error, OSError):  # of stdout, where help or the version goes
+                status = HftoolError.status
+                show_error(HftoolError(error.strerror or str(error)))
+            else:
+                raise
         if standalone:
             sys.exit(status)
         return status
@@ -76,16 +79,22 @@ class HftoolGroup(HelpfulGroup):
         except BrokenPipeError:
             _end_by_signal("SIGPIPE")
         except BaseException as error:
-            # Also where a library made another error of the signal's exception.
-            if isinstance(error, KeyboardInterrupt) or "SIGINT" in _came:
+            _end_if_told()
+            if isinstance(error, KeyboardInterrupt):  # a key, not a signal
                 raise typer.Exit(INTERRUPTED) from None
-            if _came:
-                _end_by_signal(_came[0])
             shown = error if isinstance(error, HftoolError) else _of_the_system(error)
             if shown is None or os.environ.get("HFTOOL_DEBUG"):
                 raise
             show_error(shown)
             raise typer.Exit(shown.status) from None
+
+
+def _end_if_told() -> None:
+    """End as the signal that has come asks for, also where a library made another error of it."""
+    if "SIGINT" in _came:
+        sys.exit(INTERRUPTED)
+    if _came:
+        _end_by_signal(_came[0])
 
 
 def _of_the_system(error: BaseException) -> HftoolError | None:
@@ -153,8 +162,8 @@ def _end_by_signal(name: str) -> None:
 
 
 _LITTLE_MEMORY = re.compile(
-    "annot allocate memory|can't allocate memory|failed to map segment|bad_alloc|std::bad_alloc"
-    "|can't start new thread|Resource temporarily unavailable"
+    "an(not|'t) allocate memory|failed to map segment|bad_alloc|can't start new thread"
+    "|Resource temporarily unavailable"
 )
 
 app = typer.Typer(

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_things: dict[Hashable, Any] | None = None
+_things: dict[Hashable, tuple[Hashable, Any]] | None = None  # with the state of their files
 
 
 def keep_from_now_on() -> None:
@@ -19,10 +19,12 @@ def kept(load: Callable[[], T], folder: Path, *settings: Hashable) -> T:
     """What `load` gives, or what it gave before for the same files and settings."""
     if _things is None:
         return load()
-    key = (folder, _fingerprint(folder), settings)
-    if key not in _things:
-        _things[key] = load()
-    found: T = _things[key]
+    files = _fingerprint(folder)
+    known = _things.get((folder, settings))
+    if known is None or known[0] != files:
+        _things.pop((folder, settings), None)  # before the new one takes memory as well
+        known = _things[folder, settings] = (files, load())
+    found: T = known[1]
     return found
 
 

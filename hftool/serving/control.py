@@ -6,8 +6,9 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,13 +20,18 @@ log = logging.getLogger("hftool")
 
 START_SECONDS = 60.0
 ANSWER_SECONDS = 5.0
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_BYTES = {"": 1, "b": 1} | {
+    prefix + end: base**power
+    for power, prefix in enumerate("kmgt", 1)
+    for end, base in (("", 1000), ("b", 1000), ("ib", 1024))
+}
 
 
 @dataclass(frozen=True)
 class Service:
-    """How long a server stays, and how much memory it takes, as they were asked for."""
+    """How long a server stays without a request, and how much memory its models may take, as they
+    were asked for."""
 
     idle: str | None = None
     memory_limit: str | None = None
@@ -37,29 +43,24 @@ class Service:
         Raises:
             UsageError: it is no time.
         """
-        if self.idle is None:
-            return None
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", self.idle)
-        if not match:
-            raise UsageError(f"--idle {self.idle}: no time", "as in 30s, 10m, 2h")
-        return float(match[1]) * _SECONDS[match[2] or "s"]
+        return _number("--idle", self.idle, _SECONDS, "as in 30s, 10m, 2h")
 
     @property
-    def memory_bytes(self) -> int | None:
+    def memory_bytes(self) -> float | None:
         """Bytes.
 
         Raises:
             UsageError: it is no size.
         """
-        if self.memory_limit is None:
-            return None
-        match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgt]?)(i?)b?", self.memory_limit.lower())
-        if not match:
-            raise UsageError(f"--memory-limit {self.memory_limit}: no size", "as in 500MB, 4GB")
-        size = _BYTES[match[2]]
-        return int(
-            float(match[1]) * (2 ** (10 * "kmgt".index(match[2]) + 10) if match[3] else size)
-        )
+        return _number("--memory-limit", self.memory_limit, _BYTES, "as in 500MB, 4GB")
+
+
+def _number(option: str, text: str | None, units: Mapping[str, float], hint: str) -> float | None:
+    """A number and its unit, in terms of the unit that is 1."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([a-z]*)", (text or "0").lower())
+    if not match or match[2] not in units:
+        raise UsageError(f"{option} {text}: no number with a unit", hint)
+    return None if text is None else float(match[1]) * units[match[2]]
 
 
 @dataclass(frozen=True)
@@ -108,23 +109,27 @@ def detach(service: Service) -> None:
         raise HftoolError("a server is running", "`hftool serve --stop` ends it")
     options = [f"--idle={service.idle_seconds}"] if service.idle else []
     options += [f"--memory-limit={service.memory_bytes}"] if service.memory_limit else []
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hftool", "serve", "--quiet", *options],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        env=wire.first_environment(),
-    )
-    deadline = time.monotonic() + START_SECONDS
-    while _answer(path, "status") is None:
-        if process.poll() is not None:
-            _, written = process.communicate()
-            raise HftoolError(written.decode(errors="replace").strip().removeprefix("Error: "))
-        if time.monotonic() > deadline:
-            process.kill()
-            raise HftoolError(f"the server did not start in {START_SECONDS:.0f} s")
-        time.sleep(0.05)
+    with tempfile.TemporaryFile() as said:  # a pipe would break when nobody reads it any more
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hftool", "serve", "--quiet", *options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            start_new_session=True,
+            env=wire.first_environment(),
+        )
+        deadline = time.monotonic() + START_SECONDS
+        while _answer(path, "status") is None:
+            if process.poll() is not None:
+                said.seek(0)
+                message, _, hint = said.read().decode(errors="replace").strip().partition("\n")
+                raise HftoolError(
+                    message.removeprefix("Error: "), hint.removeprefix("Hint: ") or None
+                )
+            if time.monotonic() > deadline:
+                process.kill()
+                raise HftoolError(f"the server did not start in {START_SECONDS:.0f} s")
+            time.sleep(0.05)
     log.info("serving, process %d; `hftool serve --stop` ends it", process.pid)
 
 

@@ -63,7 +63,7 @@ class Server:
         HftoolError: the folder can't be made, others can enter it, or a server is there.
     """
 
-    def __init__(self, path: Path, *, idle: float | None, memory_limit: int | None) -> None:
+    def __init__(self, path: Path, *, idle: float | None, memory_limit: float | None) -> None:
         import torch
 
         from hftool import cli
