@@ -82,7 +82,16 @@ class SourceOptions:
 
 
 @dataclass(frozen=True)
-class ModelOptions(SourceOptions):
+class ServedOptions(SourceOptions):
+    """Of a command that `hftool serve` can run; what decides that is the command line itself."""
+
+    no_server: Annotated[
+        bool, _model("--no-server", help="Run here, even where `hftool serve` has the model.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class ModelOptions(ServedOptions):
     """Which language model's files."""
 
     model: Annotated[
@@ -126,7 +135,7 @@ class TopkLoadOptions(LoadOptions):
 
 
 @dataclass(frozen=True)
-class ClassifierOptions(ComputeOptions, SourceOptions):
+class ClassifierOptions(ComputeOptions, ServedOptions):
     """A classifier, or what else gives texts a label, loaded."""
 
     model: Annotated[
@@ -457,9 +466,6 @@ class OutputOptions:
     quiet: Annotated[bool, _output("--quiet", "-q", help="No notes, no progress.")] = False
     verbose: Annotated[
         bool, _output("--verbose", "-v", help="Say what was loaded, from where, how long it took.")
-    ] = False
-    no_server: Annotated[
-        bool, _output("--no-server", help="Run here, even where `hftool serve` has the model.")
     ] = False
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from hftool.models.names import known_models
-from hftool.options import DEFAULT_MODEL, MODEL_HELP, OutputOptions, SourceOptions
+from hftool.options import DEFAULT_MODEL, MODEL_HELP, OutputOptions, ServedOptions
 from hftool.spread import spread
 
 RefArgument = Annotated[
@@ -22,7 +22,7 @@ Sort = Literal["id", "text", "length"]
 def vocab_dump(
     ref: RefArgument = DEFAULT_MODEL,
     *,
-    source: SourceOptions,
+    source: ServedOptions,
     grep: Annotated[
         str | None, typer.Option(metavar="REGEX", help="Only tokens whose text it matches.")
     ] = None,
