@@ -226,10 +226,7 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    for name in LEAVING:
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, _stop)
+    _heed(_stop)
     hide_token()
     try:
         command()(prog_name="hftool")
@@ -255,6 +252,14 @@ def _fill_standard_streams() -> None:
         sys.stderr = open(2, "w", closefd=False)
 
 
+def _heed(handler: Any) -> None:
+    """Have the signals that ask for an end handled so, but for those ignored, as under nohup."""
+    for name in LEAVING:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
 def _stop(number: int, frame: object) -> NoReturn:
     """Stop where we are, and clear up; end in any case, also where the exception gets lost (Python
     drops those of a `__del__`) or the clearing up hangs."""
@@ -272,6 +277,7 @@ def _stop(number: int, frame: object) -> NoReturn:
 def _leave(ended: SystemExit) -> NoReturn:
     """End now: Python would wait for a library's threads, such as those of a download, and would
     try again to write what could not be written."""
+    _heed(signal.SIG_DFL)  # there is nothing left to clear up
     status = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
     at_once = threading.active_count() > 1
     for stream in (sys.stdout, sys.stderr):
