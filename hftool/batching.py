@@ -19,9 +19,9 @@ from hftool.generation import (
     room_for,
     say_full,
 )
+from hftool.generation_options import GenerationOptions
 from hftool.inputs import arriving
 from hftool.models.load import LanguageModel, model_errors
-from hftool.options import GenerationOptions
 from hftool.prompts import Failure
 from hftool.sampling import Sampler, are_finite, check_finite, choose
 from hftool.strategies import generate_each

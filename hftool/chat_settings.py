@@ -5,8 +5,8 @@ from dataclasses import replace
 from functools import cache
 
 from hftool.errors import UsageError
+from hftool.generation_options import AnswerOptions
 from hftool.option_values import Setting, settings_of
-from hftool.options import AnswerOptions
 
 UNSET = "default"  # the value that takes a setting back
 

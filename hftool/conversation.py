@@ -9,8 +9,9 @@ from hftool.chat_templates import ChatTemplate, Message
 from hftool.decoding import Decoder, require_context
 from hftool.errors import HftoolError
 from hftool.generation import Generation, Request, generate
+from hftool.generation_options import AnswerOptions
 from hftool.models.load import LanguageModel
-from hftool.options import AnswerOptions, Overflow
+from hftool.options import Overflow
 from hftool.sampling import SamplingSettings, settings_in_force
 
 log = logging.getLogger("hftool")

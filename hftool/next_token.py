@@ -10,8 +10,9 @@ import torch
 from hftool.decoding import Decoder, require_context
 from hftool.encoding import prompt_ids
 from hftool.errors import UsageError
+from hftool.generation_options import SamplingOptions
 from hftool.models.load import LanguageModel, load_language_model
-from hftool.options import LoadOptions, PromptOptions, SamplingOptions
+from hftool.options import LoadOptions, PromptOptions
 from hftool.sampling import (
     SamplingSettings,
     filtered,

@@ -11,16 +11,11 @@ from hftool.decoding import require_context
 from hftool.encoding import as_messages, prompt_ids
 from hftool.errors import HftoolError, UsageError
 from hftool.generation import Beams, Generation, Request
+from hftool.generation_options import GenerationOptions, SamplingOptions
 from hftool.inputs import decoded, raw_lines
 from hftool.models.load import LanguageModel
 from hftool.option_values import settings_of
-from hftool.options import (
-    FileOptions,
-    GenerationOptions,
-    InputOptions,
-    PromptOptions,
-    SamplingOptions,
-)
+from hftool.options import FileOptions, InputOptions, PromptOptions
 from hftool.sampling import SamplingSettings, settings_in_force
 
 Options = TypeVar("Options", SamplingOptions, GenerationOptions)

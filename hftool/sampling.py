@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from hftool.errors import HftoolError, UsageError
-from hftool.options import SamplingOptions
+from hftool.generation_options import SamplingOptions
 
 DEFAULT_TOP_K = 50  # transformers, GenerationConfig._get_default_generation_params
 

@@ -10,7 +10,7 @@ from hftool.chat_settings import settings_by_name
 from hftool.conversation import Conversation
 from hftool.encoding import as_messages
 from hftool.errors import HftoolError
-from hftool.options import AnswerOptions
+from hftool.generation_options import AnswerOptions
 from hftool.output.files import atomic_file
 
 log = logging.getLogger("hftool")

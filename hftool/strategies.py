@@ -7,8 +7,9 @@ from hftool.beams import search
 from hftool.drafting import assistant, prompt_lookup
 from hftool.errors import UsageError
 from hftool.generation import Draft, Generation, Request, generate
+from hftool.generation_options import GenerationOptions
 from hftool.models.load import LanguageModel, load_language_model
-from hftool.options import GenerationOptions, LoadOptions
+from hftool.options import LoadOptions
 
 
 def require_compatible(options: GenerationOptions) -> None:

@@ -18,13 +18,9 @@ from hypothesis import strategies as st
 from hftool import batching
 from hftool.batching import RowDecoder, can_batch, generate_batch, generate_rows
 from hftool.generation import Generation, Request, generate
+from hftool.generation_options import GenerationOptions, SamplingOptions
 from hftool.models.load import LanguageModel
-from hftool.options import (
-    FileOptions,
-    GenerationOptions,
-    PromptOptions,
-    SamplingOptions,
-)
+from hftool.options import FileOptions, PromptOptions
 from hftool.prompts import Asked, Failure, requests_of_records
 from hftool.sampling import SamplingSettings
 from tests.conftest import run

@@ -16,8 +16,8 @@ from hftool.chat_settings import changed
 from hftool.chat_templates import chat_template
 from hftool.conversation import Conversation, Turn
 from hftool.errors import HftoolError, UsageError
+from hftool.generation_options import AnswerOptions
 from hftool.models.load import LanguageModel
-from hftool.options import AnswerOptions
 from hftool.sampling import settings_in_force
 from tests.conftest import run
 from tests.tiny_models import VOCABULARY, load_model, save_classifier, save_model

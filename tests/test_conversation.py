@@ -11,8 +11,9 @@ import pytest
 from hftool.chat_templates import PLAIN_FRAME, ChatTemplate, Message, chat_template
 from hftool.conversation import Conversation, Turn
 from hftool.errors import HftoolError
+from hftool.generation_options import AnswerOptions
 from hftool.models.load import LanguageModel
-from hftool.options import AnswerOptions, Overflow
+from hftool.options import Overflow
 from tests.conftest import run
 from tests.tiny_models import (
     ARCHITECTURES,

@@ -21,18 +21,12 @@ from hftool import chat_commands, saved_chats, settings
 from hftool.chat_settings import changed
 from hftool.encoding import LARGEST_ID, parse_ids, parse_messages
 from hftool.errors import HftoolError
+from hftool.generation_options import AnswerOptions, GenerationOptions, SamplingOptions
 from hftool.models.inventory import _tensors
 from hftool.models.tokenizer import read_json
 from hftool.models.trust import require_fitting
 from hftool.option_values import settings_of
-from hftool.options import (
-    AnswerOptions,
-    GenerationOptions,
-    InputFormat,
-    PromptOptions,
-    RowOptions,
-    SamplingOptions,
-)
+from hftool.options import InputFormat, PromptOptions, RowOptions
 from hftool.output.resume import _done
 from hftool.prompts import RECORD_OPTIONS, Asked, _of_record, _parsed
 from hftool.rows import read_rows

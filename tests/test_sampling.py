@@ -11,7 +11,7 @@ import torch
 from transformers import GenerationConfig
 
 from hftool.errors import HftoolError, UsageError
-from hftool.options import SamplingOptions
+from hftool.generation_options import SamplingOptions
 from hftool.sampling import (
     DEFAULT_TOP_K,
     Draw,

@@ -5,14 +5,8 @@ from typing import Annotated
 
 import typer
 
-from hftool.options import (
-    AnswerOptions,
-    ChatTemplateFile,
-    ErrorsOption,
-    LoadOptions,
-    OutputOptions,
-    Overflow,
-)
+from hftool.generation_options import AnswerOptions
+from hftool.options import ChatTemplateFile, ErrorsOption, LoadOptions, OutputOptions, Overflow
 from hftool.spread import spread
 
 PANEL = "Chat"

@@ -5,15 +5,8 @@ from typing import Annotated
 
 import typer
 
-from hftool.options import (
-    GenerationOptions,
-    InputOptions,
-    LoadOptions,
-    PromptOptions,
-    ResumableOptions,
-    SamplingOptions,
-    TextArgument,
-)
+from hftool.generation_options import GenerationOptions, SamplingOptions
+from hftool.options import InputOptions, LoadOptions, PromptOptions, ResumableOptions, TextArgument
 from hftool.spread import spread
 
 

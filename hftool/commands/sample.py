@@ -6,14 +6,8 @@ from typing import Annotated
 
 import typer
 
-from hftool.options import (
-    FileOptions,
-    LoadOptions,
-    PictureOptions,
-    PromptOptions,
-    SamplingOptions,
-    TextArgument,
-)
+from hftool.generation_options import SamplingOptions
+from hftool.options import FileOptions, LoadOptions, PictureOptions, PromptOptions, TextArgument
 from hftool.spread import spread
 
 

@@ -5,12 +5,11 @@ from typing import Annotated
 
 import typer
 
+from hftool.generation_options import FilterOptions, SamplingOptions
 from hftool.options import (
-    FilterOptions,
     InputOptions,
     PictureOptions,
     PromptOptions,
-    SamplingOptions,
     TextArgument,
     TopkLoadOptions,
 )
