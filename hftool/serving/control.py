@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from hftool.errors import HftoolError, UsageError
 from hftool.serving import wire
+from hftool.serving.holder import Kind
 
 log = logging.getLogger("hftool")
 
@@ -68,7 +69,7 @@ class HeldModel:
     """A model a server has in memory. `memory` counts bytes of its own, `idle` seconds."""
 
     model: str
-    kind: Literal["language-model", "classifier", "tokenizer"]
+    kind: Kind
     state: Literal["loading", "ready"]
     memory: int
     requests: int
