@@ -3,7 +3,6 @@
 import difflib
 import gc
 import os
-import re
 import signal
 import sys
 import threading
@@ -29,7 +28,7 @@ from hftool.commands.sentiment import sentiment
 from hftool.commands.serve import serve
 from hftool.commands.topk import topk
 from hftool.commands.vocab_dump import vocab_dump
-from hftool.errors import HftoolError
+from hftool.errors import HftoolError, is_little_memory
 from hftool.help import HelpfulCommand, HelpfulGroup, start_lines
 from hftool.output.files import STDOUT, write_errors
 from hftool.output.terminal import show_error, show_on_stderr
@@ -102,7 +101,7 @@ def _of_the_system(error: BaseException) -> HftoolError | None:
 
     None for all else.
     """
-    if isinstance(error, MemoryError) or _LITTLE_MEMORY.search(str(error)):
+    if is_little_memory(error):
         return HftoolError("not enough memory", "close other programs, or take a smaller model")
     if isinstance(error, OSError):
         name = f"{error.filename}: " if error.filename else ""
@@ -160,11 +159,6 @@ def _end_by_signal(name: str) -> None:
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
-
-_LITTLE_MEMORY = re.compile(
-    "an(not|'t) allocate memory|failed to map segment|bad_alloc|can't start new thread"
-    "|Resource temporarily unavailable"
-)
 
 app = typer.Typer(
     name="hftool",

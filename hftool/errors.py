@@ -1,5 +1,7 @@
 """The errors that hftool shows as one line; anything else is a bug and keeps its traceback."""
 
+import re
+
 
 class HftoolError(Exception):
     """A failure with a cause a user can understand.
@@ -25,3 +27,32 @@ class UsageError(HftoolError):
     """The command line itself is wrong."""
 
     status = 2
+
+
+def is_little_memory(error: BaseException) -> bool:
+    """Whether an error, or what it came from, is one of the many that libraries make of an
+    allocation that failed."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's
+    if named or _LITTLE_MEMORY.search(str(error)):
+        return True
+    vague = isinstance(error, SystemError) or _MAYBE.search(str(error))
+    if vague and _memory_is_limited():
+        return True
+    earlier = error.__cause__ or error.__context__
+    return earlier is not None and is_little_memory(earlier)
+
+
+def _memory_is_limited() -> bool:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return False
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+
+
+_LITTLE_MEMORY = re.compile(
+    "an(not|'t) allocate memory|failed to map segment|bad_alloc|can't start new thread"
+    "|Resource temporarily unavailable"
+)
+# What oneDNN and `inspect` say then; without a limit it is a bug.
+_MAYBE = re.compile("could not create a primitive|could not get source code")

@@ -15,7 +15,7 @@ import psutil
 import torch
 from safetensors import SafetensorError
 
-from hftool.errors import HftoolError
+from hftool.errors import HftoolError, is_little_memory
 from hftool.models.convert import weights_problem
 from hftool.models.kept import kept
 from hftool.models.locate import architectures_of, load_tokenizer, locate
@@ -225,9 +225,8 @@ def memory_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
-        cause = str(error)
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "t allocate memory" in cause:
+    except Exception as error:
+        if is_little_memory(error):
             raise HftoolError(
                 "not enough memory for the model",
                 "try --dtype bfloat16, a shorter text, a smaller --batch-size or a smaller model",
