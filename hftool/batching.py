@@ -6,8 +6,6 @@ from typing import Any
 
 import psutil
 import torch
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from hftool.decoding import PREFILL_SLICE
 from hftool.errors import HftoolError
@@ -21,6 +19,7 @@ from hftool.generation import (
 )
 from hftool.generation_options import GenerationOptions
 from hftool.inputs import arriving
+from hftool.models.llama import KeyValueCache, Llama
 from hftool.models.load import LanguageModel, model_errors
 from hftool.prompts import Failure
 from hftool.sampling import Sampler, are_finite, check_finite, choose
@@ -73,8 +72,11 @@ class RowDecoder:
 
     def cache_bytes(self) -> int:
         """The size of the keys and values."""
-        layers = [layer for layer in self._cache.layers if layer.keys is not None]
-        return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+        if isinstance(self._cache, KeyValueCache):
+            return self._cache.nbytes
+        from hftool.models.caches import nbytes
+
+        return nbytes(self._cache)
 
     def _forward(self, ids: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:
         language_model = self._language_model
@@ -102,11 +104,14 @@ def _takes(language_model: LanguageModel, parameter: str) -> bool:
 
 def can_batch(language_model: LanguageModel) -> bool:
     """Whether a model's sequences can be padded: it has a mask, and a cache of keys and values
-    alone (a state, as Mamba's, would take the padding in)."""
+    alone (a state would take the padding in)."""
+    if isinstance(language_model.model, Llama):
+        return True
     if not all(_takes(language_model, name) for name in ("attention_mask", "past_key_values")):
         return False
-    layers = DynamicCache(config=language_model.model.config).layers
-    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+    from hftool.models.caches import keeps_tokens
+
+    return keeps_tokens(language_model.model.config)
 
 
 def generate_rows(

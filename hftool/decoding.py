@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from hftool.errors import HftoolError
+from hftool.models.llama import KeyValueCache
 from hftool.models.load import LanguageModel, model_errors
 from hftool.sampling import check_finite
 
@@ -109,8 +109,10 @@ class Decoder:
             output = model(input_ids=torch.tensor([list(ids)], device=model.device), **arguments)
         if self._has_cache:
             self._cache = output.past_key_values
-            if self._rewinds:
-                _record_past(self._cache)
+            if self._rewinds and not isinstance(self._cache, KeyValueCache):
+                from hftool.models.caches import record_past
+
+                record_past(self._cache)
         logits: torch.Tensor = output.logits[0, -count:].float()
         return logits
 
@@ -124,36 +126,19 @@ class Decoder:
             if ours != theirs:
                 break
             shared += 1
-        if shared and _can_remove(self._cache, known - shared):
+        if shared and self._can_remove(known - shared):
             self._cache.crop(shared - known)  # negative: how many tokens to take away
             self._ids = self._ids[:shared]
             return shared
         self._cache, self._ids = None, []
         return 0
 
+    def _can_remove(self, tokens: int) -> bool:
+        if isinstance(self._cache, KeyValueCache):
+            return True
+        from hftool.models.caches import can_remove
 
-def _record_past(cache: Any) -> None:
-    """Let the layers with a sliding window keep what falls out of it."""
-    for layer in getattr(cache, "layers", None) or []:
-        if isinstance(layer, DynamicSlidingWindowLayer) and not layer.record_past:
-            layer.record_past = True  # what its untyped activate_past_recording does
-
-
-def _can_remove(cache: Any, tokens: int) -> bool:
-    """Whether a cache can be cut back by so many tokens: a state can't, and a sliding window only
-    by what it has kept beyond its size."""
-    layers = getattr(cache, "layers", None) or []
-    return bool(layers) and all(_removable(layer) >= tokens for layer in layers)
-
-
-def _removable(layer: Any) -> int:
-    if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
-        return 0
-    seen: int = layer.get_seq_length()
-    if type(layer) is DynamicLayer or seen < layer.sliding_window:
-        return seen
-    kept: int = layer.keys.shape[-2]
-    return kept - layer.sliding_window + 1 if layer.record_past else 0
+        return can_remove(self._cache, tokens)
 
 
 def require_context(language_model: LanguageModel, tokens: int) -> None:

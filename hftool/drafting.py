@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers.generation.candidate_generator import PromptLookupCandidateGenerator
 
 from hftool.decoding import Decoder
 from hftool.errors import HftoolError
@@ -18,6 +17,7 @@ LOOKUP_NGRAM = 2  # tokens that must occur before (transformers' max_matching_ng
 def prompt_lookup(tokens: int) -> Draft:
     """Guesses that the text goes on as it did after the same words before, by `tokens` at a time
     (transformers, `PromptLookupCandidateGenerator`)."""
+    from transformers.generation.candidate_generator import PromptLookupCandidateGenerator
 
     def draft(ids: Sequence[int]) -> list[int]:
         generator = PromptLookupCandidateGenerator(

@@ -9,22 +9,15 @@ its probabilities summing up to 1 again; docs/sampling.md follows a token throug
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import (
-    LogitsProcessor,
-    MinPLogitsWarper,
-    NoRepeatNGramLogitsProcessor,
-    RepetitionPenaltyLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-    TypicalLogitsWarper,
-)
 
 from hftool.errors import HftoolError, UsageError
 from hftool.generation_options import SamplingOptions
+
+if TYPE_CHECKING:
+    from transformers import LogitsProcessor
 
 DEFAULT_TOP_K = 50  # transformers, GenerationConfig._get_default_generation_params
 
@@ -54,7 +47,7 @@ class Filter:
     """A named logits processor."""
 
     name: str
-    processor: LogitsProcessor
+    processor: "LogitsProcessor"
 
 
 def settings_in_force(options: SamplingOptions, config: Mapping[str, Any]) -> SamplingSettings:
@@ -114,28 +107,29 @@ def _completed(options: SamplingOptions, config: Mapping[str, Any]) -> SamplingS
 
 def filters(settings: SamplingSettings) -> list[Filter]:
     """The filters that are on, in transformers' order."""
-    found: list[Filter] = []
-
-    def add(name: str, processor: LogitsProcessor) -> None:
-        found.append(Filter(name, processor))
-
+    on: list[tuple[str, str, float]] = []
     if settings.repetition_penalty != 1.0:
-        add("repetition_penalty", RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
+        penalty = settings.repetition_penalty
+        on.append(("repetition_penalty", "RepetitionPenaltyLogitsProcessor", penalty))
     if settings.no_repeat_ngram_size > 0:
-        add("no_repeat_ngram", NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram_size))
-    if settings.greedy:
-        return found
-    if settings.temperature != 1.0:
-        add("temperature", TemperatureLogitsWarper(float(settings.temperature)))
-    if settings.top_k > 0:
-        add("top_k", TopKLogitsWarper(settings.top_k))
-    if settings.top_p < 1.0:
-        add("top_p", TopPLogitsWarper(float(settings.top_p)))
-    if settings.min_p > 0.0:
-        add("min_p", MinPLogitsWarper(float(settings.min_p)))
-    if 0.0 < settings.typical_p < 1.0:
-        add("typical_p", TypicalLogitsWarper(float(settings.typical_p)))
-    return found
+        size = settings.no_repeat_ngram_size
+        on.append(("no_repeat_ngram", "NoRepeatNGramLogitsProcessor", size))
+    if not settings.greedy:
+        if settings.temperature != 1.0:
+            on.append(("temperature", "TemperatureLogitsWarper", float(settings.temperature)))
+        if settings.top_k > 0:
+            on.append(("top_k", "TopKLogitsWarper", settings.top_k))
+        if settings.top_p < 1.0:
+            on.append(("top_p", "TopPLogitsWarper", float(settings.top_p)))
+        if settings.min_p > 0.0:
+            on.append(("min_p", "MinPLogitsWarper", float(settings.min_p)))
+        if 0.0 < settings.typical_p < 1.0:
+            on.append(("typical_p", "TypicalLogitsWarper", float(settings.typical_p)))
+    if not on:
+        return []
+    import transformers  # takes a while
+
+    return [Filter(name, getattr(transformers, kind)(value)) for name, kind, value in on]
 
 
 def stages(

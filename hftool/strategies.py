@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from hftool.beams import search
 from hftool.drafting import assistant, prompt_lookup
 from hftool.errors import UsageError
 from hftool.generation import Draft, Generation, Request, generate
@@ -59,6 +58,8 @@ def generate_each(
         if request.beams is None:
             yield from generate(language_model, request, draft=draft)
             continue
+        from hftool.beams import search
+
         for record in search(language_model, request, request.beams):
             yield record.text
             yield record

@@ -15,7 +15,7 @@ LIGHT_COMMANDS = [
 
 
 def imported_by(*arguments: str) -> set[str]:
-    """The top-level modules a process of hftool has imported when it ends."""
+    """The modules a process of hftool has imported when it ends."""
     code = (
         "import sys, atexit\n"
         f"sys.argv = ['hftool', *{list(arguments)!r}]\n"
@@ -30,8 +30,7 @@ def imported_by(*arguments: str) -> set[str]:
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, input=""
     )
     assert process.returncode == 0, process.stderr
-    modules = process.stderr.rpartition("MODULES")[2].split()
-    return {name.partition(".")[0] for name in modules}
+    return set(process.stderr.rpartition("MODULES")[2].split())
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -41,6 +40,16 @@ def test_help_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize("arguments", LIGHT_COMMANDS, ids=lambda a: a[0])
 def test_tokenizer_commands_import_no_torch(arguments: list[str], smollm2_folder: object) -> None:
     assert not imported_by(*arguments) & {"torch", "transformers"}
+
+
+def test_a_table_needs_no_transformers(smollm2_folder: object) -> None:
+    assert not imported_by("topk", "good morning") & {"transformers", "torch._dynamo"}
+
+
+def test_a_text_needs_neither_compiler_nor_distribution(smollm2_folder: object) -> None:
+    loaded = imported_by("generate", "good morning", "-n", "2")
+    assert "transformers" in loaded  # its filters
+    assert not loaded & {"torch._dynamo", "torch.distributed.tensor", "transformers.modeling_utils"}
 
 
 def test_version_names_the_libraries() -> None:

@@ -13,6 +13,7 @@ from transformers import MambaConfig, MambaForCausalLM
 from hftool import decoding
 from hftool.decoding import Decoder
 from hftool.errors import HftoolError
+from hftool.models.llama import Llama
 from hftool.models.load import LanguageModel, memory_errors
 from tests.tiny_models import (
     ARCHITECTURES,
@@ -140,19 +141,19 @@ def test_only_what_is_new_is_computed(model: LanguageModel, ids: list[int]) -> N
 
 
 def test_interrupted_pass_leaves_no_trace(
-    model: LanguageModel, reference: Any, ids: list[int]
+    model: LanguageModel, reference: Any, ids: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoder = Decoder(model)
     decoder.next_logits(ids[:10])
 
-    def interrupt(*arguments: Any) -> None:
-        handle.remove()
+    def interrupt(*arguments: Any, **keywords: Any) -> None:
+        monkeypatch.undo()
         raise KeyboardInterrupt
 
-    layers = next(
-        m for m in model.model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == 2
-    )
-    handle = layers[1].register_forward_pre_hook(interrupt)  # the first layer has cached its keys
+    plain = isinstance(model.model, Llama)
+    lists = [m for m in model.model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == 2]
+    layers: Any = model.model.layers if plain else lists[0]
+    monkeypatch.setattr(layers[1], "forward", interrupt)  # the first layer has cached its keys
     with pytest.raises(KeyboardInterrupt):
         decoder.next_logits(ids[:12])
     assert_equal(decoder, reference, ids[:12])

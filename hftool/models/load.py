@@ -5,7 +5,7 @@ import inspect
 import logging
 import pickle
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +18,11 @@ from safetensors import SafetensorError
 from hftool.errors import HftoolError, is_little_memory
 from hftool.models.convert import weights_problem
 from hftool.models.kept import kept
+from hftool.models.llama import Llama, read_llama
 from hftool.models.locate import architectures_of, load_tokenizer, locate
 from hftool.models.place import choose_device, choose_dtype
 from hftool.models.pooling import compute_first_token_only
-from hftool.models.quantize import quantize
+from hftool.models.quantize import Bits, quantize
 from hftool.models.tokenizer import Tokenizer, read_json
 from hftool.models.trust import require_plausible
 from hftool.options import DEFAULT_CLASSIFIER, ClassifierOptions, LoadOptions
@@ -41,6 +42,12 @@ class LanguageModel:
     model: Any
     tokenizer: Tokenizer
     generation_config: dict[str, Any]
+    load_own: Callable[[], Any]
+
+    @cached_property
+    def own_model(self) -> Any:
+        """The model as transformers' own class, whose `generate` can be called."""
+        return self.load_own() if isinstance(self.model, Llama) else self.model
 
     @property
     def context_length(self) -> int | None:
@@ -86,8 +93,6 @@ def load_language_model(options: LoadOptions) -> LanguageModel:
     Raises:
         HftoolError: it can't be had, is no causal language model, or its files are broken.
     """
-    from transformers import AutoModelForCausalLM
-
     folder = locate(options.model, "model", options)
     _require(folder, options.model, GENERATOR_SUFFIXES, "a language model that generates text")
     if read_json(folder / "config.json").get("is_encoder_decoder"):
@@ -95,12 +100,12 @@ def load_language_model(options: LoadOptions) -> LanguageModel:
             f"{options.model} is an encoder-decoder, not a causal language model",
             "`hftool models list` shows models that generate text",
         )
-    model = _load(AutoModelForCausalLM, folder, options)
     return LanguageModel(
         options.model,
-        model,
+        _load("AutoModelForCausalLM", folder, options, plain=True),
         load_tokenizer(options.model, options),
         read_json(folder / "generation_config.json"),
+        lambda: _load("AutoModelForCausalLM", folder, options),
     )
 
 
@@ -110,12 +115,10 @@ def load_classifier(options: ClassifierOptions) -> Classifier:
     Raises:
         HftoolError: it can't be had, is no classifier, or its files are broken.
     """
-    from transformers import AutoModelForSequenceClassification
-
     name = options.model or DEFAULT_CLASSIFIER
     folder = locate(name, "model", options)
     _require(folder, name, (CLASSIFIER,), "a text classifier")
-    model = _load(AutoModelForSequenceClassification, folder, options)
+    model = _load("AutoModelForSequenceClassification", folder, options)
     config = model.config
     tokenizer = load_tokenizer(name, options)
     limits = [
@@ -161,47 +164,66 @@ def _require(folder: Path, name: str, suffixes: tuple[str, ...], what: str) -> N
         raise HftoolError(f"{name} is not {what} (it is a {architectures[0]})", hint)
 
 
-def _load(auto: Any, folder: Path, options: LoadOptions | ClassifierOptions) -> Any:
+def _load(
+    auto: Literal["AutoModelForCausalLM", "AutoModelForSequenceClassification"],
+    folder: Path,
+    options: LoadOptions | ClassifierOptions,
+    *,
+    plain: bool = False,
+) -> Any:
     device = choose_device(options.device)
     # Labels with a score are compared and stored: in float32 every CPU gives the same.
     classifier = isinstance(options, ClassifierOptions)
     exact = classifier and device.type == "cpu" and options.quantize == "none"
     asked = "float32" if exact and options.dtype == "auto" else options.dtype
     dtype = choose_dtype(asked, device)
-    settings = (auto.__name__, device, dtype, options.quantize, options.trust_remote_code)
-    return kept(lambda: _read(auto, folder, options, device, dtype), folder, *settings)
+    bits = None if options.quantize == "none" else options.quantize
+    trusted = options.trust_remote_code
+    plain = plain and device.type == "cpu" and not trusted
+
+    def read() -> Any:
+        log.debug("started and imported in %.2f s", time.time() - psutil.Process().create_time())
+        if not trusted:
+            require_plausible(folder, read_json(folder / "config.json"))
+        began = time.perf_counter()
+        with _loading_errors(folder):
+            model = read_llama(folder, dtype, bits) if plain else None
+        if model is None:
+            model = _from_pretrained(auto, folder, dtype, device, bits, trusted)
+        seconds = time.perf_counter() - began
+        log.debug("loaded %s: %s on %s in %.2f s", folder, dtype, device, seconds)
+        return model
+
+    return kept(read, folder, auto, device, dtype, bits, trusted, plain)
 
 
-def _read(
-    auto: Any,
+def _from_pretrained(
+    auto: Literal["AutoModelForCausalLM", "AutoModelForSequenceClassification"],
     folder: Path,
-    options: LoadOptions | ClassifierOptions,
-    device: torch.device,
     dtype: torch.dtype,
+    device: torch.device,
+    bits: Bits | None,
+    trusted: bool,
 ) -> Any:
-    log.debug("started and imported in %.2f s", time.time() - psutil.Process().create_time())
-    if not options.trust_remote_code:
-        require_plausible(folder, read_json(folder / "config.json"))
-    began = time.perf_counter()
+    """A model of transformers' own class, in evaluation mode."""
+    import transformers
+
     with _quietly(), _loading_errors(folder):
-        model, info = auto.from_pretrained(
+        model, info = getattr(transformers, auto).from_pretrained(
             folder,
             dtype=dtype,
             local_files_only=True,
-            use_safetensors=None if options.trust_remote_code else True,
-            trust_remote_code=options.trust_remote_code,
+            use_safetensors=None if trusted else True,
+            trust_remote_code=trusted,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are reported below
         )
         model = model.to(device)
-    if options.quantize != "none":
-        classifies = isinstance(options, ClassifierOptions)
-        quantize(model, options.quantize, inputs_too=classifies)
+    if bits is not None:
+        quantize(model, bits, inputs_too=auto.endswith(CLASSIFIER))
     if problem := weights_problem(info):
         raise HftoolError(f"{folder} {problem}")
     compute_first_token_only(model)
-    seconds = time.perf_counter() - began
-    log.debug("loaded %s: %s on %s in %.2f s", folder, dtype, device, seconds)
     return model.eval()
 
 

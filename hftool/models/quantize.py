@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from hftool.errors import HftoolError
 
@@ -17,6 +16,8 @@ GROUP = 32  # weights of a row that share scale and zero in int4, as in GGUF's Q
 OUTPUTS = 16  # torch's int4 kernel takes multiples of it
 TINY = torch.finfo(torch.float32).tiny
 SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+Bits = Literal["int8", "int4"]
+
 MANY_ROWS = 64  # from so many inputs on, unpacking the weights once is faster than the kernel
 
 
@@ -140,7 +141,25 @@ def _biased(outputs: torch.Tensor, bias: Any) -> torch.Tensor:
     return outputs if bias is None else outputs + bias
 
 
-def quantize(model: nn.Module, bits: Literal["int8", "int4"], *, inputs_too: bool = False) -> None:
+def quantized_linear(
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    dtype: torch.dtype,
+    bits: Bits,
+    *,
+    inputs_too: bool = False,
+) -> nn.Module | None:
+    """A linear layer of weights [outputs, inputs] that computes with `dtype` around it; None where
+    the kernel takes no such shape."""
+    weight = weight.float()
+    if bits == "int8":
+        return (Int8Products if inputs_too else Int8Linear)(weight, bias, dtype)
+    if weight.shape[1] % GROUP or weight.shape[0] % OUTPUTS:
+        return None
+    return Int4Linear(weight, bias, dtype)
+
+
+def quantize(model: nn.Module, bits: Bits, *, inputs_too: bool = False) -> None:
     """Replace a model's linear layers, the output layer too; embeddings and norms stay.
 
     With `inputs_too` int8 layers compute in integers.
@@ -153,24 +172,20 @@ def quantize(model: nn.Module, bits: Literal["int8", "int4"], *, inputs_too: boo
         raise HftoolError(f"--quantize {bits} needs a CPU, not {device.type}", "use --device cpu")
     if not inputs_too:  # those are called from several threads
         _share_products(model)
-    places = [
+    places: list[tuple[nn.Module, str, Any]] = [
         (parent, name, layer)
         for parent in model.modules()
         for name, layer in parent.named_children()
-        if isinstance(layer, nn.Linear | Conv1D)
+        if isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D"
     ]
     replaced = 0
     for parent, name, layer in places:
-        weight = layer.weight.detach().float()
-        if isinstance(layer, Conv1D):  # GPT-2's, which stores its weight transposed
+        weight = layer.weight.detach()
+        if not isinstance(layer, nn.Linear):  # GPT-2's, which stores its weight transposed
             weight = weight.T.contiguous()
-        if bits == "int8":
-            kind = Int8Products if inputs_too else Int8Linear
-            setattr(parent, name, kind(weight, layer.bias, layer.weight.dtype))
-        elif weight.shape[1] % GROUP or weight.shape[0] % OUTPUTS:
-            continue
-        else:
-            setattr(parent, name, Int4Linear(weight, layer.bias, layer.weight.dtype))
-        replaced += 1
+        new = quantized_linear(weight, layer.bias, weight.dtype, bits, inputs_too=inputs_too)
+        if new is not None:
+            setattr(parent, name, new)
+            replaced += 1
     if not replaced:
         raise HftoolError(f"no layer of the model can be kept in {bits}", "try --quantize int8")
