@@ -95,12 +95,12 @@ def _entries(tokenizer: Tokenizer, rows: bool) -> Iterator[VocabularyEntry]:
     if size > MOST_IDS:
         raise HftoolError(f"the ids of {tokenizer.name} go up to {size - 1:,}: no vocabulary's do")
     for token_id in range(size):
-        kind = tokenizer.kind(token_id)
+        kind, data = tokenizer.kind_and_hex(token_id)
         yield VocabularyEntry(
             token_id,
             tokenizer.backend.id_to_token(token_id) or "",
             "" if kind == "unused" else tokenizer.text_alone(token_id),
-            tokenizer.token_hex(token_id),
+            data,
             kind,
         )
 

@@ -6,6 +6,7 @@ test_settings.py, cut-off output in test_resume.py.
 """
 
 import json
+import math
 import os
 import random
 import resource
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from hftool import settings
 from hftool.models.find import GgufFile
@@ -165,11 +167,36 @@ def test_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: 
     assert os.listdir(tmp_path) == ["tiny.gguf"]
 
 
+def grow(folder: Path, rows: int) -> None:
+    """Give a model a vocabulary of so many rows, all zeros, in a file that is mostly a hole."""
+    config = json.loads((folder / "config.json").read_text())
+    config["vocab_size"] = rows
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = load_file(folder / "model.safetensors")
+    header, end = {}, 0
+    for name, weight in weights.items():
+        large = name in ("model.embed_tokens.weight", "lm_head.weight")
+        shape = [rows, weight.shape[1]] if large else list(weight.shape)
+        start, end = end, end + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
+    written = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(written).to_bytes(8, "little") + written)
+        file.truncate(8 + len(written) + end)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems don't keep to this limit")
-@pytest.mark.parametrize("megabytes", [150, 300, 700])
-def test_a_limit_on_memory(megabytes: int, model: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "megabytes"),
+    [("topk", 150), ("topk", 300), ("topk", 900), ("generate", 900), ("sentiment", 300)],
+)
+def test_a_limit_on_memory(command: str, megabytes: int, tmp_path: Path) -> None:
+    """While libraries are imported, and when the model is loaded."""
+    folder = save_model(tmp_path / "model")
+    if megabytes == 900:
+        grow(folder, 5_000_000)
     done = run_process(
-        *("topk", "a", "-m", str(model)),
+        *(command, "a", "-m", str(folder)),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20,) * 2),
     )
     *_, error, hint = errors(done)  # a library in C may say a word of its own before
@@ -435,7 +462,7 @@ def test_a_signal_while_something_is_imported(
     (tmp_path / "sitecustomize.py").write_text(AT_IMPORT)
     places = os.pathsep.join([str(tmp_path), str(Path(__file__).parent.parent)])
     done = subprocess.run(
-        [sys.executable, "-m", "hftool", "topk", "a", "-m", str(model)],
+        [sys.executable, "-m", "hftool", "generate", "a", "-n", "1", "-m", str(model)],
         env={**os.environ, "PYTHONPATH": places, "AT": module, "NUMBER": str(int(how))},
         capture_output=True,
         text=True,

@@ -226,7 +226,9 @@ def test_ctrl_c_ends_a_command_and_not_the_server(served: Place) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_command_computes_no_more(number: signal.Signals, served: Place) -> None:
-    arguments = ("chat", "-m", "model", "-n", "400")
+    endless = {"eos_token_id": VOCABULARY}
+    save_model(served.folder / "endless", context=100_000, generation_config=endless)
+    arguments = ("chat", "-m", "endless", "-n", "40000")
     process = served.popen(*arguments, stdin=subprocess.PIPE)
     assert process.stdin and process.stdout
     process.stdin.write(b"hello\n")

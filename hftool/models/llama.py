@@ -8,7 +8,7 @@ equal bit for bit, without what training, other devices and hooks need. Any othe
 config with something that is not understood here, is left to transformers.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,13 +16,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from torch import nn
 
-from hftool.models.quantize import GROUP, Bits, quantized_linear
+from hftool.models.quantize import GROUP, Bits
 from hftool.models.tokenizer import read_json
-
-Linear = Callable[[torch.Tensor], torch.Tensor]
+from hftool.models.weights import Weights, stored
 
 KINDS = {
     "LlamaForCausalLM": "llama",
@@ -169,7 +167,7 @@ class Llama(nn.Module):
     def __init__(
         self,
         config: LlamaConfig,
-        weights: "Weights",
+        weights: Weights,
     ) -> None:
         super().__init__()
         self.config = config
@@ -229,7 +227,7 @@ class _Layer:
     def __init__(
         self,
         config: LlamaConfig,
-        weights: "Weights",
+        weights: Weights,
         prefix: str,
     ) -> None:
         self._heads = config.num_attention_heads
@@ -322,44 +320,6 @@ def _mask(filled: torch.Tensor | None, tokens: int, past: int) -> torch.Tensor |
     return seen[:, None]
 
 
-class Weights:
-    """The weights of a checkpoint by name, and the precision to compute in."""
-
-    def __init__(
-        self, stored: Mapping[str, torch.Tensor], dtype: torch.dtype, bits: Bits | None
-    ) -> None:
-        self.dtype = dtype
-        self._stored = stored
-        self.bits = bits
-
-    def tensor(self, name: str) -> torch.Tensor:
-        """One of them."""
-        return self._stored[name].to(self.dtype)
-
-    def linear(self, *names: str) -> Linear:
-        """Layers with the same input: their outputs behind each other."""
-        stored, dtype = self._stored, self.dtype
-        weights = [stored[f"{name}.weight"] for name in names]
-        biases = [stored.get(f"{name}.bias") for name in names]
-        if self.bits is not None:
-            bias = (
-                torch.cat([b.to(dtype) for b in biases if b is not None])
-                if biases[0] is not None
-                else None
-            )
-            layer = quantized_linear(torch.cat(weights), bias, dtype, self.bits)
-            if layer is not None:
-                return layer
-        layers = [
-            (weight.to(dtype), None if bias is None else bias.to(dtype))
-            for weight, bias in zip(weights, biases, strict=True)
-        ]
-        if len(layers) == 1:
-            weight, bias = layers[0]
-            return lambda inputs: F.linear(inputs, weight, bias)
-        return lambda inputs: torch.cat([F.linear(inputs, *layer) for layer in layers], dim=-1)
-
-
 def read_llama(folder: Path, dtype: torch.dtype, bits: Bits | None) -> Llama | None:
     """The model in a folder; None where it is another one than can be computed here.
 
@@ -369,8 +329,8 @@ def read_llama(folder: Path, dtype: torch.dtype, bits: Bits | None) -> Llama | N
     config = understood(read_json(folder / "config.json"))
     if config is None or (bits == "int4" and config.hidden_size % GROUP):
         return None
-    stored = _stored(folder, _shapes(config))
-    return None if stored is None else Llama(config, Weights(stored, dtype, bits))
+    weights = stored(folder, _shapes(config))
+    return None if weights is None else Llama(config, Weights(weights, dtype, bits))
 
 
 def understood(config: Mapping[str, Any]) -> LlamaConfig | None:
@@ -482,23 +442,3 @@ def _shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
             for name in ("q_norm", "k_norm"):
                 shapes[f"{layer}self_attn.{name}.weight"] = (size,)
     return shapes
-
-
-def _stored(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor] | None:
-    """The weights in a folder's safetensors files, mapped into memory; None where they are not just
-    these."""
-    found: dict[str, torch.Tensor] = {}
-    index = read_json(folder / "model.safetensors.index.json").get("weight_map", {})
-    names = sorted({str(name) for name in index.values()}) if index else ["model.safetensors"]
-    if any(Path(name).name != name or not (folder / name).is_file() for name in names):
-        return None
-    for name in names:
-        with safe_open(folder / name, framework="pt") as file:
-            for key in file.keys():
-                if key not in shapes or tuple(file.get_slice(key).get_shape()) != shapes[key]:
-                    return None
-                tensor: torch.Tensor = file.get_tensor(key)
-                if not tensor.is_floating_point():
-                    return None
-                found[key] = tensor
-    return found if len(found) == len(shapes) else None

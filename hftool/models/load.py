@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 
 from hftool.errors import HftoolError, is_little_memory
+from hftool.models.bert import read_bert
 from hftool.models.convert import weights_problem
 from hftool.models.kept import kept
 from hftool.models.llama import Llama, read_llama
@@ -118,7 +119,7 @@ def load_classifier(options: ClassifierOptions) -> Classifier:
     name = options.model or DEFAULT_CLASSIFIER
     folder = locate(name, "model", options)
     _require(folder, name, (CLASSIFIER,), "a text classifier")
-    model = _load("AutoModelForSequenceClassification", folder, options)
+    model = _load("AutoModelForSequenceClassification", folder, options, plain=True)
     config = model.config
     tokenizer = load_tokenizer(name, options)
     limits = [
@@ -139,7 +140,7 @@ def _positions(model: Any) -> int | None:
     """How many tokens a model has positions for: RoBERTa and its kin count from behind the id of
     the padding token."""
     most = getattr(model.config, "max_position_embeddings", None)
-    embeddings = getattr(model.base_model, "embeddings", None)
+    embeddings = getattr(getattr(model, "base_model", None), "embeddings", None)
     padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
     return most if most is None or padding is None else int(most) - padding - 1
 
@@ -187,7 +188,8 @@ def _load(
             require_plausible(folder, read_json(folder / "config.json"))
         began = time.perf_counter()
         with _loading_errors(folder):
-            model = read_llama(folder, dtype, bits) if plain else None
+            read_plain = read_bert if classifier else read_llama
+            model = read_plain(folder, dtype, bits) if plain else None
         if model is None:
             model = _from_pretrained(auto, folder, dtype, device, bits, trusted)
         seconds = time.perf_counter() - began

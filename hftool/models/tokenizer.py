@@ -207,12 +207,16 @@ class Tokenizer:
 
         The same replacements as transformers' `clean_up_tokenization`, and like there not for BPE.
         """
-        bpe = isinstance(self.backend.model, tokenizers.models.BPE)
-        if bpe or not self.config.get("clean_up_tokenization_spaces"):
+        if not self._cleans:
             return text
         for spaced in _SPACED:
             text = text.replace(spaced, spaced.strip())
         return text
+
+    @cached_property
+    def _cleans(self) -> bool:
+        bpe = isinstance(self.backend.model, tokenizers.models.BPE)
+        return not bpe and bool(self.config.get("clean_up_tokenization_spaces"))
 
     def stream(self, skip_special: bool) -> "TextStream":
         """A decoder for ids that come one by one."""
@@ -256,13 +260,20 @@ class Tokenizer:
 
     def kind(self, token_id: int) -> Kind:
         """What a token is; `byte` is a token that is no whole character by itself."""
+        return self._kind(token_id, self.token_bytes(token_id))
+
+    def kind_and_hex(self, token_id: int) -> tuple[Kind, str | None]:
+        """What `kind` and `token_hex` give, at once."""
+        data = self.token_bytes(token_id)
+        return self._kind(token_id, data), None if data is None else data.hex()
+
+    def _kind(self, token_id: int, data: bytes | None) -> Kind:
         added = self.added_tokens.get(token_id)
         if added is not None:
             return "special" if added.special else "added"
-        data = self.token_bytes(token_id)
         if data is None:
             return "unused"
-        if self._decoders.get("ByteFallback") is not None and _BYTE_TOKEN.fullmatch(
+        if "ByteFallback" in self._decoders and _BYTE_TOKEN.fullmatch(
             self.backend.id_to_token(token_id) or ""
         ):
             return "byte"
@@ -295,10 +306,10 @@ class Tokenizer:
     def _bytes_of(self, token: str) -> bytes:
         steps = self._decoders
         if "ByteLevel" in steps:
-            table = _byte_of_character()
-            if all(c in table for c in token):
-                return bytes(table[c] for c in token)
-            return token.encode()
+            try:
+                return token.translate(_bytes_as_latin_1()).encode("latin-1")
+            except UnicodeEncodeError:  # it has a character that stands for no byte
+                return token.encode()
         if "ByteFallback" in steps and (match := _BYTE_TOKEN.fullmatch(token)):
             return bytes([int(match[1], 16)])
         if prefix := steps.get("WordPiece", {}).get("prefix"):
@@ -365,13 +376,13 @@ def show_bytes(data: bytes) -> str:
 
 
 @cache
-def _byte_of_character() -> dict[str, int]:
-    """GPT-2's printable stand-in of each byte: {"Ġ": 0x20, "!": 0x21, …}.
+def _bytes_as_latin_1() -> dict[int, int]:
+    """GPT-2's printable stand-in of each byte, and the byte: {ord("Ġ"): 0x20, ord("!"): 0x21, …}.
 
     Bytes that are printable in Latin-1 stand for themselves; the others follow from U+0100 on
-    (Radford et al. 2019, `bytes_to_unicode`).
+    (Radford et al. 2019, `bytes_to_unicode`). Other characters of Latin-1 become one beyond it.
     """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    table = {chr(byte): byte for byte in printable}
-    others = (byte for byte in range(256) if byte not in printable)
-    return table | {chr(0x100 + i): byte for i, byte in enumerate(others)}
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in printable]
+    stand_ins = {0x100 + i: byte for i, byte in enumerate(others)}
+    return dict.fromkeys(others, 0x100) | stand_ins

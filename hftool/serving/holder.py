@@ -69,5 +69,13 @@ def _loader(asked: ModelAsked) -> Callable[[], Any]:
     if isinstance(asked, ClassifierOptions):
         return lambda: load.load_classifier(asked)
     if isinstance(asked, LoadOptions):
-        return lambda: load.load_language_model(asked)
+        return lambda: _language_model(asked)
     return lambda: locate.load_tokenizer(asked.model, asked)
+
+
+def _language_model(asked: LoadOptions) -> Any:
+    from transformers.generation import logits_process  # noqa: F401  once, not in each command
+
+    from hftool.models import load
+
+    return load.load_language_model(asked)
