@@ -28,7 +28,7 @@ from hftool.commands.sentiment import sentiment
 from hftool.commands.serve import serve
 from hftool.commands.topk import topk
 from hftool.commands.vocab_dump import vocab_dump
-from hftool.errors import HftoolError, is_little_memory
+from hftool.errors import HftoolError, address_space_limit, is_little_memory
 from hftool.help import HelpfulCommand, HelpfulGroup, start_lines
 from hftool.output.files import STDOUT, write_errors
 from hftool.output.terminal import show_error, show_on_stderr
@@ -36,6 +36,7 @@ from hftool.secrets import hide_token
 
 INTERRUPTED = 130
 LEAVING = ("SIGINT", "SIGTERM", "SIGHUP")  # what asks a program to end; Windows has no SIGHUP
+ADDRESS_SPACE = 700 << 20  # bytes: with 620 to 660 MiB a tiny model runs (torch 2.13, two cores)
 GRACE = 20  # seconds that clearing up may take
 
 
@@ -86,6 +87,21 @@ class HftoolGroup(HelpfulGroup):
                 raise
             show_error(shown)
             raise typer.Exit(shown.status) from None
+
+
+class ComputingCommand(HelpfulCommand):
+    """A command that needs torch."""
+
+    def invoke(self, ctx: Any) -> Any:
+        limit = address_space_limit()
+        if limit is not None and limit < ADDRESS_SPACE:
+            # Libraries in C that get too little while they start abort, or try for ever.
+            raise HftoolError(
+                f"not enough memory: the limit is {limit >> 20} MiB of address space, and torch"
+                f" alone takes {ADDRESS_SPACE >> 20}",
+                "`ulimit -v` shows and sets the limit",
+            )
+        return super().invoke(ctx)
 
 
 def _end_if_told() -> None:
@@ -199,11 +215,11 @@ def _root(
 app.command("vocab-dump", cls=HelpfulCommand)(vocab_dump)
 app.command("encode", cls=HelpfulCommand)(encode)
 app.command("decode", cls=HelpfulCommand)(decode)
-app.command("topk", cls=HelpfulCommand)(topk)
-app.command("sample", cls=HelpfulCommand)(sample)
-app.command("generate", cls=HelpfulCommand)(generate)
-app.command("chat", cls=HelpfulCommand)(chat)
-app.command("sentiment", cls=HelpfulCommand)(sentiment)
+app.command("topk", cls=ComputingCommand)(topk)
+app.command("sample", cls=ComputingCommand)(sample)
+app.command("generate", cls=ComputingCommand)(generate)
+app.command("chat", cls=ComputingCommand)(chat)
+app.command("sentiment", cls=ComputingCommand)(sentiment)
 app.add_typer(models, name="models")
 app.command("serve", cls=HelpfulCommand)(serve)
 

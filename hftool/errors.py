@@ -36,18 +36,20 @@ def is_little_memory(error: BaseException) -> bool:
     if named or _LITTLE_MEMORY.search(str(error)):
         return True
     vague = isinstance(error, SystemError) or _MAYBE.search(str(error))
-    if vague and _memory_is_limited():
+    if vague and address_space_limit() is not None:
         return True
     earlier = error.__cause__ or error.__context__
     return earlier is not None and is_little_memory(earlier)
 
 
-def _memory_is_limited() -> bool:
+def address_space_limit() -> int | None:
+    """The bytes of memory this process may map (`ulimit -v`), None without a limit."""
     try:
         import resource
     except ImportError:  # Windows
-        return False
-    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 _LITTLE_MEMORY = re.compile(
