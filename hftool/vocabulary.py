@@ -82,7 +82,9 @@ def vocabulary(
         HftoolError: ids that no vocabulary has.
     """
     selection = selection or Selection()
-    entries = filter(_condition(selection), _entries(tokenizer, selection.kind == "unused"))
+    entries = _entries(tokenizer, selection.kind == "unused")
+    for condition in _conditions(selection):
+        entries = filter(condition, entries)
     if selection.sort == "text":
         return iter(sorted(entries, key=lambda entry: entry.text))
     if selection.sort == "length":
@@ -95,18 +97,18 @@ def _entries(tokenizer: Tokenizer, rows: bool) -> Iterator[VocabularyEntry]:
     if size > MOST_IDS:
         raise HftoolError(f"the ids of {tokenizer.name} go up to {size - 1:,}: no vocabulary's do")
     for token_id in range(size):
-        kind, data = tokenizer.kind_and_hex(token_id)
+        kind, data = tokenizer.kind_and_bytes(token_id)
         yield VocabularyEntry(
             token_id,
             tokenizer.backend.id_to_token(token_id) or "",
             "" if kind == "unused" else tokenizer.text_alone(token_id),
-            data,
+            None if data is None else data.hex(),
             kind,
         )
 
 
-def _condition(selection: Selection) -> Callable[[VocabularyEntry], bool]:
-    """All of a selection's conditions as one."""
+def _conditions(selection: Selection) -> list[Callable[[VocabularyEntry], bool]]:
+    """What an entry must be like."""
     conditions: list[Callable[[VocabularyEntry], bool]] = []
     if selection.grep is not None:
         try:
@@ -126,7 +128,7 @@ def _condition(selection: Selection) -> Callable[[VocabularyEntry], bool]:
     if selection.script is not None:
         wanted = _script_name(selection.script)
         conditions.append(lambda entry: script_of(entry.text) == wanted)
-    return lambda entry: all(condition(entry) for condition in conditions)
+    return conditions
 
 
 def parse_ranges(text: str) -> list[range]:

@@ -132,6 +132,10 @@ class Tokenizer:
     @cached_property
     def size(self) -> int:
         """One more than the highest id."""
+        tokens = self.backend.get_vocab_size(with_added_tokens=True)
+        name = self.backend.id_to_token
+        if name(tokens) is None and all(name(i) is not None for i in range(tokens)):
+            return tokens  # a token for each id; the vocabulary as a dict takes four times as long
         return max(self.backend.get_vocab().values(), default=-1) + 1
 
     def encode(self, text: str, special: bool) -> tokenizers.Encoding:
@@ -260,28 +264,25 @@ class Tokenizer:
 
     def kind(self, token_id: int) -> Kind:
         """What a token is; `byte` is a token that is no whole character by itself."""
-        return self._kind(token_id, self.token_bytes(token_id))
+        return self.kind_and_bytes(token_id)[0]
 
-    def kind_and_hex(self, token_id: int) -> tuple[Kind, str | None]:
-        """What `kind` and `token_hex` give, at once."""
+    def kind_and_bytes(self, token_id: int) -> tuple[Kind, bytes | None]:
+        """What `kind` and `token_bytes` give, at once."""
         data = self.token_bytes(token_id)
-        return self._kind(token_id, data), None if data is None else data.hex()
-
-    def _kind(self, token_id: int, data: bytes | None) -> Kind:
         added = self.added_tokens.get(token_id)
         if added is not None:
-            return "special" if added.special else "added"
+            return ("special" if added.special else "added"), data
         if data is None:
-            return "unused"
+            return "unused", None
         if "ByteFallback" in self._decoders and _BYTE_TOKEN.fullmatch(
             self.backend.id_to_token(token_id) or ""
         ):
-            return "byte"
+            return "byte", data
         try:
             data.decode("utf-8")
         except UnicodeDecodeError:
-            return "byte"
-        return "normal"
+            return "byte", data
+        return "normal", data
 
     def is_open(self, token_id: int, skip_special: bool) -> bool:
         """Whether the ids that follow may change a token's text.

@@ -58,10 +58,15 @@ def write_errors(path: Path) -> Iterator[None]:
     """What the system says against writing `path`, as one line."""
     try:
         yield
-    except BrokenPipeError:  # of stdout, which the block may write as well
-        raise
     except OSError as error:
-        raise HftoolError(f"cannot write {path}: {error.strerror or error}") from error
+        raise write_error(path, error) from error
+
+
+def write_error(path: Path, error: OSError) -> Exception:
+    """The error to raise for one of writing `path`: stdout's broken pipe stays what it is."""
+    if isinstance(error, BrokenPipeError):
+        return error
+    return HftoolError(f"cannot write {path}: {error.strerror or error}")
 
 
 def permissions(target: Path, *, private: bool = False) -> int:

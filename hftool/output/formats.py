@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from hftool.errors import UsageError
 from hftool.options import Format, OutputOptions, PictureOptions
-from hftool.output.files import STDOUT, atomic_file, write_errors
+from hftool.output.files import STDOUT, atomic_file, write_error
 from hftool.output.terminal import is_terminal, one_line, visible
 
 if TYPE_CHECKING:
@@ -217,11 +217,13 @@ def write(
 
 
 def _write_chunks(chunks: Iterable[str], stream: TextIO, live: bool, name: Path) -> None:
-    for chunk in chunks:
-        with write_errors(name):
+    for chunk in chunks:  # what makes them may raise an OSError of its own
+        try:
             stream.write(chunk)
             if live:
                 stream.flush()
+        except OSError as error:
+            raise write_error(name, error) from error
 
 
 def line(*cells: Any) -> str:
