@@ -183,7 +183,7 @@ def _load(
     plain = plain and device.type == "cpu" and not trusted
 
     def read() -> Any:
-        log.debug("started and imported in %.2f s", time.time() - psutil.Process().create_time())
+        log.debug("started and imported in %.2f s", _age())
         if not trusted:
             require_plausible(folder, read_json(folder / "config.json"))
         began = time.perf_counter()
@@ -197,6 +197,15 @@ def _load(
         return model
 
     return kept(read, folder, auto, device, dtype, bits, trusted, plain)
+
+
+def _age() -> float:
+    """Seconds since this process began."""
+    created: float = psutil.Process().create_time()
+    if hasattr(time, "CLOCK_BOOTTIME"):  # Linux knows the second it booted in, and no more
+        booted: float = psutil.boot_time()
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - (created - booted)
+    return time.time() - created
 
 
 def _from_pretrained(

@@ -1,13 +1,18 @@
 """Generation: a batch beside one prompt after the other, and beside transformers' own batch."""
 
-from collections.abc import Iterator
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
 
 from hftool.batching import generate_rows
 from hftool.generation import Generation, Request, generate
+from hftool.models.find import GgufFile, find
 from hftool.models.load import LanguageModel, load_language_model
 from hftool.options import LoadOptions, Quantization
 from hftool.sampling import SamplingSettings
@@ -31,8 +36,11 @@ def pairs(tokens: int) -> Iterator[Pair]:
     quantizations: tuple[Quantization, ...] = ("int8", "int4")
     for bits in quantizations:
         options = LoadOptions(device="cpu", offline=True, quantize=bits)
-        ours = partial(_alone, load_language_model(options), one)
+        quantized = load_language_model(options)
+        ours = partial(_alone, quantized, one)
         yield Pair(f"generate --quantize {bits}", "transformers' generate", "tokens", ours, beside)
+    if importlib.util.find_spec("llama_cpp"):  # never a dependency: it compiles for minutes
+        yield from _beside_llama_cpp(quantized, one[0])
     few = partial(_alone, model, _requests(model, 4, tokens))
     for rows in (16, 64):
         many = _requests(model, rows, tokens)
@@ -40,6 +48,49 @@ def pairs(tokens: int) -> Iterator[Pair]:
         yield Pair(what, "hftool, one by one", "tokens", ours, few)
         beside = partial(_transformers, model, many, tokens)
         yield Pair(what, f"transformers' generate, {rows} rows", "tokens", ours, beside)
+
+
+def _beside_llama_cpp(model: LanguageModel, request: Request) -> Iterator[Pair]:
+    """int4 and llama.cpp on the same GGUF file of Q4_1 weights, greedy; and a long prompt."""
+    source = find("smollm2")
+    assert isinstance(source, GgufFile)
+    llama: Any = importlib.import_module("llama_cpp").Llama(
+        str(source.path), n_ctx=2048, n_threads=torch.get_num_threads(), verbose=False
+    )
+
+    def evaluated(ids: Sequence[int], count: int) -> int:
+        llama.reset()
+        tokens = llama.generate(list(ids), temp=0.0)
+        return len(list(islice(tokens, count)))
+
+    def ours(request: Request) -> int:
+        record = list(generate(model, request))[-1]
+        assert isinstance(record, Generation)
+        return record.usage.completion_tokens
+
+    greedy = replace(request, settings=SamplingSettings(greedy=True, seed=None))
+    done = ours(greedy)  # the other makes as many
+    other = "llama.cpp, Q4_1"
+    yield Pair(
+        "generate --quantize int4",
+        other,
+        "tokens",
+        partial(ours, greedy),
+        lambda: evaluated(greedy.ids, done),
+    )
+    long = replace(greedy, ids=greedy.ids * (1000 // len(greedy.ids)), max_new_tokens=1)
+
+    def prefilled(run: Callable[[], int]) -> int:
+        run()
+        return len(long.ids)
+
+    yield Pair(
+        "a prompt of 1,000 tokens, int4",
+        other,
+        "tokens",
+        lambda: prefilled(lambda: ours(long)),
+        lambda: prefilled(lambda: evaluated(long.ids, 1)),
+    )
 
 
 def _requests(model: LanguageModel, count: int, tokens: int) -> list[Request]:
@@ -72,7 +123,7 @@ def _transformers(model: LanguageModel, requests: list[Request], tokens: int) ->
     end = min(model.end_ids)
     padded = [[end] * (width - len(r.ids)) + list(r.ids) for r in requests]
     mask = [[0] * (width - len(r.ids)) + [1] * len(r.ids) for r in requests]
-    found: Any = model.model.generate(
+    found: Any = model.own_model.generate(
         torch.tensor(padded), attention_mask=torch.tensor(mask), max_new_tokens=tokens,
         do_sample=True, top_k=50, pad_token_id=end,
     )  # fmt: skip
