@@ -5,6 +5,7 @@ import logging
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ log = logging.getLogger("hftool")
 MESSAGES_HINT = 'as in [{"role": "user", "content": "Hello"}]'
 WINDOW = 1024  # texts tokenized together
 COUNTED = 16_384  # texts counted together: of a count little is kept, and all cores stay at work
+PART = 4096  # of those
 LARGEST_ID = 2**32 - 1
 
 
@@ -106,9 +108,16 @@ def encode_texts(
 
 
 def count_tokens(tokenizer: Tokenizer, texts: Iterable[str], *, special: bool) -> Iterator[Counted]:
-    """How many tokens each text has."""
-    for window in _windows(texts, COUNTED):
-        yield from map(Counted, window, tokenizer.count_batch(window, special))
+    """How many tokens each text has; what comes of some is done while others are tokenized."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        for window in _windows(texts, COUNTED):
+            parts = [window[i : i + PART] for i in range(0, len(window), PART)]
+            counts = [pool.submit(tokenizer.count_batch, part, special) for part in parts]
+            for part, count in zip(parts, counts, strict=True):
+                yield from map(Counted, part, count.result())
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _windows(texts: Iterable[str], most: int) -> Iterator[list[str]]:

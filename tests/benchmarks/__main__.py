@@ -59,15 +59,17 @@ def show(results: list[Result]) -> None:
 def main() -> None:
     """Run the benchmarks that were named, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="start, generate, sentiment")
+    parser.add_argument("names", nargs="*", help="start, count, generate, sentiment")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--texts", type=int, default=1000)
+    parser.add_argument("--megabytes", type=int, default=50)
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--json", type=Path, default=Path("bench.json"))
     asked = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     all_pairs: dict[str, Callable[[], Iterator[Pair]]] = {
         "start": starting.pairs,
+        "count": lambda: starting.counting(asked.megabytes),
         "generate": lambda: generating.pairs(asked.tokens),
         "sentiment": lambda: judging.pairs(asked.texts),
     }

@@ -1,6 +1,7 @@
 """Whole processes: hftool beside the tutorial's scripts, and beside itself with a server."""
 
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from hftool.models.locate import locate
 from hftool.options import SourceOptions
 from tests.benchmarks.pairs import Pair
 
+ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parent / "scripts"
 HFTOOL = (sys.executable, "-m", "hftool")
 ALONE = {**os.environ, "HFTOOL_SERVER": "off", "HF_HUB_OFFLINE": "1"}
@@ -40,6 +42,33 @@ def pairs() -> Iterator[Pair]:
             _run((*HFTOOL, *command), served)  # loads the model
             yield _pair(f"{name}, served", command, "the script", _script(*script), served)
         _run((*HFTOOL, "serve", "--stop"), served)
+
+
+def counting(megabytes: int) -> Iterator[Pair]:
+    """The tokens of each line of a file, by whole processes."""
+    here = SourceOptions(offline=True)
+    tokenizer = locate("smollm2", "tokenizer", here) / "tokenizer.json"
+    with tempfile.TemporaryDirectory() as folder:
+        texts = Path(folder) / "texts.txt"
+        lines = [line for path in sorted((ROOT / "docs").rglob("*.md")) for line in path.open()]
+        draw = random.Random(1)
+        with texts.open("w") as file:
+            while file.tell() < megabytes << 20:
+                file.writelines(draw.choices(lines, k=10_000))
+        command = (*HFTOOL, "encode", "--count", "--lines", "-f", str(texts))
+        other = _script("count.py", str(tokenizer), str(texts))
+
+        def megabytes_of(line: Sequence[str]) -> int:
+            _run(line, ALONE)
+            return megabytes
+
+        yield Pair(
+            f"encode --lines --count, {megabytes} MB",
+            "the tokenizers library",
+            "MB",
+            partial(megabytes_of, command),
+            partial(megabytes_of, other),
+        )
 
 
 def _script(name: str, *arguments: str) -> Sequence[str]:
