@@ -11,11 +11,12 @@ from hftool.errors import HftoolError, UsageError
 from hftool.models.tokenizer import Kind, Tokenizer, read_json
 
 Sort = Literal["id", "text", "length"]
+AT_ONCE = 4096  # tokens decoded by one call
 LONGEST = 10  # tokens listed in the statistics
 MOST_IDS = 10_000_000  # an id beyond is a broken file's, or made to keep us busy
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: a quarter of a million would take some times as long
 class VocabularyEntry:
     """One id: the token as stored, what it decodes to alone, its bytes in hex."""
 
@@ -96,15 +97,17 @@ def _entries(tokenizer: Tokenizer, rows: bool) -> Iterator[VocabularyEntry]:
     size = max(tokenizer.size, embedding_rows(tokenizer) or 0) if rows else tokenizer.size
     if size > MOST_IDS:
         raise HftoolError(f"the ids of {tokenizer.name} go up to {size - 1:,}: no vocabulary's do")
-    for token_id in range(size):
-        kind, data = tokenizer.kind_and_bytes(token_id)
-        yield VocabularyEntry(
-            token_id,
-            tokenizer.backend.id_to_token(token_id) or "",
-            "" if kind == "unused" else tokenizer.text_alone(token_id),
-            None if data is None else data.hex(),
-            kind,
-        )
+    for start in range(0, size, AT_ONCE):
+        ids = range(start, min(start + AT_ONCE, size))
+        for token_id, text in zip(ids, tokenizer.texts_alone(ids), strict=True):
+            token, data, kind = tokenizer.described(token_id)
+            yield VocabularyEntry(
+                token_id,
+                token,
+                "" if kind == "unused" else text,
+                None if data is None else data.hex(),
+                kind,
+            )
 
 
 def _conditions(selection: Selection) -> list[Callable[[VocabularyEntry], bool]]:

@@ -65,6 +65,15 @@ def test_encode_and_decode_in_a_pipe() -> None:
     assert shell("hftool encode '大家好' | hftool decode").stdout == "大家好\n"
 
 
+@pytest.mark.parametrize("runtime", ["", "file"])
+def test_a_user_without_a_runtime_folder_sees_no_warning(runtime: str, tmp_path: Path) -> None:
+    if runtime:  # where the folder would be is something else
+        (tmp_path / f"runtime-{os.geteuid()}").touch()
+    kept = 'HFTOOL_CACHE="$HFTOOL_CACHE" PATH="$PATH"'
+    done = shell(f"env -i HOME={tmp_path} TMPDIR={tmp_path} {kept} {HFTOOL} encode good")
+    assert (done.stdout, done.stderr, done.returncode) == ("12018\n", "", 0)
+
+
 @pytest.mark.parametrize("arguments", [("--count",), (), ("--format", "jsonl")])
 def test_who_waits_for_an_answer_gets_it_before_the_next_line(arguments: tuple[str, ...]) -> None:
     command = [sys.executable, "-m", "hftool", "encode", "--lines", *arguments]

@@ -134,7 +134,7 @@ class Tokenizer:
         """One more than the highest id."""
         tokens = self.backend.get_vocab_size(with_added_tokens=True)
         name = self.backend.id_to_token
-        if name(tokens) is None and all(name(i) is not None for i in range(tokens)):
+        if name(tokens) is None and None not in map(name, range(tokens)):
             return tokens  # a token for each id; the vocabulary as a dict takes four times as long
         return max(self.backend.get_vocab().values(), default=-1) + 1
 
@@ -237,9 +237,20 @@ class Tokenizer:
 
     def text_alone(self, token_id: int) -> str:
         """What decoding this one token gives, or its bytes where that is no text."""
-        text = self.decode([token_id])
-        if "\ufffd" not in text:
-            return text
+        return self.texts_alone([token_id])[0]
+
+    def texts_alone(self, ids: Sequence[int]) -> list[str]:
+        """What decoding each of these tokens alone gives, or its bytes where that is no text."""
+        texts = self.backend.decode_batch([[i] for i in ids], skip_special_tokens=False)
+        if self._cleans:
+            texts = [self._cleaned(text) for text in texts]
+        return [
+            self._of_bytes(i, text) if "\ufffd" in text else text
+            for i, text in zip(ids, texts, strict=True)
+        ]
+
+    def _of_bytes(self, token_id: int, text: str) -> str:
+        """The text of a token that was decoded to one with U+FFFD in it."""
         data = self.token_bytes(token_id)
         if data is None:
             return text
@@ -250,11 +261,13 @@ class Tokenizer:
 
     def token_bytes(self, token_id: int) -> bytes | None:
         """The bytes a token stands for inside a text; None for a special token or no token."""
-        added = self.added_tokens.get(token_id)
+        token = self.backend.id_to_token(token_id)
+        return self._bytes(token, self.added_tokens.get(token_id))
+
+    def _bytes(self, token: str | None, added: AddedToken | None) -> bytes | None:
         if added is not None and (added.special or "ByteLevel" in self._decoders):
             return None if added.special else added.content.encode()
         # Others are decoded like the rest: Gemma's runs of ▁ are added tokens, and are spaces.
-        token = self.backend.id_to_token(token_id)
         return None if token is None else self._bytes_of(token)
 
     def token_hex(self, token_id: int) -> str | None:
@@ -264,25 +277,24 @@ class Tokenizer:
 
     def kind(self, token_id: int) -> Kind:
         """What a token is; `byte` is a token that is no whole character by itself."""
-        return self.kind_and_bytes(token_id)[0]
+        return self.described(token_id)[2]
 
-    def kind_and_bytes(self, token_id: int) -> tuple[Kind, bytes | None]:
-        """What `kind` and `token_bytes` give, at once."""
-        data = self.token_bytes(token_id)
+    def described(self, token_id: int) -> tuple[str, bytes | None, Kind]:
+        """The token as it is stored, its bytes and its kind, at once."""
+        token = self.backend.id_to_token(token_id)
         added = self.added_tokens.get(token_id)
+        data = self._bytes(token, added)
         if added is not None:
-            return ("special" if added.special else "added"), data
-        if data is None:
-            return "unused", None
-        if "ByteFallback" in self._decoders and _BYTE_TOKEN.fullmatch(
-            self.backend.id_to_token(token_id) or ""
-        ):
-            return "byte", data
+            return token or "", data, "special" if added.special else "added"
+        if token is None or data is None:
+            return "", None, "unused"
+        if "ByteFallback" in self._decoders and _BYTE_TOKEN.fullmatch(token):
+            return token, data, "byte"
         try:
             data.decode("utf-8")
         except UnicodeDecodeError:
-            return "byte", data
-        return "normal", data
+            return token, data, "byte"
+        return token, data, "normal"
 
     def is_open(self, token_id: int, skip_special: bool) -> bool:
         """Whether the ids that follow may change a token's text.

@@ -27,6 +27,8 @@ def visible(text: str) -> str:
 
 def one_line(text: str) -> str:
     r"""As `visible`, with newline, tab and backslash escaped too: it can be undone."""
+    if text.isprintable() and "\\" not in text:  # most are, and this is quick
+        return text
     return _UNSAFE_IN_LINE.sub(_escape, text)
 
 

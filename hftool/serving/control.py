@@ -172,7 +172,7 @@ def _path() -> Path:
         )
     path = wire.socket_path()
     if path is None:
-        raise UsageError("HFTOOL_SERVER is off")
+        raise UsageError("HFTOOL_SERVER is off, or the runtime folder is another user's")
     return path
 
 

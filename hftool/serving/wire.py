@@ -12,6 +12,7 @@ import socket
 import stat
 import struct
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ _NAMES = ("HOME", "XDG_CACHE_HOME", "TMPDIR", "TZ", "http_proxy", "https_proxy",
 
 
 def socket_path() -> Path | None:
-    """Where the server listens: `HFTOOL_SERVER`, else in the user's runtime folder. None: off."""
+    """Where the server listens: `HFTOOL_SERVER`, else in the user's runtime folder. None: off, or
+    the folder is not the user's."""
     named = os.environ.get("HFTOOL_SERVER")
     if named == "off" or not hasattr(socket, "AF_UNIX"):
         return None
@@ -49,7 +51,12 @@ def socket_path() -> Path | None:
         return Path(named)
     import platformdirs
 
-    return platformdirs.user_runtime_path("hftool") / "server"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # there need be no XDG_RUNTIME_DIR
+        try:
+            return platformdirs.user_runtime_path("hftool") / "server"
+        except PermissionError:
+            return None
 
 
 def is_private(folder: Path) -> bool:
