@@ -1,6 +1,8 @@
 """Several generations side by side: one pass of the model gives each its next token."""
 
 import inspect
+import logging
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -24,6 +26,8 @@ from hftool.models.load import LanguageModel, model_errors
 from hftool.prompts import Failure
 from hftool.sampling import Sampler, are_finite, check_finite, choose
 from hftool.strategies import generate_each
+
+log = logging.getLogger("hftool")
 
 MOST_ROWS = 64  # beyond it two cores gain little, and the first answer waits long
 BATCHES_AHEAD = 4  # requests read ahead and sorted by length, in batches
@@ -126,6 +130,7 @@ def generate_rows(
     Raises:
         HftoolError: the memory does not suffice, or a prompt is longer than the context.
     """
+    began = time.perf_counter()
     rooms = [room_for(language_model, r.ids, r.max_new_tokens) for r in requests]
     texts = [Continuation(language_model, request) for request in requests]
     samplers = [None if r.settings.seed is None else Sampler(r.settings.seed) for r in requests]
@@ -136,13 +141,13 @@ def generate_rows(
     logits = decoder.prefill(known)
     while live:
         finite = are_finite(logits).tolist()
-        tokens = choose(
+        chosen = choose(
             logits,
             [known[i] for i in live],
             [requests[i].settings for i in live],
             [samplers[i] for i in live],
         )
-        for row, (i, token_id) in enumerate(zip(live, tokens, strict=True)):
+        for row, (i, token_id) in enumerate(zip(live, chosen, strict=True)):
             known[i].append(token_id)
             if not finite[row]:
                 found[i] = _no_numbers(language_model, requests[i], logits[row])
@@ -156,6 +161,9 @@ def generate_rows(
         live = [live[row] for row in going]
         if live:
             logits = decoder.step([known[i][-1] for i in live])
+    tokens, seconds = sum(text.count for text in texts), time.perf_counter() - began
+    speed = tokens / seconds
+    log.debug("batch of %d: %d tokens in %.2f s, %.1f tokens/s", len(texts), tokens, seconds, speed)
     return [record for record in found if record is not None]
 
 

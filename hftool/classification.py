@@ -3,6 +3,7 @@
 import logging
 import queue
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -63,6 +64,7 @@ def judge(
     once. A text that was met shortly before is not scored again. What is longer than the model can
     see is cut, and counted in the log. Below the threshold a label is `UNCERTAIN`.
     """
+    began, count = time.perf_counter(), 0
     known: dict[str, list[float]] = {}
     windows = arriving(rows, scorer.window, lambda row: len(row.text))
     for window, encoded in _ahead(_encoded(scorer, windows)):
@@ -71,7 +73,10 @@ def judge(
         for row in window:
             yield _judgement(scorer.labels, row, known.get(row.text), threshold)
         _forget(known, new)
+        count += len(window)
     say_cut(scorer.cut)
+    seconds = time.perf_counter() - began
+    log.debug("%d texts in %.2f s, %.1f texts/s", count, seconds, count / seconds)
 
 
 def say_cut(texts: int) -> None:

@@ -1,6 +1,8 @@
 """Logits after a sequence of tokens, computing only what is new (the key-value cache)."""
 
 import inspect
+import logging
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,6 +12,8 @@ from hftool.errors import HftoolError
 from hftool.models.llama import KeyValueCache
 from hftool.models.load import LanguageModel, model_errors
 from hftool.sampling import check_finite
+
+log = logging.getLogger("hftool")
 
 SCORES_AT_ONCE = 2**23  # positions times vocabulary
 PREFILL_SLICE = 2048  # tokens scored at once: bounds the memory of attention
@@ -54,6 +58,7 @@ class Decoder:
         Raises: as `next_logits`.
         """
         require_context(self._language_model, len(ids))
+        began = time.perf_counter()
         shared = self._rewind(ids, len(ids) - count)
         logits: torch.Tensor | None = None
         start = shared
@@ -71,6 +76,8 @@ class Decoder:
             self._ids = list(ids[:end]) if self._has_cache else []
             start = end
         assert logits is not None  # at least `count` tokens are always computed
+        if len(ids) - shared > count:
+            _say_prefilled(len(ids) - shared, began)
         check_finite(logits, self._language_model.model.dtype)
         return logits
 
@@ -81,6 +88,7 @@ class Decoder:
         Raises: as `next_logits`.
         """
         require_context(self._language_model, len(ids))
+        began = time.perf_counter()
         self._cache, self._ids = None, []
         model = self._language_model.model
         vocabulary = model.config.get_text_config().vocab_size
@@ -96,6 +104,7 @@ class Decoder:
             check_finite(logits, model.dtype)
             yield logits
         self._cache, self._ids = None, []
+        _say_prefilled(len(ids), began)
 
     def _forward(self, ids: Sequence[int], count: int) -> torch.Tensor:
         """Put ids behind those in the cache: the last ones' logits, float32 [count, vocabulary]."""
@@ -139,6 +148,11 @@ class Decoder:
         from hftool.models.caches import can_remove
 
         return can_remove(self._cache, tokens)
+
+
+def _say_prefilled(tokens: int, began: float) -> None:
+    seconds = time.perf_counter() - began
+    log.debug("prefill: %d tokens in %.2f s, %.0f tokens/s", tokens, seconds, tokens / seconds)
 
 
 def require_context(language_model: LanguageModel, tokens: int) -> None:

@@ -270,7 +270,7 @@ def generate(
     tokens = token_ids(decoder, request.ids, request.settings, draft)
     if request.echo:
         yield request.echo
-    began = first = time.perf_counter()
+    first = time.perf_counter()
     while continuation.count < room and continuation.finish_reason is None:
         token_id, logits = next(tokens)
         if not continuation.count:
@@ -285,13 +285,8 @@ def generate(
     # After the record, which ends the line the text stands in.
     if full:
         say_full(room)
-    _say_speed(len(request.ids), first - began, continuation.count, decode)
-
-
-def _say_speed(prompt: int, prefill: float, tokens: int, decode: float) -> None:
-    """Note how long the prompt took up to the first token, and the others after it."""
-    speed = f"{(tokens - 1) / decode:.1f} tokens/s" if tokens > 1 else "-"
-    log.debug("prefill: %d tokens in %.2f s; decode: %d tokens, %s", prompt, prefill, tokens, speed)
+    if (more := continuation.count - 1) > 0:
+        log.debug("decode: %d tokens in %.2f s, %.1f tokens/s", more, decode, more / decode)
 
 
 def room_for(language_model: LanguageModel, ids: Sequence[int], wanted: int) -> int:

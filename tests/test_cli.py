@@ -1,5 +1,6 @@
 """The application as a whole."""
 
+import re
 import sys
 
 import pytest
@@ -64,3 +65,25 @@ def test_version_names_the_libraries() -> None:
 
 def test_module_runs_as_a_program() -> None:
     assert "vocab-dump" in run_process("--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "notes"),
+    [
+        (["encode"], [r"loaded the tokenizer of .+ in \d+\.\d\d s"]),
+        (["topk", "-k", "1"], [r"loaded .+: torch\.\w+ on cpu in ", r"prefill: 2 tokens in "]),
+        (["topk", "--position", "all"], [r"prefill: 1 tokens in .+, \d+ tokens/s"]),
+        (["generate", "-n", "3", "--greedy"], [r"prefill: 2 tokens", r"decode: 2 tokens in "]),
+        (["sentiment"], [r"loaded .+: torch.float32 on cpu", r"1 texts in .+, \d+\.\d texts/s"]),
+    ],
+    ids=lambda values: " ".join(values[:2]),
+)
+def test_verbose_says_where_the_time_went(
+    arguments: list[str], notes: list[str], smollm2_folder: object, minilm_folder: object
+) -> None:
+    done = run(*arguments, "-v", "good morning")
+    quiet = run(*arguments, "good morning")
+    assert (done.exit_code, done.stdout, quiet.stderr) == (0, quiet.stdout, "")
+    places = [re.search(f"^{note}", done.stderr, re.MULTILINE) for note in notes]
+    starts = [place.start() for place in places if place]
+    assert starts == sorted(starts) and len(starts) == len(notes), done.stderr

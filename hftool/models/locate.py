@@ -1,5 +1,7 @@
 """The folder a model is loaded from: found, fetched or prepared."""
 
+import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from hftool.models.kept import kept
 from hftool.models.tokenizer import Tokenizer, read_json
 from hftool.models.trust import require_own_files
 from hftool.options import SourceOptions
+
+log = logging.getLogger("hftool")
 
 
 def locate(ref: str, need: Need, options: SourceOptions) -> Path:
@@ -69,7 +73,15 @@ def load_tokenizer(ref: str, options: SourceOptions) -> Tokenizer:
     Raises: as `locate`.
     """
     folder = locate(ref, "tokenizer", options)
-    return kept(lambda: Tokenizer(folder, ref), folder, Tokenizer, ref)
+
+    def read() -> Tokenizer:
+        began = time.perf_counter()
+        tokenizer = Tokenizer(folder, ref)
+        seconds = time.perf_counter() - began
+        log.debug("loaded the tokenizer of %s in %.2f s", folder, seconds)
+        return tokenizer
+
+    return kept(read, folder, Tokenizer, ref)
 
 
 def architectures_of(folder: Path) -> Sequence[str]:
