@@ -15,7 +15,8 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer
 
 from hftool.errors import HftoolError
-from hftool.models.tokenizer import Tokenizer, read_json, show_bytes
+from hftool.models.token_bytes import show_bytes
+from hftool.models.tokenizer import Tokenizer, read_json
 
 PAGE = [
     "",

@@ -95,13 +95,8 @@ WITHOUT_EFFECT = {
     *("bos_token_id", "classifier_dropout", "dropout", "dtype", "eos_token_id", "finetuning_task"),
     *("gradient_checkpointing", "hidden_dropout_prob", "id2label", "initializer_range", "label2id"),
     *("layer_norm_eps", "max_position_embeddings", "model_type", "output_past", "pad_token_id"),
-    *(
-        "qa_dropout",
-        "seq_classif_dropout",
-        "sinusoidal_pos_embds",
-    ),
-    *("tie_word_embeddings", "torch_dtype", "transformers_version", "type_vocab_size"),
-    *("use_cache", "vocab_size"),
+    *("qa_dropout", "seq_classif_dropout", "sinusoidal_pos_embds", "tie_word_embeddings"),
+    *("torch_dtype", "transformers_version", "type_vocab_size", "use_cache", "vocab_size"),
 }
 
 

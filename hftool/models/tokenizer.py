@@ -6,9 +6,8 @@ tokenizer.json: the post-processor there says what is put around a text.
 """
 
 import json
-import re
 from collections.abc import Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -17,10 +16,11 @@ import tokenizers
 from tokenizers import AddedToken
 
 from hftool.errors import HftoolError
+from hftool.models.text_stream import TextStream
+from hftool.models.token_bytes import BYTE_TOKEN, bytes_of, show_bytes
 
 Kind = Literal["normal", "byte", "special", "added", "unused"]
 _SPACED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
-_BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -222,7 +222,7 @@ class Tokenizer:
         bpe = isinstance(self.backend.model, tokenizers.models.BPE)
         return not bpe and bool(self.config.get("clean_up_tokenization_spaces"))
 
-    def stream(self, skip_special: bool) -> "TextStream":
+    def stream(self, skip_special: bool) -> TextStream:
         """A decoder for ids that come one by one."""
         return TextStream(self, skip_special)
 
@@ -268,7 +268,7 @@ class Tokenizer:
         if added is not None and (added.special or "ByteLevel" in self._decoders):
             return None if added.special else added.content.encode()
         # Others are decoded like the rest: Gemma's runs of ▁ are added tokens, and are spaces.
-        return None if token is None else self._bytes_of(token)
+        return None if token is None else bytes_of(token, self._decoders)
 
     def token_hex(self, token_id: int) -> str | None:
         """The bytes of a token in hex, as records have them."""
@@ -288,7 +288,7 @@ class Tokenizer:
             return token or "", data, "special" if added.special else "added"
         if token is None or data is None:
             return "", None, "unused"
-        if "ByteFallback" in self._decoders and _BYTE_TOKEN.fullmatch(token):
+        if "ByteFallback" in self._decoders and BYTE_TOKEN.fullmatch(token):
             return token, data, "byte"
         try:
             data.decode("utf-8")
@@ -306,7 +306,7 @@ class Tokenizer:
             return False
         if skip_special and self.kind(token_id) == "special":
             return True
-        return _BYTE_TOKEN.fullmatch(self.backend.id_to_token(token_id) or "") is not None
+        return BYTE_TOKEN.fullmatch(self.backend.id_to_token(token_id) or "") is not None
 
     @cached_property
     def _decoders(self) -> dict[str, dict[str, Any]]:
@@ -315,87 +315,3 @@ class Tokenizer:
             return {}
         state = json.loads(self.backend.decoder.__getstate__())
         return {step["type"]: step for step in state.get("decoders", [state])}
-
-    def _bytes_of(self, token: str) -> bytes:
-        steps = self._decoders
-        if "ByteLevel" in steps:
-            try:
-                return token.translate(_bytes_as_latin_1()).encode("latin-1")
-            except UnicodeEncodeError:  # it has a character that stands for no byte
-                return token.encode()
-        if "ByteFallback" in steps and (match := _BYTE_TOKEN.fullmatch(token)):
-            return bytes([int(match[1], 16)])
-        if prefix := steps.get("WordPiece", {}).get("prefix"):
-            return token.removeprefix(prefix).encode()
-        if suffix := steps.get("BPEDecoder", {}).get("suffix"):
-            return token.replace(suffix, " ").encode()
-        space = steps.get("Metaspace", {}).get("replacement")
-        if space is None and "Replace" in steps:
-            space = steps["Replace"]["pattern"].get("String")
-        return (token.replace(space, " ") if space else token).encode()
-
-
-class TextStream:
-    """Text out of ids that come one by one; never half a character.
-
-    What `step` has returned is at every moment a prefix of what `Tokenizer.decode` gives for all
-    ids so far (before it cleans spaces up). `end` returns what was held back.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, skip_special: bool) -> None:
-        self._tokenizer = tokenizer
-        self._skip_special = skip_special
-        # The ids of the last piece: a decoder may treat the first token of a text differently.
-        self._context: list[int] = []
-        self._pending: list[int] = []
-
-    def step(self, token_id: int) -> str:
-        """The text that is certain with this token; "" where a character is not complete yet."""
-        self._pending.append(token_id)
-        if self._tokenizer.is_open(token_id, self._skip_special):
-            return ""
-        text = self._pending_text()
-        if text.endswith("\ufffd"):
-            return ""
-        if text:
-            self._context, self._pending = self._pending, []
-        return text
-
-    def end(self) -> str:
-        """What was held back; of a character that never became complete the bytes."""
-        text = self._pending_text()
-        if "\ufffd" in text:
-            text = readable(b"".join(self._tokenizer.token_bytes(i) or b"" for i in self._pending))
-        self._context, self._pending = [], []
-        return text
-
-    def _pending_text(self) -> str:
-        before, text = (
-            self._tokenizer.backend.decode(ids, skip_special_tokens=self._skip_special)
-            for ids in (self._context, self._context + self._pending)
-        )
-        return text[len(before) :]
-
-
-def readable(data: bytes) -> str:
-    r"""Bytes as text, where they are none by their values: b"a\xe4" -> "a<0xE4>"."""
-    text = data.decode("utf-8", "surrogateescape")
-    return re.sub("[\udc80-\udcff]", lambda m: show_bytes(bytes([ord(m[0]) - 0xDC00])), text)
-
-
-def show_bytes(data: bytes) -> str:
-    r"""Bytes as hftool shows them everywhere: b"\xe4\xbd" -> "<0xE4><0xBD>"."""
-    return "".join(f"<0x{byte:02X}>" for byte in data)
-
-
-@cache
-def _bytes_as_latin_1() -> dict[int, int]:
-    """GPT-2's printable stand-in of each byte, and the byte: {ord("Ġ"): 0x20, ord("!"): 0x21, …}.
-
-    Bytes that are printable in Latin-1 stand for themselves; the others follow from U+0100 on
-    (Radford et al. 2019, `bytes_to_unicode`). Other characters of Latin-1 become one beyond it.
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [byte for byte in range(256) if byte not in printable]
-    stand_ins = {0x100 + i: byte for i, byte in enumerate(others)}
-    return dict.fromkeys(others, 0x100) | stand_ins

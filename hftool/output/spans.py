@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hftool.models.tokenizer import readable
+from hftool.models.token_bytes import readable
 
 if TYPE_CHECKING:
     from hftool.encoding import Encoded
