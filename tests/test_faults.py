@@ -418,6 +418,14 @@ def test_the_token_is_in_nothing_that_is_left_or_shown(
     assert TOKEN not in trace.read_text() + saved.read_text()
 
 
+def test_a_token_in_the_config_file_is_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(f'[encode]\nhub_token = "{TOKEN}"\n')
+    shown = run("encode", "--help").stdout
+    assert TOKEN not in shown and "default: ***" in shown
+    settings.load.cache_clear()
+    assert run("encode", "a", "-m", f"./{TOKEN}").stderr == "Error: there is no model at ./***\n"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 @pytest.mark.parametrize("option", [["--token", TOKEN], [f"--token={TOKEN}"]])
 def test_the_token_is_not_in_the_process_title(option: list[str], model: Path) -> None:

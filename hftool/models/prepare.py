@@ -158,9 +158,9 @@ def _convert(job: dict[str, Any]) -> None:
     if process.returncode == 0:
         return
     log.debug("%s", process.stderr.strip())
-    last = process.stderr.strip().rpartition("\n")[2]
+    last = process.stderr.strip().rpartition("\n")[2].strip()
     cause = last or f"the conversion ended with status {process.returncode}"
-    raise HftoolError(f"cannot read {job['source']}: {cause}")
+    raise HftoolError(f"cannot read {job['source']}: {cause[:300]}")
 
 
 def _is_whole(folder: Path) -> bool:

@@ -14,7 +14,10 @@ from hftool.errors import HftoolError
 LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers")
 WIDTHS = ("hidden_size", "n_embd", "d_model", "dim")
-SIZES = ("vocab_size", "intermediate_size", "n_inner", "num_attention_heads", "num_labels")
+SIZES = (
+    *("vocab_size", "intermediate_size", "n_inner", "num_attention_heads", "num_labels"),
+    *("head_dim", "num_key_value_heads", "type_vocab_size", "num_experts", "num_local_experts"),
+)
 SLACK = 16  # packed weights: so many of 2 bits are one number of 32
 LINKS_HINT = "copy the file there; --trust-remote-code follows links as well"
 
@@ -108,9 +111,9 @@ def require_fitting(config: Mapping[str, Any], count: int, total: int, where: st
     for name, value in numbers:
         if name in LAYERS and value > SLACK * count:  # some models use a layer several times
             raise HftoolError(f"{where}: {name} is {value}, and the weights are {count} tensors")
-    for name, value in sizes:
-        if value * width > SLACK * total:
-            raise HftoolError(f"{where}: {name} is {value}, and the weights are {total:,} numbers")
+    name, value = max(sizes, key=lambda size: size[1])
+    if value * width > SLACK * total:
+        raise HftoolError(f"{where}: {name} is {value}, and the weights are {total:,} numbers")
 
 
 def _values(config: Any) -> Iterator[tuple[str, Any]]:
