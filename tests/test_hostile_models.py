@@ -237,6 +237,19 @@ def test_a_config_far_larger_than_its_weights_is_not_built(
     assert error.startswith(f"{folder}/config.json: {name} is {value}, and the weights are ")
 
 
+@pytest.mark.parametrize("architecture", ["gpt2", "gemma3"])
+def test_a_model_far_larger_than_its_weights_is_not_built(
+    architecture: str, tmp_path: Path
+) -> None:
+    """By a value that means a size in this architecture alone."""
+    folder = save_model(tmp_path / "model", architecture)
+    name = {"gpt2": "n_positions", "gemma3": "num_key_value_heads"}[architecture]
+    assert run("topk", "a", "-m", str(folder)).exit_code == 0
+    configure(folder, **{name: 10**9})
+    error = refused("topk", "a", "-m", str(folder))
+    assert error.startswith(f"{folder}/config.json is of a model of ")
+
+
 def test_ids_that_no_vocabulary_has_are_not_listed(model: Path) -> None:
     path = model / "tokenizer.json"
     content = json.loads(path.read_text())

@@ -21,6 +21,8 @@ GGUF_SIZES = {
     "embedding_length": "hidden_size",
     "feed_forward_length": "intermediate_size",
     "head_count": "num_attention_heads",
+    "key_length": "head_dim",
+    "expert_count": "num_experts",
 }
 CONTROL_TOKEN = 3  # gguf.TokenType.CONTROL
 

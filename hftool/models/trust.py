@@ -12,11 +12,14 @@ from typing import Any
 from hftool.errors import HftoolError
 
 LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format
-LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers")
+LAYERS = (
+    *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers"),
+    *("num_hidden_groups", "inner_group_num"),  # ALBERT's
+)
 WIDTHS = ("hidden_size", "n_embd", "d_model", "dim")
 SIZES = (
     *("vocab_size", "intermediate_size", "n_inner", "num_attention_heads", "num_labels"),
-    *("head_dim", "num_key_value_heads", "type_vocab_size", "num_experts", "num_local_experts"),
+    *("head_dim", "num_experts"),
 )
 SLACK = 16  # packed weights: so many of 2 bits are one number of 32
 LINKS_HINT = "copy the file there; --trust-remote-code follows links as well"
@@ -80,6 +83,15 @@ def tensors(file: Path) -> dict[str, tuple[str, list[int]]]:
         raise HftoolError(f"cannot read {file}: {error}") from None
 
 
+def sizes_of_tensors(folder: Path) -> list[int]:
+    """How many numbers each tensor in a folder's safetensors files has.
+
+    Raises: as `tensors`.
+    """
+    files = folder.glob("*.safetensors")
+    return [math.prod(shape) for file in files for _, shape in tensors(file).values()]
+
+
 def require_plausible(folder: Path, config: Mapping[str, Any]) -> None:
     """Raise where a config describes a model far larger than its weights, which would be built
     first and found wrong then, or names code of the hub's.
@@ -87,8 +99,8 @@ def require_plausible(folder: Path, config: Mapping[str, Any]) -> None:
     Raises:
         HftoolError: with the value.
     """
-    shapes = [shape for f in folder.glob("*.safetensors") for _, shape in tensors(f).values()]
-    require_fitting(config, len(shapes), sum(map(math.prod, shapes)), f"{folder}/config.json")
+    sizes = sizes_of_tensors(folder)
+    require_fitting(config, len(sizes), sum(sizes), f"{folder}/config.json")
     for name, value in _values(config):
         if name.endswith("implementation") and "/" in str(value):
             raise HftoolError(
