@@ -186,7 +186,7 @@ app = typer.Typer(
     context_settings={
         "help_option_names": ["-h", "--help"],
         "max_content_width": 100,
-        "color": False if os.environ.get("NO_COLOR") else None,
+        "color": False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None,
     },
 )
 

@@ -12,6 +12,9 @@ from typing import Any
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
+from hftool.output.terminal import visible
+from hftool.secrets import redacted
+
 EXAMPLES = "\n\nExamples:\n"
 OWN_PANELS = ("Arguments", "Options")
 NAME_WIDTH = 24  # columns; a longer name stands on a line of its own
@@ -151,7 +154,8 @@ def _default(parameter: Any, context: Any) -> str | None:
     value = parameter.get_default(context, call=False)
     if getattr(parameter, "secondary_opts", None):
         return str((parameter.opts if value else parameter.secondary_opts)[0])
-    return None if value in (None, False, ()) else str(value)
+    # config.toml may say anything
+    return None if value in (None, False, ()) else visible(redacted(str(value)))
 
 
 def _allowed(low: float | None, high: float | None) -> str | None:

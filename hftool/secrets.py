@@ -3,7 +3,11 @@
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+from hftool import settings
+from hftool.errors import HftoolError
 
 TOKEN_OPTIONS = ("--token", "--hub-token")
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
@@ -42,10 +46,22 @@ def _secret(before: str, word: bytes) -> bytes:
 
 def redacted(text: str) -> str:
     """A text for stderr without the token, whatever library's message it came in by."""
-    words = sys.argv
-    pairs = zip(["", *words], words, strict=False)
-    given = [_secret(before, word.encode(errors="replace")).decode() for before, word in pairs]
-    for token in (*given, *(os.environ.get(name, "") for name in TOKEN_VARIABLES)):
+    for token in _tokens():
         if len(token) >= LEAST_LENGTH:
             text = text.replace(token, "***")
     return text
+
+
+def _tokens() -> Iterator[str]:
+    """What the command line, the environment and config.toml name as a token."""
+    words = sys.argv
+    for before, word in zip(["", *words], words, strict=False):
+        yield _secret(before, word.encode(errors="replace")).decode()
+    yield from (os.environ.get(name, "") for name in TOKEN_VARIABLES)
+    try:
+        commands = settings.load().defaults.values()
+    except HftoolError:  # the file can't be read, which is being said
+        return
+    for values in commands:
+        if isinstance(values, dict):
+            yield str(values.get("hub_token", ""))

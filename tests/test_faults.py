@@ -121,9 +121,42 @@ def test_a_cache_that_is_full(tmp_path: Path) -> None:
         environment={"HFTOOL_CACHE": str(cache)},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
     )
-    (line, *_) = errors(done)
-    assert line.startswith(f"Error: cannot read {file}: ") or "cannot write" in line
-    assert [path for path in (cache / "prepared").iterdir() if path.suffix != ".lock"] == []
+    prepared = cache / "prepared"
+    line, hint = errors(done)
+    assert line.startswith(f"Error: cannot write the prepared copy {prepared}/tiny-")
+    assert line.endswith(": File too large")
+    assert hint == "Hint: name another cache folder with HFTOOL_CACHE"
+    assert [path for path in prepared.iterdir() if path.suffix != ".lock"] == []
+
+
+# Root heeds modes only without these.
+AS_A_USER = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="setpriv")
+def test_a_cache_that_is_read_only(tmp_path: Path) -> None:
+    prefix = AS_A_USER if os.geteuid() == 0 else ()
+    if prefix and subprocess.run([*prefix, "true"], capture_output=True).returncode:
+        pytest.skip("root can't give up its rights here")
+    file, cache = tmp_path / "tiny.gguf", tmp_path / "cache"
+    write_gguf(file, tiny_llama())
+    arguments = ("encode", "a", "-m", str(file))
+    environment = {"HFTOOL_CACHE": str(cache)}
+    cache.mkdir(mode=0o500)
+    done = run_process(*arguments, environment=environment, prefix=prefix)
+    line, hint = errors(done)
+    assert line.startswith(f"Error: cannot write the prepared copy {cache}/prepared/tiny-")
+    assert line.endswith(": Permission denied")
+    assert hint == "Hint: name another cache folder with HFTOOL_CACHE"
+    assert os.listdir(cache) == []
+    cache.chmod(0o700)
+    assert run_process(*arguments, environment=environment).status == 0
+    for path in (*cache.rglob("*"), cache):
+        path.chmod(0o500 if path.is_dir() else 0o400)
+    done = run_process(*arguments, environment=environment, prefix=prefix)
+    assert (done.status, done.stdout, done.stderr) == (0, "64\n", "")  # a copy that is there serves
+    for path in (cache, cache / "prepared"):
+        path.chmod(0o700)
 
 
 def test_folders_and_files_of_ours_are_the_users_alone(
@@ -416,6 +449,14 @@ def test_the_token_is_in_nothing_that_is_left_or_shown(
             done = run_process(*arguments, stdin=stdin, environment=environment)
             assert TOKEN not in done.stdout + done.stderr, arguments
     assert TOKEN not in trace.read_text() + saved.read_text()
+
+
+def test_a_token_in_the_config_file_is_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(f'[encode]\nhub_token = "{TOKEN}"\n')
+    shown = run("encode", "--help").stdout
+    assert TOKEN not in shown and "default: ***" in shown
+    settings.load.cache_clear()
+    assert run("encode", "a", "-m", f"./{TOKEN}").stderr == "Error: there is no model at ./***\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")

@@ -194,6 +194,7 @@ def test_a_chat_sends_nothing_of_a_stranger(folder: Path, tmp_path: Path) -> Non
         '["\\u001b[2J"]\na = 1\n',
         '[aliases]\n"e\\u001b]0;x\\u0007" = "a\\u001b/b"\n',
         '[generate]\ntemperature = "\\u001b[2J"\n',
+        '[generate]\nmodel = "\\u001b[2J\\u202e"\n',
         '"\\u001b" = 1\n',
         "a = \x1b[2J",
     ],
@@ -204,7 +205,8 @@ def test_a_config_file_is_data(
     config = tmp_path / f"{NAME}.toml"
     config.write_text(content)
     monkeypatch.setenv("HFTOOL_CONFIG", str(config))
-    for command in (["models", "list"], ["generate", "a", "-m", str(folder / NAME), "-n", "1"]):
+    generate = ["generate", "a", "-m", str(folder / NAME), "-n", "1"]
+    for command in (["models", "list"], generate, ["generate", "--help"]):
         _, output = on_terminal(*command)
         assert "Traceback" not in output
         assert_harmless(output)

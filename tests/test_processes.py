@@ -250,3 +250,7 @@ def test_a_chat_at_a_dumb_terminal_without_a_home(tmp_path: Path) -> None:
     child.close()
     assert child.exitstatus == 0
     assert "\x1b" not in child.before
+
+
+def test_help_at_a_dumb_terminal() -> None:
+    assert "\x1b" not in terminal("encode", "--help", TERM="dumb").read()

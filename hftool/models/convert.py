@@ -21,6 +21,8 @@ GGUF_SIZES = {
     "embedding_length": "hidden_size",
     "feed_forward_length": "intermediate_size",
     "head_count": "num_attention_heads",
+    "key_length": "head_dim",
+    "expert_count": "num_experts",
 }
 CONTROL_TOKEN = 3  # gguf.TokenType.CONTROL
 
@@ -107,10 +109,10 @@ def weights_problem(info: dict[str, Any]) -> str | None:
 def _gguf_fields(source: Path) -> dict[str, Any]:
     """The values in a GGUF file's head, of a file that can be what it says: transformers would take
     seconds to find out that it is cut off, and for ever to build what it can't hold."""
-    from gguf import GGUFReader
+    from hftool.models.bounded_gguf import BoundedReader
 
     try:
-        reader = GGUFReader(source)
+        reader = BoundedReader(source)
         fields: dict[str, Any] = dict(reader.fields)
         counts = {name.rpartition(".")[2]: f.contents() for name, f in fields.items() if f.data}
     except Exception as error:  # the reader takes a file's numbers as they are

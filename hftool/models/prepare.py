@@ -5,6 +5,7 @@ a broken file does stay there, and the calling command never imports torch for i
 written beside its place and renamed into it; a manifest says what it was made of.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -26,6 +27,7 @@ log = logging.getLogger("hftool")
 FORMAT_VERSION = 1
 MANIFEST = "hftool.json"
 ADAPTER = Path(__file__).parent / "minilm-sst2"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def prepared_gguf(source: GgufFile, need: Need) -> Path:
@@ -140,7 +142,12 @@ def _make(folder: Path, file: Path, job: dict[str, Any], sha256: str | None) -> 
 
 
 def _convert(job: dict[str, Any]) -> None:
-    """Run `hftool.models.convert` on a job in a process of its own."""
+    """Run `hftool.models.convert` on a job in a process of its own.
+
+    Raises:
+        HftoolError: it can't read the source.
+        OSError: there is no room for the copy.
+    """
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
@@ -158,9 +165,12 @@ def _convert(job: dict[str, Any]) -> None:
     if process.returncode == 0:
         return
     log.debug("%s", process.stderr.strip())
-    last = process.stderr.strip().rpartition("\n")[2]
+    last = process.stderr.strip().rpartition("\n")[2].strip()
     cause = last or f"the conversion ended with status {process.returncode}"
-    raise HftoolError(f"cannot read {job['source']}: {cause}")
+    for number in FULL:  # every library says so in words of its own, with the system's among them
+        if os.strerror(number) in cause:
+            raise OSError(number, os.strerror(number))
+    raise HftoolError(f"cannot read {job['source']}: {cause[:300]}")
 
 
 def _is_whole(folder: Path) -> bool:

@@ -12,9 +12,15 @@ from typing import Any
 from hftool.errors import HftoolError
 
 LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format
-LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers")
+LAYERS = (
+    *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers"),
+    *("num_hidden_groups", "inner_group_num"),  # ALBERT's
+)
 WIDTHS = ("hidden_size", "n_embd", "d_model", "dim")
-SIZES = ("vocab_size", "intermediate_size", "n_inner", "num_attention_heads", "num_labels")
+SIZES = (
+    *("vocab_size", "intermediate_size", "n_inner", "num_attention_heads", "num_labels"),
+    *("head_dim", "num_experts"),
+)
 SLACK = 16  # packed weights: so many of 2 bits are one number of 32
 LINKS_HINT = "copy the file there; --trust-remote-code follows links as well"
 
@@ -77,6 +83,15 @@ def tensors(file: Path) -> dict[str, tuple[str, list[int]]]:
         raise HftoolError(f"cannot read {file}: {error}") from None
 
 
+def sizes_of_tensors(folder: Path) -> list[int]:
+    """How many numbers each tensor in a folder's safetensors files has.
+
+    Raises: as `tensors`.
+    """
+    files = folder.glob("*.safetensors")
+    return [math.prod(shape) for file in files for _, shape in tensors(file).values()]
+
+
 def require_plausible(folder: Path, config: Mapping[str, Any]) -> None:
     """Raise where a config describes a model far larger than its weights, which would be built
     first and found wrong then, or names code of the hub's.
@@ -84,8 +99,8 @@ def require_plausible(folder: Path, config: Mapping[str, Any]) -> None:
     Raises:
         HftoolError: with the value.
     """
-    shapes = [shape for f in folder.glob("*.safetensors") for _, shape in tensors(f).values()]
-    require_fitting(config, len(shapes), sum(map(math.prod, shapes)), f"{folder}/config.json")
+    sizes = sizes_of_tensors(folder)
+    require_fitting(config, len(sizes), sum(sizes), f"{folder}/config.json")
     for name, value in _values(config):
         if name.endswith("implementation") and "/" in str(value):
             raise HftoolError(
@@ -108,9 +123,9 @@ def require_fitting(config: Mapping[str, Any], count: int, total: int, where: st
     for name, value in numbers:
         if name in LAYERS and value > SLACK * count:  # some models use a layer several times
             raise HftoolError(f"{where}: {name} is {value}, and the weights are {count} tensors")
-    for name, value in sizes:
-        if value * width > SLACK * total:
-            raise HftoolError(f"{where}: {name} is {value}, and the weights are {total:,} numbers")
+    name, value = max(sizes, key=lambda size: size[1])
+    if value * width > SLACK * total:
+        raise HftoolError(f"{where}: {name} is {value}, and the weights are {total:,} numbers")
 
 
 def _values(config: Any) -> Iterator[tuple[str, Any]]:
