@@ -1,6 +1,8 @@
 """What a person sees fits the terminal, narrow or wide, in colour as without."""
 
+import json
 import re
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,21 @@ def test_screens_fit(
         lines = re.sub(r"\x1b\[[0-9;]*m", "", shown.stdout).splitlines()
         assert max(cell_len(line) for line in lines if not line.startswith(SENTENCES)) <= columns
         assert not any("…" in line for line in lines)  # nothing is cut off
+
+
+@pytest.mark.parametrize(("color", "edge"), [("always", ""), ("never", "|")])
+def test_lines_end_at_the_edges_of_tokens(
+    color: str, edge: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "24")
+    text = "Internationalization, counterproductive misunderstandings " + "x" * 90
+    pieces = json.loads(run("encode", text, "--json").stdout)[0]["pieces"]
+    shown = run("encode", text, "--format", "table", "--color", color).stdout
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).split("\n\n")[0].splitlines()
+    assert "".join(lines) == "".join(piece.replace(" ", "␣") + edge for piece in pieces)
+    ends = set(accumulate(len(piece + edge) for piece in pieces))
+    assert set(accumulate(map(len, lines))) <= ends
+    assert len(lines) > 5
 
 
 def test_a_narrow_list_of_models_keeps_whether_each_fits(monkeypatch: pytest.MonkeyPatch) -> None:
