@@ -301,7 +301,7 @@ def test_a_text_of_several_tokens_is_a_continuation(
 def test_sampled_probabilities_are_those_of_transformers_processors(
     reference: Any, reference_tokenizer: Any
 ) -> None:
-    prompt = "The capital of France is"
+    prompt = "cat dog cat dog cat"
     inputs = torch.tensor([reference_tokenizer(prompt)["input_ids"]])
     logits = all_logits(reference, inputs[0].tolist())[-1][None].float()
     processors = LogitsProcessorList(

@@ -18,6 +18,7 @@ SCREENS = {
     "vocab-dump": ("vocab-dump", "smollm2", "--ids", "0-600"),
     "vocab-dump --stats": ("vocab-dump", "smollm2", "--stats"),
     "topk": ("topk", "ab", "-k", "4", "--temperature", "0.5", "--top-p", "0.9"),
+    "topk --compare": ("topk", "ab", "-k", "4", "--compare", "MODEL,MODEL/,MODEL/."),
     "topk --position all": ("topk", "abcab", "--position", "all"),
     "sample": (
         *("sample", "ab", "--steps", "2", "--seed", "1", "-k", "4", "--temperature", "0.7"),
@@ -41,7 +42,8 @@ def test_screens_fit(
     monkeypatch.setenv("COLUMNS", str(columns))
     model = ("-m", str(folder)) if name.startswith(("topk", "sample")) else ()
     for color in ("never", "always"):
-        shown = run(*SCREENS[name], *model, "--format", "table", "--color", color)
+        command = [word.replace("MODEL", str(folder)) for word in SCREENS[name]]
+        shown = run(*command, *model, "--format", "table", "--color", color)
         assert shown.exit_code == 0
         lines = re.sub(r"\x1b\[[0-9;]*m", "", shown.stdout).splitlines()
         assert max(cell_len(line) for line in lines if not line.startswith(SENTENCES)) <= columns

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hftool.output.spans import Span, encoded_spans
-from hftool.output.tables import barred, cell, counted, new_table, number, rendered, shown
+from hftool.output.tables import barred, cell, counted, fits, new_table, number, rendered, shown
 from hftool.output.terminal import one_line, visible
 from hftool.output.thoughts import Thoughts
 
@@ -187,21 +187,26 @@ def candidates_compared(records: Iterable["Candidate"], console: Console) -> Ite
     for c in records:
         by_text.setdefault(c.index, {}).setdefault(c.model or "", []).append(c)
     for ranked in by_text.values():
-        yield rendered(console, _side_by_side(ranked))
+        yield rendered(console, *_side_by_side(ranked, console))
 
 
-def _side_by_side(ranked: dict[str, list["Candidate"]]) -> Table:
-    table = new_table()
-    table.add_column("rank", justify="right")
+def _side_by_side(ranked: dict[str, list["Candidate"]], console: Console) -> Iterator[Table]:
+    """The models beside each other; below each other those that don't fit."""
+    names = ["rank"]
     for name in ranked:
-        table.add_column(Text(one_line(name)), style="bold", overflow="fold")
-        table.add_column("prob", justify="right")
+        names += [one_line(name), "prob"]
+    rows = []
     for row in zip_longest(*ranked.values()):
         cells = [cell(next(c.rank for c in row if c))]
         for c in row:
-            cells += [Text(shown(c.token)), cell(c.prob)] if c else [Text(), Text()]
-        table.add_row(*cells)
-    return table
+            cells += [Text(shown(c.token), "bold"), cell(c.prob)] if c else [Text(), Text()]
+        rows.append(cells)
+    if len(ranked) == 1 or fits(console, names, rows):
+        yield barred(console, names, rows, [], "")
+        return
+    models = list(ranked)
+    for half in (models[: len(models) // 2], models[len(models) // 2 :]):
+        yield from _side_by_side({name: ranked[name] for name in half}, console)
 
 
 def scored(records: Iterable["ScoredToken | Perplexity"], console: Console) -> Iterator[str]:
