@@ -1,6 +1,7 @@
 """The errors that hftool shows as one line; anything else is a bug and keeps its traceback."""
 
 import re
+from collections.abc import Mapping
 
 
 class HftoolError(Exception):
@@ -27,6 +28,17 @@ class UsageError(HftoolError):
     """The command line itself is wrong."""
 
     status = 2
+
+
+def exclude(given: Mapping[str, bool]) -> None:
+    """Raise where more than one of several options, by name, was given.
+
+    Raises:
+        UsageError: with the first two.
+    """
+    names = [name for name, is_given in given.items() if is_given]
+    if len(names) > 1:
+        raise UsageError(f"{names[0]} excludes {names[1]}")
 
 
 def is_little_memory(error: BaseException) -> bool:

@@ -1,5 +1,6 @@
 """What a model expects next."""
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,8 @@ from hftool.sampling import (
     sampled_probs,
     settings_in_force,
 )
+
+log = logging.getLogger("hftool")
 
 OPTIONAL = {"optional": True}  # left out of a record where it is None
 
@@ -120,6 +123,8 @@ def expectations(
         HftoolError: a model can't be loaded, or the prompt does not fit.
         UsageError: there is no such position.
     """
+    if ask.position == "all" and ask.sampling is not None:
+        log.warning("--position all has the model's own probabilities: no sampling option counts")
     for name in models:
         language_model = load_language_model(replace(load, model=name))
         for index, text in enumerate(texts):

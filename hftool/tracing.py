@@ -138,8 +138,11 @@ def compared(steps: Iterable[Step], trace: Trace) -> Iterator[Step]:
     count = 0
     for step, (token_id, drawn) in zip(steps, trace.steps, strict=False):
         if (step.id, step.drawn) != (token_id, drawn):
+            ours, theirs = f"id {step.id}", f"id {token_id}"
+            if step.id == token_id:
+                ours, theirs = f"{step.drawn} drawn", f"{drawn} drawn"
             raise HftoolError(
-                f"step {step.step} differs: id {token_id} in the trace, id {step.id} now",
+                f"step {step.step} differs: {theirs} in the trace, {ours} now",
                 "another version of torch or another device rounds differently",
             )
         count += 1

@@ -1,5 +1,6 @@
 """What is in a vocabulary."""
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,6 +10,8 @@ from typing import Literal
 
 from hftool.errors import HftoolError, UsageError
 from hftool.models.tokenizer import Kind, Tokenizer, read_json
+
+log = logging.getLogger("hftool")
 
 Sort = Literal["id", "text", "length"]
 AT_ONCE = 4096  # tokens decoded by one call
@@ -78,6 +81,8 @@ def vocabulary(
     An id missing inside the range is there with empty texts, of kind `unused`. Embedding rows past
     the last token come only where the kind `unused` is asked for.
 
+    Ids that are all past the last token are logged.
+
     Raises:
         UsageError: a broken regular expression, range of ids or script.
         HftoolError: ids that no vocabulary has.
@@ -86,6 +91,9 @@ def vocabulary(
     entries = _entries(tokenizer, selection.kind == "unused")
     for condition in _conditions(selection):
         entries = filter(condition, entries)
+    if selection.ids is not None and selection.kind != "unused":
+        if all(ids.start >= tokenizer.size for ids in parse_ranges(selection.ids)):
+            log.warning("the ids of %s go from 0 to %d", tokenizer.name, tokenizer.size - 1)
     if selection.sort == "text":
         return iter(sorted(entries, key=lambda entry: entry.text))
     if selection.sort == "length":

@@ -76,6 +76,12 @@ def test_sentiment_keeps_the_place_of_empty_lines() -> None:
         ["sentiment", "x", "--format", "yaml"],
         ["encode", "x", "--json", "--format", "csv"],
         ["decode", "12,x"],
+        ["encode", "x", "--count", "--roundtrip"],
+        ["encode", "x", "--compare", "smollm2", "--max-tokens", "1"],
+        ["encode", "x", "--messages", "chat.json"],
+        ["encode", "--messages", "chat.json", "-s", "Be brief."],
+        ["vocab-dump", "--stats", "--diff", "smollm2"],
+        ["topk", "x", "--position", "all", "--token", "y"],
     ],
     ids=" ".join,
 )

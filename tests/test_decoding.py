@@ -129,6 +129,21 @@ def test_prompt_in_slices(
         assert max(counts) <= width
 
 
+def test_only_the_logits_asked_for_are_computed(model: LanguageModel, ids: list[int]) -> None:
+    rows: list[int] = []
+
+    def count(module: Any, arguments: Any, output: Any) -> None:
+        rows.append(output.logits.shape[1])
+
+    handle = model.model.register_forward_hook(count)
+    try:
+        Decoder(model).next_logits(ids)
+        Decoder(model).last_logits(ids, 3)
+    finally:
+        handle.remove()
+    assert rows == [1, 3]
+
+
 def test_only_what_is_new_is_computed(model: LanguageModel, ids: list[int]) -> None:
     sliding = model.model.config.model_type == "gemma3_text"  # a window forgets: starts anew
     decoder = Decoder(model)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import (
     LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -300,16 +301,19 @@ def test_a_text_of_several_tokens_is_a_continuation(
 def test_sampled_probabilities_are_those_of_transformers_processors(
     reference: Any, reference_tokenizer: Any
 ) -> None:
-    prompt = "The capital of France is"
+    prompt = "cat dog cat dog cat"
     inputs = torch.tensor([reference_tokenizer(prompt)["input_ids"]])
     logits = all_logits(reference, inputs[0].tolist())[-1][None].float()
     processors = LogitsProcessorList(
-        [TemperatureLogitsWarper(0.5), TopKLogitsWarper(50), TopPLogitsWarper(0.9)]
+        [
+            RepetitionPenaltyLogitsProcessor(1.8),
+            *(TemperatureLogitsWarper(0.5), TopKLogitsWarper(50), TopPLogitsWarper(0.9)),
+        ]
     )
     expected = torch.softmax(processors(inputs, logits)[0], dim=-1)  # type: ignore[arg-type]
     done = run(
         *("topk", prompt, "-k", "5", "--dtype", "float32", "--json"),
-        *("--temperature", "0.5", "--top-p", "0.9"),
+        *("--temperature", "0.5", "--top-p", "0.9", "--repetition-penalty", "1.8"),
     )
     records = json.loads(done.stdout)
     for record in records:
@@ -338,6 +342,9 @@ def test_scores_in_every_format(folder: Path) -> None:
     assert head.split(",") == list(tokens[0])
     assert len(rows) == len(tokens)
     assert f"over {total['tokens']} tokens" in run(*arguments, "table").stdout
+    filtered = run(*arguments, "json", "--top-p", "0.5")
+    assert json.loads(filtered.stdout) == [*tokens, total]
+    assert filtered.stderr.startswith("Warning: --position all has the model's own probabilities")
 
 
 def test_lines_are_texts_of_their_own(folder: Path) -> None:

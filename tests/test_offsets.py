@@ -77,6 +77,7 @@ def unigram_of_bytes(folder: Path) -> Path:
     backend.decoder = decoders.Sequence(
         [decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="never")]
     )
+    backend.post_processor = processors.RobertaProcessing(("<unk>", 0), ("<unk>", 0))
     return saved(backend, folder, unk_token="<unk>")
 
 
@@ -157,8 +158,10 @@ def test_minilm_gives_spans_of_the_text_before_it_is_lowercased(minilm_folder: P
     assert pieces == ["Cafe", "ÀB", "大", "家", "É"]
 
 
-def test_a_special_token_stands_nowhere_in_the_text(tmp_path: Path) -> None:
-    tokenizer = Tokenizer(roberta_like(tmp_path), "roberta")
+@pytest.mark.parametrize("build", [roberta_like, unigram_of_bytes])
+def test_a_special_token_stands_nowhere_in_the_text(build: Builder, tmp_path: Path) -> None:
+    tokenizer = Tokenizer(build(tmp_path), "framed")
     (record,) = encode_texts(tokenizer, ["a b"], special=True)
+    assert len(record.offsets) == record.count == 5
     assert (record.offsets[0], record.offsets[-1]) == ((0, 0), (0, 0))
     assert "".join(record.text[start:end] for start, end in record.offsets) == "a b"

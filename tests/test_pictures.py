@@ -62,6 +62,7 @@ def page(file: Path) -> Page:
     """A saved page; nothing in it comes from the net, nothing runs."""
     source = file.read_text("utf-8")
     assert not re.search(r"https?:|url\(|@import|src=", source)
+    assert not re.search(r"<(?![!/\w])|&(?!#?\w+;)", source)  # what is no element is escaped
     found = Page()
     found.feed(source)
     assert "script" not in found.elements
@@ -193,12 +194,13 @@ def _token(tokenizer: Tokenizer, token_id: int) -> ScoredToken:
 
 @pytest.mark.parametrize("color", ["always", "never"])
 def test_invisible_characters_are_seen_on_a_terminal(color: str, folder: Path) -> None:
-    text = "a\u00a0b\u00adc\u200dd\ufe0fe\ufefff g\t\n"
+    text = "a\u00a0b\u00adc\u200dd\ufe0fe\ufefff g\t\n\u0301"
     table = run(
         *("encode", text, "-m", str(folder), "--format", "table", "--color", color),
     ).stdout
     first = re.sub(r"\x1b\[[0-9;]*m", "", table).split("\n\n")[0].replace("\n", "")
     expected = r"a \u00a0 b \u00ad c \u200d d \ufe0f e \ufeff f ␣ g \t \n".split()
+    expected.append("◌\u0301")
     assert first == (("|" if color == "never" else "").join([*expected, ""]))
 
 

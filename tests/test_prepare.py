@@ -388,6 +388,53 @@ def test_a_folder_with_only_an_older_tokenizer(cache: Path, tmp_path: Path) -> N
     assert [entry["id"] for entry in unused] == [8, 9]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("spiece.model", "t5"),
+        ("sentencepiece.bpe.model", "xlm-roberta"),
+        ("tokenizer.model", "llama"),
+    ],
+)
+def test_a_folder_with_only_sentencepieces(
+    cache: Path, tmp_path: Path, file: str, kind: str
+) -> None:
+    sentencepiece = pytest.importorskip("sentencepiece")
+    folder = tmp_path / "old"
+    folder.mkdir()
+    with (folder / file).open("wb") as model:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(["hello there", "good morning, café", "these mornings"] * 9),
+            model_writer=model,
+            **{
+                "model_type": "bpe" if kind == "llama" else "unigram",
+                "byte_fallback": kind == "llama",
+            },
+            **{"vocab_size": 300 if kind == "llama" else 25, "pad_id": -1, "minloglevel": 2},
+        )
+    (folder / "config.json").write_text(json.dumps({"model_type": kind}))
+    entries = json.loads(run("vocab-dump", str(folder), "--json").stdout)
+    theirs = AutoTokenizer.from_pretrained(folder)
+    assert len(entries) == len(theirs)
+    for entry in entries:
+        assert entry["text"] == theirs.decode([entry["id"]]) or entry["kind"] == "byte"
+    ids = run("encode", "good thé mornings", "-m", str(folder), "--special").stdout
+    assert [int(i) for i in ids.split()] == theirs.encode("good thé mornings")
+
+
+def test_sentencepieces_without_what_reads_them(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(b"")
+    monkeypatch.setattr(prepare, "find_spec", lambda name: None)
+    done = run("encode", "x", "-m", str(tmp_path))
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "what reads its sentencepiece.bpe.model, sentencepiece, is not installed" in done.stderr
+    assert "Hint: pip install 'hftool-cli[sentencepiece]'" in done.stderr
+
+
 # The real ones
 
 

@@ -55,6 +55,11 @@ def test_a_replay_says_at_which_step_it_differs(folder: Path, tmp_path: Path) ->
     assert done.exit_code == 1
     assert f"Error: step 3 differs: id {other} in the trace, id {records[2]['id']}" in done.stderr
     assert len(done.stdout.splitlines()) == 2
+    lines[1] = json.dumps({"id": records[0]["id"], "drawn": 0.5})
+    (tmp_path / "t").write_text("\n".join(lines), "utf-8")
+    done = run("sample", "-m", str(folder), "--replay", str(tmp_path / "t"))
+    drawn = records[0]["drawn"]
+    assert f"step 1 differs: 0.5 drawn in the trace, {drawn} drawn now\n" in done.stderr
 
 
 def test_a_trace_of_another_model_or_precision(folder: Path, tmp_path: Path) -> None:

@@ -253,6 +253,13 @@ def test_a_broken_selection_is_a_usage_error(arguments: tuple[str, str]) -> None
     assert done.stderr.startswith(f"Error: {arguments[0]}: ")
 
 
+def test_ids_past_the_last_token_are_said() -> None:
+    done = run("vocab-dump", "smollm2", "--ids", "49152-50000,99999")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr == "Warning: the ids of smollm2 go from 0 to 49151\n"
+    assert run("vocab-dump", "smollm2", "--ids", "49151-50000").stderr == ""
+
+
 @given(st.text(alphabet="0123456789-, ٣x", max_size=12))
 def test_ranges_are_parsed_or_refused(text: str) -> None:
     try:

@@ -1,6 +1,8 @@
 """What a person sees fits the terminal, narrow or wide, in colour as without."""
 
+import json
 import re
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ SCREENS = {
     "vocab-dump": ("vocab-dump", "smollm2", "--ids", "0-600"),
     "vocab-dump --stats": ("vocab-dump", "smollm2", "--stats"),
     "topk": ("topk", "ab", "-k", "4", "--temperature", "0.5", "--top-p", "0.9"),
+    "topk --compare": ("topk", "ab", "-k", "4", "--compare", "MODEL,MODEL/,MODEL/."),
     "topk --position all": ("topk", "abcab", "--position", "all"),
     "sample": (
         *("sample", "ab", "--steps", "2", "--seed", "1", "-k", "4", "--temperature", "0.7"),
@@ -39,11 +42,27 @@ def test_screens_fit(
     monkeypatch.setenv("COLUMNS", str(columns))
     model = ("-m", str(folder)) if name.startswith(("topk", "sample")) else ()
     for color in ("never", "always"):
-        shown = run(*SCREENS[name], *model, "--format", "table", "--color", color)
+        command = [word.replace("MODEL", str(folder)) for word in SCREENS[name]]
+        shown = run(*command, *model, "--format", "table", "--color", color)
         assert shown.exit_code == 0
         lines = re.sub(r"\x1b\[[0-9;]*m", "", shown.stdout).splitlines()
         assert max(cell_len(line) for line in lines if not line.startswith(SENTENCES)) <= columns
         assert not any("…" in line for line in lines)  # nothing is cut off
+
+
+@pytest.mark.parametrize(("color", "edge"), [("always", ""), ("never", "|")])
+def test_lines_end_at_the_edges_of_tokens(
+    color: str, edge: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "24")
+    text = "Internationalization, counterproductive misunderstandings " + "x" * 90
+    pieces = json.loads(run("encode", text, "--json").stdout)[0]["pieces"]
+    shown = run("encode", text, "--format", "table", "--color", color).stdout
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).split("\n\n")[0].splitlines()
+    assert "".join(lines) == "".join(piece.replace(" ", "␣") + edge for piece in pieces)
+    ends = set(accumulate(len(piece + edge) for piece in pieces))
+    assert set(accumulate(map(len, lines))) <= ends
+    assert len(lines) > 5
 
 
 def test_a_narrow_list_of_models_keeps_whether_each_fits(monkeypatch: pytest.MonkeyPatch) -> None:

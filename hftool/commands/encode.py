@@ -59,14 +59,21 @@ def encode(
     """
     from hftool import encoding
     from hftool.chat_templates import chat_template
+    from hftool.errors import exclude
     from hftool.inputs import one_text, texts
     from hftool.models.locate import load_tokenizer
     from hftool.output import views
     from hftool.output.formats import write
 
+    instead = {"--show-template": show_template, "--count": count, "--roundtrip": roundtrip}
+    several, first = compare is not None, max_tokens is not None
+    exclude({**instead, "--compare": several, "--max-tokens": first})
+    apart = {"a text": text, "--file": inputs.file, "--system": chatting.system}
+    for name, value in {**apart, "--prefill": chatting.prefill}.items():
+        exclude({"--messages": messages is not None, name: value is not None})
     tokenizer = load_tokenizer(source.model, source)
     if messages is not None:
-        chat = encoding.parse_messages(one_text(text, FileOptions(messages, inputs.errors)))
+        chat = encoding.parse_messages(one_text(None, FileOptions(messages, inputs.errors)))
         given = iter([chat_template(tokenizer, chatting.chat_template).render(chat)])
     else:
         given = texts(text, inputs)

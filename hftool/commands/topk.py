@@ -55,11 +55,13 @@ def topk(
         # What is left after the filters
         hftool topk "1+1=" -k 5 --top-p 0.9 --temperature 0.5
     """
+    from hftool.errors import exclude
     from hftool.inputs import texts
     from hftool.next_token import Question, expectations
     from hftool.output.formats import write
     from hftool.output.views import expectations_view
 
+    exclude({"--position all": position == "all", "--token": bool(token)})
     prompts = list(texts(prompt, inputs))
     asked = filtering != FilterOptions()
     sampling = SamplingOptions(**asdict(filtering), seed=0) if asked else None

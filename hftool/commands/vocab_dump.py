@@ -65,11 +65,13 @@ def vocab_dump(
         # The tokens that contain "good"
         hftool vocab-dump smollm2 --grep good
     """
+    from hftool.errors import exclude
     from hftool.models.locate import load_tokenizer
     from hftool.output import views
     from hftool.output.formats import write
     from hftool.vocabulary import Selection, difference, statistics, vocabulary
 
+    exclude({"--stats": stats, "--diff": diff is not None})
     tokenizer = load_tokenizer(ref, source)
     selection = Selection(grep, kind, ids, min_length, max_length, script, sort)
     if stats:

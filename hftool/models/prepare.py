@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ log = logging.getLogger("hftool")
 
 FORMAT_VERSION = 1
 MANIFEST = "hftool.json"
+TOKENIZER_NAMES = ("tokenizer", "vocab", "spiece", "sentencepiece")
 ADAPTER = Path(__file__).parent / "minilm-sst2"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -58,12 +60,21 @@ def prepared_tokenizer(source: LocalFolder) -> Path:
     """A folder with the tokenizer.json of a model that has only older tokenizer files.
 
     Raises:
-        HftoolError: transformers finds no tokenizer there that it can convert.
+        HftoolError: transformers finds no tokenizer there that it can convert, or a package that
+            it needs for that is not installed.
     """
     files = sorted(p for p in source.path.iterdir() if p.is_file())
-    named = next((p for p in files if p.name.startswith(("tokenizer", "vocab", "spiece"))), None)
+    named = next((p for p in files if p.name.startswith(TOKENIZER_NAMES)), None)
     if named is None:
         raise HftoolError(f"{source.path} holds no tokenizer")
+    pieces = next((p.name for p in files if p.suffix == ".model"), None)
+    by_words = any(p.name.startswith("vocab") for p in files)
+    if pieces and not by_words and find_spec("sentencepiece") is None:
+        raise HftoolError(
+            f"{source.path} has no tokenizer.json, and what reads its {pieces}, sentencepiece, "
+            "is not installed",
+            "pip install 'hftool-cli[sentencepiece]'",
+        )
     job = {"kind": "tokenizer", "source": str(source.path)}
     return _prepared(named, job, None, f"{source.path.name}-tokenizer")
 

@@ -158,7 +158,7 @@ class Tokenizer:
         for (start, end), same in groupby(range(len(found)), key=found.__getitem__):
             run = list(same)
             data = [self.token_bytes(encoding.ids[i]) for i in run] if end - start > 1 else []
-            if data == [bytes([byte]) for byte in text[start:end].encode()]:
+            if data and data == [bytes([byte]) for byte in text[start:end].encode()]:
                 places = [start + at for at, c in enumerate(text[start:end]) for _ in c.encode()]
                 found[run[0] : run[-1] + 1] = [(place, place + 1) for place in places]
         return found

@@ -5,7 +5,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from hftool.output.spans import Span, encoded_spans, scored_spans
-from hftool.output.tables import number
+from hftool.output.tables import counted, number
 from hftool.output.terminal import one_line, visible
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _encoded(record: "Encoded") -> Iterator[str]:
         spans.append(_span(span, f'class="t{turn % TURNS}"', map(tip, span.tokens)))
         turn += bool(span.tokens)
     yield f'<pre dir="auto">{"".join(spans)}</pre>\n'
-    yield f"<p>{record.count} tokens, {len(record.text)} characters</p>\n"
+    yield f"<p>{counted(record.count, 'token')}, {counted(len(record.text), 'character')}</p>\n"
 
 
 def scored(records: Iterable["ScoredToken | Perplexity"]) -> str:
@@ -78,7 +78,8 @@ def _scored(records: Iterable["ScoredToken | Perplexity"]) -> Iterator[str]:
         yield f'<pre dir="auto">{spans}</pre>\n'
         whose = "" if record.model is None else f"{record.model}: "
         total = "-" if record.perplexity is None else number(record.perplexity)
-        yield f"<p>{escape(one_line(whose))}perplexity {total} over {record.tokens} tokens</p>\n"
+        over = f"perplexity {total} over {counted(record.tokens, 'token')}"
+        yield f"<p>{escape(one_line(whose))}{over}</p>\n"
         tokens = []
 
 

@@ -4,17 +4,19 @@ Each function takes the events of `hftool.output.formats` and a console, and yie
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import groupby, zip_longest
+from itertools import groupby, pairwise, zip_longest
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.color import ColorSystem
-from rich.console import Console
+from rich.console import Console, Group
+from rich.containers import Lines
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
 from hftool.output.spans import Span, encoded_spans
-from hftool.output.tables import barred, cell, new_table, number, rendered, shown
+from hftool.output.tables import barred, cell, counted, fits, new_table, number, rendered, shown
 from hftool.output.terminal import one_line, visible
 from hftool.output.thoughts import Thoughts
 
@@ -62,13 +64,36 @@ def _pieces(parts: Iterable[str], console: Console) -> Text:
     return _edged((Span(part, range(i, i + 1)) for i, part in enumerate(parts)), console)
 
 
+class _Edged(Text):
+    """A text that is folded at its tokens' `edges`; only a token longer than a line is torn."""
+
+    def __init__(self) -> None:
+        super().__init__(overflow="fold")
+        self.edges: list[int] = []
+
+    def wrap(self, console: Console, width: int, **settings: Any) -> Lines:
+        """The text's lines, as rich asks for them."""
+        plain, used, folds = self.plain, 0, []
+        for start, end in pairwise((0, *self.edges)):
+            needed = cell_len(plain[start:end])
+            if used and used + needed > width:
+                folds.append(start)
+                used = 0
+            used += needed
+        lines = Lines()
+        for line in self.divide(folds):
+            lines.extend(line.wrap(console, width, **settings))
+        return lines
+
+
 def _edged(spans: Iterable[Span], console: Console) -> Text:
     """As `_pieces`; what no token covers has no colour."""
-    text = Text(overflow="fold")
+    text = _Edged()
     turn = 0
     for span in spans:
         text.append(shown(span.text), TOKEN_STYLES[turn % len(TOKEN_STYLES)] if span.tokens else "")
         text.append("" if console.color_system else "|")
+        text.edges.append(len(text))
         turn += bool(span.tokens)
     return text
 
@@ -88,8 +113,11 @@ def encoded(records: Iterable["Encoded"], console: Console) -> Iterator[str]:
             table.add_row(
                 cell(i), cell(record.ids[i]), cell(token), colored, *map(cell, record.offsets[i])
             )
-        count = Text(f"{record.count} tokens, {len(record.text)} characters", "dim")
-        yield rendered(console, _edged(encoded_spans(record), console), Text(), table, count)
+        text = _edged(encoded_spans(record), console)
+        count = Text(
+            f"{counted(record.count, 'token')}, {counted(len(record.text), 'character')}", "dim"
+        )
+        yield rendered(console, Group(text), Text(), table, count)
 
 
 def compared(records: Iterable["Compared"], console: Console) -> Iterator[str]:
@@ -159,21 +187,26 @@ def candidates_compared(records: Iterable["Candidate"], console: Console) -> Ite
     for c in records:
         by_text.setdefault(c.index, {}).setdefault(c.model or "", []).append(c)
     for ranked in by_text.values():
-        yield rendered(console, _side_by_side(ranked))
+        yield rendered(console, *_side_by_side(ranked, console))
 
 
-def _side_by_side(ranked: dict[str, list["Candidate"]]) -> Table:
-    table = new_table()
-    table.add_column("rank", justify="right")
+def _side_by_side(ranked: dict[str, list["Candidate"]], console: Console) -> Iterator[Table]:
+    """The models beside each other; below each other those that don't fit."""
+    names = ["rank"]
     for name in ranked:
-        table.add_column(Text(one_line(name)), style="bold", overflow="fold")
-        table.add_column("prob", justify="right")
+        names += [one_line(name), "prob"]
+    rows = []
     for row in zip_longest(*ranked.values()):
         cells = [cell(next(c.rank for c in row if c))]
         for c in row:
-            cells += [Text(shown(c.token)), cell(c.prob)] if c else [Text(), Text()]
-        table.add_row(*cells)
-    return table
+            cells += [Text(shown(c.token), "bold"), cell(c.prob)] if c else [Text(), Text()]
+        rows.append(cells)
+    if len(ranked) == 1 or fits(console, names, rows):
+        yield barred(console, names, rows, [], "")
+        return
+    models = list(ranked)
+    for half in (models[: len(models) // 2], models[len(models) // 2 :]):
+        yield from _side_by_side({name: ranked[name] for name in half}, console)
 
 
 def scored(records: Iterable["ScoredToken | Perplexity"], console: Console) -> Iterator[str]:
@@ -195,7 +228,7 @@ def scored(records: Iterable["ScoredToken | Perplexity"], console: Console) -> I
         shares = [(s.surprisal or 0.0) / most for s in found]
         whose = "" if record.model is None else f"{one_line(record.model)}: "
         total = "-" if record.perplexity is None else number(record.perplexity)
-        note = Text(f"{whose}perplexity {total} over {record.tokens} tokens", "dim")
+        note = Text(f"{whose}perplexity {total} over {counted(record.tokens, 'token')}", "dim")
         drop = ("entropy", "rank", "id")
         yield rendered(console, barred(console, names, rows, shares, "yellow", drop=drop), note)
         found = []

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hftool.output.tables import barred, cell, fits, number, rendered, shown
+from hftool.output.tables import barred, cell, counted, fits, number, rendered, shown
 from hftool.output.terminal import visible
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ def _choice(step: "Step | Choice", before: str, console: Console) -> Iterator[An
     yield head
     yield _table(step.candidates, getattr(step, "id", None), console)
     drawn = getattr(step, "drawn", None)
-    tokens = "token" if step.kept == 1 else "tokens"
-    note = f"{step.kept} {tokens} kept, entropy {number(step.entropy)} bits"
+    note = f"{counted(step.kept, 'token')} kept, entropy {number(step.entropy)} bits"
     yield Text(note if drawn is None else f"{note}, drawn {drawn:.4f}", "dim")
 
 

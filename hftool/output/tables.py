@@ -4,6 +4,7 @@ import io
 import os
 import re
 import shutil
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, zip_longest
 from typing import Any
@@ -73,6 +74,11 @@ def number(value: float) -> str:
     return f"{value:.4f}" if value == 0 or 1e-4 <= abs(value) < 10 else f"{value:.4g}"
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things: "1 token", "2 tokens"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def bar(share: float, width: int) -> str:
     """A bar of `share` (0 to 1) of `width` characters, in eighths of one."""
     eighths = round(max(0.0, min(1.0, share)) * width * 8)
@@ -86,8 +92,11 @@ def new_table(**settings: Any) -> Table:
 
 
 def shown(token: str) -> str:
-    """A token's text for a table: its spaces visible, and what has no width by its code."""
+    """A token's text for a table: its spaces visible, what has no width by its code, and a mark
+    that goes on a character of the token before on a circle."""
     text = _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", one_line(token))
+    if unicodedata.category(text[:1] or " ").startswith("M"):
+        text = "◌" + text
     return text.replace(" ", "␣")
 
 
