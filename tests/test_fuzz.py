@@ -31,6 +31,7 @@ from hftool.output.resume import _done
 from hftool.prompts import RECORD_OPTIONS, Asked, _of_record, _parsed
 from hftool.rows import read_rows
 from hftool.sampling import settings_in_force
+from hftool.serving.control import Service
 from hftool.tracing import read_trace
 from hftool.vocabulary import parse_ranges
 from tests.tiny_models import load_model, save_model
@@ -103,6 +104,17 @@ def test_ids(text: str) -> None:
 @example("1-" + "9" * 5000)
 def test_ranges(text: str) -> None:
     only_ours(lambda: parse_ranges(text))
+
+
+@fuzzed
+@given(TEXTS)
+@example("9" * 5000 + "d")
+@example("1.5 GiB")
+def test_times_and_sizes(text: str) -> None:
+    service = Service(idle=text, memory_limit=text)
+    seconds = only_ours(lambda: service.idle_seconds)
+    assert seconds is None or 0 <= seconds < 2**31 / 1000  # what epoll waits at most
+    only_ours(lambda: service.memory_bytes)
 
 
 ROLES = st.fixed_dictionaries({"role": VALUES | st.just("user"), "content": VALUES | st.text()})

@@ -21,6 +21,7 @@ log = logging.getLogger("hftool")
 
 START_SECONDS = 60.0
 ANSWER_SECONDS = 5.0
+LONGEST = 2_000_000  # seconds, which the system counts in milliseconds of 32 bits
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES = {"": 1, "b": 1} | {
     prefix + end: base**power
@@ -42,9 +43,12 @@ class Service:
         """Seconds.
 
         Raises:
-            UsageError: it is no time.
+            UsageError: it is no time, or more than 23 days.
         """
-        return _number("--idle", self.idle, _SECONDS, "as in 30s, 10m, 2h")
+        seconds = _number("--idle", self.idle, _SECONDS, "as in 30s, 10m, 2h")
+        if seconds is not None and seconds > LONGEST:
+            raise UsageError(f"--idle {self.idle}: longer than {LONGEST // 86400} days")
+        return seconds
 
     @property
     def memory_bytes(self) -> float | None:
