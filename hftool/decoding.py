@@ -16,7 +16,7 @@ from hftool.sampling import check_finite
 log = logging.getLogger("hftool")
 
 SCORES_AT_ONCE = 2**23  # positions times vocabulary
-PREFILL_SLICE = 2048  # tokens scored at once: bounds the memory of attention
+PREFILL_SLICE = 512  # tokens computed at once: bounds the memory beside the cache
 
 
 class Decoder:

@@ -231,16 +231,8 @@ class _Layer:
             query = query.reshape(sequences, kv_heads, -1, size)
             seen = F.scaled_dot_product_attention(query, keys, values, mask)
             return self._out(seen.reshape(sequences, 1, -1))
-        if mask is not None:
-            shared = heads // kv_heads
-            keys, values = keys.repeat_interleave(shared, 1), values.repeat_interleave(shared, 1)
         seen = F.scaled_dot_product_attention(
-            query,
-            keys,
-            values,
-            mask,
-            is_causal=mask is None and tokens > 1,
-            enable_gqa=mask is None,
+            query, keys, values, mask, is_causal=mask is None and tokens > 1, enable_gqa=True
         )
         return self._out(seen.transpose(1, 2).reshape(sequences, tokens, -1))
 

@@ -18,29 +18,33 @@ from hftool.options import LoadOptions, Quantization
 from hftool.sampling import SamplingSettings
 from tests.benchmarks.pairs import Pair
 
+LONG = 1000  # tokens
 PROMPTS = ("Once upon a time", "The capital of France is", "A good way to cook rice is", "In 1969")
 
 
 def pairs(tokens: int) -> Iterator[Pair]:
-    """SmolLM2 in the precision of `auto`: 16 and 64 prompts, and one."""
+    """SmolLM2 in the precision of `auto` and quantized: one prompt, a long one, 16 and 64."""
     model = load_language_model(LoadOptions(device="cpu", offline=True))
     one = _requests(model, 1, tokens)
+    long = replace(one[0], ids=one[0].ids * (LONG // len(one[0].ids)), max_new_tokens=1)
+    other = "transformers' generate"
     beside = partial(_transformers, model, one, tokens)
+    yield Pair("generate, one prompt", other, "tokens", partial(_alone, model, one), beside)
+    prefill = partial(_prefilled, long)
     yield Pair(
-        "generate, one prompt",
-        "transformers' generate",
+        f"a prompt of {len(long.ids):,} tokens",
+        other,
         "tokens",
-        partial(_alone, model, one),
-        beside,
+        partial(prefill, partial(_alone, model, [long])),
+        partial(prefill, partial(_transformers, model, [long], 1)),
     )
     quantizations: tuple[Quantization, ...] = ("int8", "int4")
     for bits in quantizations:
-        options = LoadOptions(device="cpu", offline=True, quantize=bits)
-        quantized = load_language_model(options)
+        quantized = load_language_model(LoadOptions(device="cpu", offline=True, quantize=bits))
         ours = partial(_alone, quantized, one)
-        yield Pair(f"generate --quantize {bits}", "transformers' generate", "tokens", ours, beside)
-    if importlib.util.find_spec("llama_cpp"):  # never a dependency: it compiles for minutes
-        yield from _beside_llama_cpp(quantized, one[0])
+        yield Pair(f"generate --quantize {bits}", other, "tokens", ours, beside)
+        if importlib.util.find_spec("llama_cpp"):  # never a dependency: it compiles for minutes
+            yield from _beside_llama_cpp(quantized, bits, one[0], long)
     few = partial(_alone, model, _requests(model, 4, tokens))
     for rows in (16, 64):
         many = _requests(model, rows, tokens)
@@ -50,8 +54,11 @@ def pairs(tokens: int) -> Iterator[Pair]:
         yield Pair(what, f"transformers' generate, {rows} rows", "tokens", ours, beside)
 
 
-def _beside_llama_cpp(model: LanguageModel, request: Request) -> Iterator[Pair]:
-    """int4 and llama.cpp on the same GGUF file of Q4_1 weights, greedy; and a long prompt."""
+def _beside_llama_cpp(
+    model: LanguageModel, bits: Quantization, request: Request, long: Request
+) -> Iterator[Pair]:
+    """A quantized model and llama.cpp on the same GGUF file of Q4_1 weights: greedy, and a long
+    prompt."""
     source = find("smollm2")
     assert isinstance(source, GgufFile)
     llama: Any = importlib.import_module("llama_cpp").Llama(
@@ -63,34 +70,24 @@ def _beside_llama_cpp(model: LanguageModel, request: Request) -> Iterator[Pair]:
         tokens = llama.generate(list(ids), temp=0.0)
         return len(list(islice(tokens, count)))
 
-    def ours(request: Request) -> int:
-        record = list(generate(model, request))[-1]
-        assert isinstance(record, Generation)
-        return record.usage.completion_tokens
-
     greedy = replace(request, settings=SamplingSettings(greedy=True, seed=None))
-    done = ours(greedy)  # the other makes as many
-    other = "llama.cpp, Q4_1"
+    ours = partial(_alone, model, [greedy])
+    done = ours()  # the other makes as many
+    other, prefill = "llama.cpp, Q4_1", partial(_prefilled, long)
+    theirs = partial(evaluated, greedy.ids, done)
+    yield Pair(f"generate --quantize {bits}, greedy", other, "tokens", ours, theirs)
     yield Pair(
-        "generate --quantize int4",
+        f"a prompt of {len(long.ids):,} tokens, {bits}",
         other,
         "tokens",
-        partial(ours, greedy),
-        lambda: evaluated(greedy.ids, done),
+        partial(prefill, partial(_alone, model, [long])),
+        partial(prefill, partial(evaluated, long.ids, 1)),
     )
-    long = replace(greedy, ids=greedy.ids * (1000 // len(greedy.ids)), max_new_tokens=1)
 
-    def prefilled(run: Callable[[], int]) -> int:
-        run()
-        return len(long.ids)
 
-    yield Pair(
-        "a prompt of 1,000 tokens, int4",
-        other,
-        "tokens",
-        lambda: prefilled(lambda: ours(long)),
-        lambda: prefilled(lambda: evaluated(long.ids, 1)),
-    )
+def _prefilled(request: Request, run: Callable[[], int]) -> int:
+    run()
+    return len(request.ids)
 
 
 def _requests(model: LanguageModel, count: int, tokens: int) -> list[Request]:
