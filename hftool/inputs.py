@@ -3,6 +3,7 @@
 import io
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -118,6 +119,7 @@ def arriving(items: Iterable[T], most: int, size: Callable[[Any], int] = len) ->
                     if len(arrived) == 1 or not has_room():
                         changed.notify()
         except BaseException as error:
+            traceback.clear_frames(error.__traceback__)  # closes the file they read
             why = error
         with changed:
             stopped = why

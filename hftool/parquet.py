@@ -1,7 +1,6 @@
 """Parquet files, with the extra `hftool-cli[parquet]`."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,9 @@ from hftool.output.files import atomic_path
 from hftool.output.formats import Row, View
 
 ROW_GROUP = 16_384  # rows written at once
+READ_ROWS = 1024  # at once
+MOST_BYTES = 16_000_000  # of fewer rows, written or read
+PAGES = 1 << 20  # bytes of each column read from the file at once
 
 
 def _pyarrow() -> Any:
@@ -31,10 +33,27 @@ def open_parquet(path: Path) -> Any:
     pyarrow = _pyarrow()
     try:
         path.open("rb").close()  # says in a word what pyarrow says in many
-        return pyarrow.parquet.ParquetFile(path)
+        # By default pyarrow keeps all of a file that it has read.
+        return pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=PAGES)
     except OSError as error:
         raise HftoolError(f"cannot read {path}: {error.strerror or error}") from None
     except pyarrow.ArrowException as error:
+        raise HftoolError(f"cannot read {path}: {error}") from None
+
+
+def read_records(file: Any, path: Path) -> Iterator[Row]:
+    """The records of a file (`pyarrow.parquet.ParquetFile`) by column, in constant memory.
+
+    Raises:
+        HftoolError: what it holds is broken, or has no counterpart in Python (a date past 9999).
+    """
+    known = file.metadata
+    size = sum(known.row_group(i).total_byte_size for i in range(known.num_row_groups))
+    rows = max(1, min(READ_ROWS, MOST_BYTES * known.num_rows // max(1, size)))
+    try:
+        for batch in file.iter_batches(batch_size=rows):
+            yield from batch.to_pylist()
+    except (OSError, ValueError, OverflowError) as error:  # pyarrow's own are of these
         raise HftoolError(f"cannot read {path}: {error}") from None
 
 
@@ -50,16 +69,30 @@ def write_parquet(rows: Iterable[Row], view: View, path: Path | None) -> None:
     if view.schema is None:
         raise UsageError("this is not written as Parquet", "use another --format")
     pyarrow = _pyarrow()
-    rows = iter(rows)
-    group = list(islice(rows, ROW_GROUP))
+    groups = _groups(rows)
+    group = next(groups, [])
     try:
         schema = view.schema(group)
         with atomic_path(path) as beside, pyarrow.parquet.ParquetWriter(beside, schema) as writer:
             while group:
                 writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))
-                group = list(islice(rows, ROW_GROUP))
+                group = next(groups, [])
     except pyarrow.ArrowException as error:
         raise HftoolError(f"cannot write {path}: {error}") from None
+
+
+def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Rows in groups that are large enough for Parquet, and no larger than the memory should be."""
+    group: list[Row] = []
+    size = 0
+    for row in rows:
+        group.append(row)
+        size += sum(len(value) for value in row.values() if isinstance(value, str | bytes))
+        if len(group) == ROW_GROUP or size > MOST_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def schema_of(rows: Sequence[Row], names: Sequence[str]) -> Any:

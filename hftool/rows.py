@@ -6,15 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hftool.errors import HftoolError, UsageError
 from hftool.inputs import STDIN, decoded_lines, each_text, source_name
 from hftool.options import InputFormat, RowOptions
 from hftool.output.formats import LONGEST_CELL, tsv_cells
-
-if TYPE_CHECKING:
-    from pyarrow.parquet import ParquetFile
 
 SUFFIXES: dict[str, InputFormat] = {
     ".csv": "csv",
@@ -24,7 +21,7 @@ SUFFIXES: dict[str, InputFormat] = {
     ".parquet": "parquet",
 }
 TEXT = "text"
-PARQUET_ROWS = 1024  # read at once
+MISSING = object()
 
 Columns = Mapping[str, Any]
 
@@ -91,19 +88,22 @@ def _text_column(names: Sequence[str], options: RowOptions) -> str:
 
 
 def _rows(
-    records: Iterable[tuple[int, Columns]], column: str, options: RowOptions
+    records: Iterable[tuple[int, Columns]], column: str, options: RowOptions, unit: str = "line"
 ) -> Iterator[Row]:
+    """A null is a text without characters."""
     for number, record in records:
-        text = record.get(column)
-        if not isinstance(text, str):
-            found = f"is no text but {_kind(text)}" if column in record else "is missing"
-            raise _broken(options, number, f"'{column}' {found}")
-        yield Row(text, record)
+        text = record.get(column, MISSING)
+        if not isinstance(text, str | None):
+            found = "is missing" if text is MISSING else f"is no text but {_kind(text)}"
+            raise HftoolError(f"{source_name(options)}: {unit} {number}: '{column}' {found}")
+        yield Row(text or "", record)
 
 
 def _kind(value: Any) -> str:
+    name = type(value).__name__
+    numbers = dict.fromkeys(("int", "float", "Decimal"), "a number")
     kinds = {"NoneType": "null", "dict": "an object", "list": "a list", "bool": "a boolean"}
-    return kinds.get(type(value).__name__, "a number")
+    return (kinds | numbers).get(name, f"of the type {name}")
 
 
 def _broken(options: RowOptions, line: int, cause: str) -> HftoolError:
@@ -138,9 +138,7 @@ def _tsv_records(options: RowOptions) -> Records:
 def _headed(rows: Iterator[tuple[int, list[str]]], options: RowOptions) -> Records:
     """Records out of rows of cells, the first of which names the columns."""
     _, names = next(rows, (0, []))
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise HftoolError(f"{source_name(options)}: the column '{twice}' is named twice")
+    _require_once(names, options)
 
     def records() -> Iterator[tuple[int, Columns]]:
         for number, cells in rows:
@@ -167,16 +165,24 @@ def _json_records(options: RowOptions) -> Records:
 
 def _json_object(line: str, number: int, options: RowOptions) -> Columns:
     try:
-        record = json.loads(line)
+        record = json.loads(line.rstrip())
         if "\\ud" in line.lower():
             json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise _broken(options, number, "half a surrogate pair is no character") from None
+    except json.JSONDecodeError as error:
+        raise _broken(options, number, f"no JSON: {error.msg} at character {error.colno}") from None
     except (ValueError, RecursionError) as error:
         raise _broken(options, number, f"no JSON: {error}") from None
     if not isinstance(record, dict):
         raise _broken(options, number, f"no JSON object but {_kind(record)}")
     return record
+
+
+def _require_once(names: Sequence[str], options: RowOptions) -> None:
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise HftoolError(f"{source_name(options)}: the column '{twice}' is named twice")
 
 
 _READERS: dict[str, Callable[[RowOptions], Records]] = {
@@ -187,22 +193,13 @@ _READERS: dict[str, Callable[[RowOptions], Records]] = {
 
 
 def _parquet_rows(options: RowOptions) -> Rows:
-    from hftool.parquet import open_parquet
+    from hftool.parquet import open_parquet, read_records
 
     if options.file is None or options.file == STDIN:
         raise UsageError("Parquet is read from a file, not from stdin", "name it with -f/--file")
     file = open_parquet(options.file)
     schema = file.schema_arrow
+    _require_once(schema.names, options)
     column = _text_column(schema.names, options)
-    return Rows(tuple(schema.names), column, _parquet_records(file, column, options), schema)
-
-
-def _parquet_records(file: "ParquetFile", column: str, options: RowOptions) -> Iterator[Row]:
-    number = 0
-    for batch in file.iter_batches(batch_size=PARQUET_ROWS):
-        for record in batch.to_pylist():
-            number += 1
-            if not isinstance(record[column], str):
-                cause = f"'{column}' is no text but {_kind(record[column])}"
-                raise HftoolError(f"{source_name(options)}: row {number}: {cause}")
-            yield Row(record[column], record)
+    records = enumerate(read_records(file, options.file), 1)
+    return Rows(tuple(schema.names), column, _rows(records, column, options, "row"), schema)

@@ -35,6 +35,9 @@ PIECE = 100_000  # characters tokenized at once: tokens take a hundred times the
 HYPOTHESIS = "This text is {label}."
 OVERLAP = 0.25  # of a window's tokens are in the one before as well
 RESCALED = ("dynamic", "longrope")  # positions that a forward pass rescales by its own length
+# Model types that see padding in spite of its mask (by convolutions, pooling, the last place):
+# a batch of theirs is of one length.
+SEE_PADDING = ("canine", "convbert", "fnet", "funnel", "mobilebert", "nystromformer", "xlnet")
 
 T = TypeVar("T")
 
@@ -193,7 +196,8 @@ def batched_logits(
     if model.config.pad_token_id is None:
         batch_size = 1  # what pools the last token finds it by the padding
     most = BATCH_TOKENS if model.device.type == "cpu" else BATCH_TOKENS_ON_GPU
-    batches = list(_batches([len(ids) for ids, _ in every], batch_size, most))
+    padded = getattr(model.config, "model_type", None) not in SEE_PADDING
+    batches = list(_batches([len(ids) for ids, _ in every], batch_size, most, padded=padded))
     logits = torch.empty(len(every), len(classifier.labels))
 
     def compute(places: list[int]) -> None:
@@ -226,15 +230,18 @@ def _each(compute: Callable[[T], None], items: Sequence[T], workers: int) -> Non
         torch.set_num_threads(workers)
 
 
-def _batches(lengths: Sequence[int], batch_size: int | None, most: int) -> Iterator[list[int]]:
-    """Places of sequences of like length: so many a batch, else by their padded tokens."""
+def _batches(
+    lengths: Sequence[int], batch_size: int | None, most: int, *, padded: bool
+) -> Iterator[list[int]]:
+    """Places of sequences of like length, without padding of one length: so many a batch, else by
+    their padded tokens."""
     batch: list[int] = []
     for place in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batch_size:
             full = len(batch) == batch_size
         else:
             full = (len(batch) + 1) * lengths[place] > most
-        if batch and full:
+        if batch and (full or not (padded or lengths[place] == lengths[batch[0]])):
             yield batch
             batch = []
         batch.append(place)

@@ -16,8 +16,14 @@ import torch
 from transformers import (
     AutoModelForSequenceClassification,
     CamembertConfig,
+    ConvBertConfig,
     ElectraConfig,
+    FNetConfig,
+    FunnelConfig,
+    MobileBertConfig,
+    NystromformerConfig,
     RobertaConfig,
+    XLNetConfig,
     pipeline,
 )
 
@@ -30,6 +36,7 @@ from hftool.scorers import WINDOW, ClassifierScorer
 from tests.conftest import run
 from tests.tiny_models import (
     CLS,
+    PAD,
     SEP,
     load_judge,
     save_classifier,
@@ -145,6 +152,34 @@ def test_relatives_of_bert_equal_transformers(config: Any, tmp_path: Path) -> No
     assert_close(
         list(judged(load_judge(tmp_path), SENTENCES)), by_pipeline(tmp_path, SENTENCES), 1e-4
     )
+
+
+@pytest.mark.parametrize(
+    ("config", "sizes"),
+    [
+        (ConvBertConfig, {"embedding_size": 32, "intermediate_size": 64}),
+        (FNetConfig, {"intermediate_size": 64}),
+        (FunnelConfig, {"block_sizes": [1, 1], "d_inner": 64, "d_head": 8}),
+        (MobileBertConfig, {"embedding_size": 16, "intra_bottleneck_size": 16}),
+        (NystromformerConfig, {"segment_means_seq_len": 64, "intermediate_size": 64}),
+        (XLNetConfig, {"d_inner": 64, "d_head": 8}),
+    ],
+)
+def test_models_that_see_padding_get_none(
+    config: Any, sizes: dict[str, Any], tmp_path: Path
+) -> None:
+    sizes |= {"vocab_size": 300, "hidden_size": 32, "num_attention_heads": 4, "pad_token_id": PAD}
+    layers = {} if config is FunnelConfig else {"num_hidden_layers": 2}
+    torch.manual_seed(3)
+    auto: Any = AutoModelForSequenceClassification
+    model = auto.from_config(config(**sizes, **layers))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(0, 0.2)
+    model.save_pretrained(tmp_path)
+    save_tokenizer(tmp_path, framed=True)
+    texts = [text[:50] for text in SENTENCES]
+    assert_close(list(judged(load_judge(tmp_path), texts)), by_pipeline(tmp_path, texts), 1e-4)
 
 
 def test_positions_that_begin_behind_the_padding(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 import csv
 import datetime
+import decimal
 import io
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 from hftool.errors import HftoolError, UsageError
 from hftool.options import RowOptions
 from hftool.output.formats import View, csv_lines, json_lines, tsv_lines
+from hftool.parquet import write_parquet
 from hftool.rows import read_rows
 from tests.conftest import run
 from tests.tiny_models import save_classifier
@@ -81,9 +85,13 @@ def test_an_empty_file_has_no_rows(name: str, tmp_path: Path, folder: Path) -> N
         ("a.csv", b"text,n\na,1\nb\n", "line 3: 1 cells, where the header names 2 columns"),
         ("a.tsv", b"text\tn\na\t1\t2\n", "line 2: 3 cells, where the header names 2 columns"),
         ("a.csv", b"text\nok\n\xff\n", "line 3, byte 1: 0xff is not UTF-8"),
-        ("a.jsonl", b'{"text": "a"}\n{"text": \n', "line 2: no JSON: "),
+        (
+            "a.jsonl",
+            b'{"text": "a"}\n{"text": \n',
+            "line 2: no JSON: Expecting value at char",
+        ),
         ("a.jsonl", b'{"text": "a"}\n["b"]\n', "line 2: no JSON object but a list"),
-        ("a.jsonl", b'{"text": "a"}\n{"text": null}\n', "line 2: 'text' is no text but null"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": {}}\n', "line 2: 'text' is no text but an object"),
         ("a.jsonl", b'{"text": "a"}\n{"text": 7}\n', "line 2: 'text' is no text but a number"),
         ("a.jsonl", b'{"text": "a"}\n{"body": "b"}\n', "line 2: 'text' is missing"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\\ud83d"}\n', "line 2: half a surrogate pair"),
@@ -183,6 +191,93 @@ def test_parquet_in_and_out_keeps_the_schema(folder: Path, tmp_path: Path) -> No
     assert written["score"].to_pylist() == pytest.approx([r["score"] for r in records], abs=1e-5)
     assert records[1]["day"] == "2020-01-02"
     assert written.schema.field("scores").type.field("GOOD").type == pyarrow.float64()
+
+
+def test_parquet_types_as_text(folder: Path, tmp_path: Path) -> None:
+    """What JSON has no type for stands in a cell without quotes around it."""
+    day, cent = datetime.date(2020, 1, 2), decimal.Decimal("1.50")
+    columns = {
+        "day": [day],
+        "cent": [cent],
+        "key": [b"\x00\xff"],
+        "n": [float("nan")],
+        "l": [[day]],
+    }
+    pyarrow.parquet.write_table(pyarrow.table({**columns, "text": ["x"]}), tmp_path / "a.parquet")
+    arguments = ("sentiment", "-m", str(folder), "-f", str(tmp_path / "a.parquet"), "--format")
+    expected = {"day": "2020-01-02", "cent": "1.50", "key": "00ff", "n": "", "l": '["2020-01-02"]'}
+    (row,) = csv.DictReader(io.StringIO(run(*arguments, "csv").stdout))
+    assert {column: row[column] for column in expected} == expected
+    assert run(*arguments, "tsv").stdout.splitlines()[1].split("\t")[:5] == [*expected.values()]
+    record = json.loads(run(*arguments, "jsonl").stdout)
+    assert {n: record[n] for n in expected} == {**expected, "n": None, "l": ["2020-01-02"]}
+
+
+@pytest.mark.parametrize("name", ["jsonl", "csv", "parquet"])
+def test_a_null_is_an_empty_text(name: str, folder: Path, tmp_path: Path) -> None:
+    texts = ["good", None, "bad", None]
+    table = pyarrow.table({"text": texts, "n": [1, 2, 3, 4]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    lines = [json.dumps(record) + "\n" for record in table.to_pylist()]
+    (tmp_path / "a.jsonl").write_text("".join(lines))
+    for source in ("a.jsonl", "a.parquet"):
+        target = tmp_path / f"{source}.out"
+        arguments = ["sentiment", "-m", str(folder), "-f", str(tmp_path / source)]
+        arguments += ["-o", str(target), "--format", name]
+        assert run(*arguments).exit_code == 0
+        if name == "parquet":
+            records = pyarrow.parquet.read_table(target).to_pylist()
+            assert [record["text"] for record in records] == texts
+            assert [bool(record["label"]) for record in records] == [True, False, True, False]
+            continue
+        whole = target.read_bytes()
+        result = run(*arguments, "--resume")  # of which the last record is that of a null
+        assert (result.exit_code, result.stderr) == (0, "going on after 4 records\n")
+        assert target.read_bytes() == whole
+
+
+def test_what_is_wrong_with_a_parquet_file_is_one_line(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+
+    def error(table: pyarrow.Table, broken: int = 0) -> str:
+        pyarrow.parquet.write_table(table, file, compression="snappy", use_dictionary=False)
+        if broken:
+            data = bytearray(file.read_bytes())
+            data[broken : broken + 1000] = b"\xff" * 1000
+            file.write_bytes(data)
+        result = run("sentiment", "-m", str(folder), "-f", str(file))
+        assert (result.exit_code, result.stdout) == (1, "")
+        return result.stderr.splitlines()[0]
+
+    twice = pyarrow.table([["a"], ["b"]], names=["text", "text"])
+    assert error(twice) == f"Error: {file}: the column 'text' is named twice"
+    data = pyarrow.table({"text": [f"text {i}" for i in range(10_000)]})
+    assert error(data, 2000).startswith(f"Error: cannot read {file}: ")
+    late = pyarrow.table({"text": ["x"], "at": pyarrow.array([10**15], pyarrow.timestamp("ms"))})
+    assert error(late).startswith(f"Error: cannot read {file}: ")
+    days = pyarrow.table({"text": [datetime.date(2020, 1, 1)]})
+    assert error(days) == f"Error: {file}: row 1: 'text' is no text but of the type date"
+
+
+def test_parquet_is_read_and_written_in_constant_memory(tmp_path: Path) -> None:
+    random = pyarrow.array([os.urandom(1_000_000).hex() for _ in range(40)])
+    texts = pyarrow.table({"text": random})
+    source, target = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    pyarrow.parquet.write_table(texts, source, write_batch_size=1, use_dictionary=False)
+    before = pyarrow.total_allocated_bytes()
+    most = 0
+
+    def records() -> Iterator[dict[str, Any]]:
+        nonlocal most
+        for row in read_rows(None, RowOptions(file=source)):
+            most = max(most, pyarrow.total_allocated_bytes() - before)
+            yield dict(row.columns)
+
+    view = View(columns=("text",), text=str, schema=lambda group: texts.schema)
+    write_parquet(records(), view, target)
+    assert most < 60_000_000  # of 80
+    assert pyarrow.parquet.read_table(target) == texts
+    assert pyarrow.parquet.ParquetFile(target).num_row_groups == 5
 
 
 def test_parquet_out_of_json(folder: Path, tmp_path: Path) -> None:

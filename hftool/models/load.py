@@ -32,6 +32,7 @@ log = logging.getLogger("hftool")
 
 CLASSIFIER = "ForSequenceClassification"
 Activation = Literal["softmax", "sigmoid", "none"]
+NO_LIMIT = 1e9  # tokens; transformers writes 1e30 for it
 GENERATOR_SUFFIXES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
@@ -132,7 +133,10 @@ def load_classifier(options: ClassifierOptions) -> Classifier:
         tokenizer,
         tuple(str(config.id2label.get(i, f"LABEL_{i}")) for i in range(config.num_labels)),
         _activation(config),
-        min((int(n) for n in limits if isinstance(n, int | float) and n >= 1), default=None),
+        min(
+            (int(n) for n in limits if isinstance(n, int | float) and 1 <= n < NO_LIMIT),
+            default=None,
+        ),
     )
 
 

@@ -81,8 +81,12 @@ class View:
 
 
 def _dumps(value: Any) -> str:
-    # A Parquet file has dates and the like, for which JSON has no type.
-    return json.dumps(plain(value), ensure_ascii=False, default=str)
+    return json.dumps(plain(value), ensure_ascii=False, default=_string)
+
+
+def _string(value: Any) -> str:
+    """What a Parquet file has and JSON has no type for: bytes in hex, dates and the like."""
+    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def _records(events: Iterable[Any]) -> Iterator[Any]:
@@ -150,9 +154,12 @@ def _tsv_cell(value: Any) -> str:
 
 
 def _cell(value: Any) -> str:
-    if value is None:
+    if isinstance(value, str):
+        return value
+    dumped = _dumps(value)
+    if dumped == "null":
         return ""
-    return value if isinstance(value, str) else _dumps(value)
+    return _string(value) if dumped.startswith('"') else dumped
 
 
 FORMATS: dict[str, Callable[[Iterable[Any], View], Iterator[str]]] = {

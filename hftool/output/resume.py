@@ -208,7 +208,9 @@ def remaining(
         last = partial.done.last
         item = next(islice(rest, count - 1, None), None)
         shared = {} if item is None else fields(item)
-        if item is None or any(last.get(name, shared[name]) != shared[name] for name in shared):
+        # In csv and tsv a null is an empty cell.
+        same = all((last.get(name, value) or "") == (value or "") for name, value in shared.items())
+        if item is None or not same:
             raise HftoolError(
                 f"{partial.path}: the partial output is of another input: "
                 f"its record {count} is not the input's",
