@@ -1,6 +1,7 @@
 """Labels of one's own, by the probability a causal language model gives each after a prompt."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 
@@ -15,7 +16,8 @@ CHARACTERS_A_TOKEN = 32  # more than any text has on average: bounds what is tok
 class PromptScorer:
     """The probability of each label as the continuation of a prompt, as a share among the labels.
 
-    The prompt is computed once for all labels, and what it shares with the prompt before not again.
+    The prompt is computed once for all labels, as is what labels begin with alike; and what it
+    shares with the prompt before not again.
 
     Raises:
         UsageError: the template has no {text}.
@@ -43,7 +45,7 @@ class PromptScorer:
 
     def scores(self, encoded: Sequence[list[int]]) -> list[list[float]]:
         """The share of each label by text."""
-        rows = [[self._logprob(ids, label) for label in self._continuations] for ids in encoded]
+        rows = [self._logprobs(ids) for ids in encoded]
         found: list[list[float]] = torch.softmax(torch.tensor(rows).double(), dim=-1).tolist()
         return found
 
@@ -65,17 +67,22 @@ class PromptScorer:
     def _ids(self, text: str) -> list[int]:
         return self._tokenizer.encode(self._template.replace("{text}", text), special=True).ids
 
-    def _continuation(self, label: str) -> list[int]:
+    def _continuation(self, label: str) -> tuple[int, ...]:
         """The tokens a label adds to a prompt."""
         prompt = self._template.replace("{text}", "")
         before = self._tokenizer.encode(prompt, special=False).ids
-        return self._tokenizer.encode(f"{prompt}{self._space}{label}", special=False).ids[
-            len(before) :
-        ]
+        whole = self._tokenizer.encode(f"{prompt}{self._space}{label}", special=False).ids
+        return tuple(whole[len(before) :])
 
-    def _logprob(self, ids: list[int], continuation: Sequence[int]) -> float:
-        total = 0.0
-        for i, token_id in enumerate(continuation):
-            logits = self._decoder.next_logits([*ids, *continuation[:i]])
-            total += float(torch.log_softmax(logits.double(), dim=-1)[token_id])
-        return total
+    def _logprobs(self, ids: list[int]) -> list[float]:
+        """The log-probability of each label behind a prompt: the sum of its tokens'."""
+
+        @cache
+        def behind(tokens: tuple[int, ...]) -> torch.Tensor:
+            logits = self._decoder.next_logits([*ids, *tokens])
+            return torch.log_softmax(logits.double(), dim=-1)
+
+        return [
+            sum(float(behind(label[:i])[token_id]) for i, token_id in enumerate(label))
+            for label in self._continuations
+        ]

@@ -175,7 +175,8 @@ def test_models_that_see_padding_get_none(
     model = auto.from_config(config(**sizes, **layers))
     with torch.no_grad():
         for weight in model.parameters():
-            weight.normal_(0, 0.2)
+            if weight.dim() > 1:
+                weight.normal_(0, 0.25)
     model.save_pretrained(tmp_path)
     save_tokenizer(tmp_path, framed=True)
     texts = [text[:50] for text in SENTENCES]
@@ -226,6 +227,16 @@ def test_multi_label_scores_are_independent(tmp_path: Path) -> None:
     with torch.inference_mode():
         logits = classifier.model(input_ids=torch.tensor([ids])).logits[0]
     assert list(found[0].scores.values()) == pytest.approx((1 / (1 + (-logits).exp())).tolist())
+
+
+def test_labels_of_the_same_name(tmp_path: Path) -> None:
+    folder = save_classifier(tmp_path, ("A", "B", "A"))
+    model: Any = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    ids = torch.tensor([transformers_tokenizer(folder)("some text")["input_ids"]])
+    expected = torch.softmax(model(ids).logits[0], dim=-1).tolist()
+    [found] = judged(load_judge(folder), ["some text"])
+    assert list(found.scores) == ["A_0", "B", "A_2"]
+    assert list(found.scores.values()) == pytest.approx(expected, abs=1e-5)
 
 
 def test_single_label_scores_by_sigmoid(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from hftool.classification import judge
+from hftool.decoding import Decoder
 from hftool.models.load import Classifier
 from hftool.own_labels import PROMPT, PromptScorer
 from hftool.rows import Row
@@ -49,6 +50,26 @@ def test_scores_are_those_of_the_whole_continuations(architecture: str, tmp_path
         expected = torch.softmax(torch.tensor(sums), dim=-1).tolist()
         assert list(judgement.scores.values()) == pytest.approx(expected, abs=1e-4)
         assert judgement.label == labels[expected.index(max(expected))]
+
+
+def test_what_labels_share_is_computed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    language_model = load_model(save_model(tmp_path))
+    computed: list[list[int]] = []
+    forward = Decoder._forward
+
+    def counted(self: Decoder, ids: list[int], count: int) -> torch.Tensor:
+        computed.append(list(ids))
+        return forward(self, ids, count)
+
+    monkeypatch.setattr(Decoder, "_forward", counted)
+    scorer = PromptScorer(language_model, ["good", "goat", "bad"], "{text} is")
+    [_] = judge(scorer, rows("this text"))
+    prompt, *others = computed
+    assert len(prompt) == len("this text is")
+    # " ", "g", "o" for two labels, and what is before the last byte of each.
+    assert [len(ids) for ids in others] == [1] * (len(" goo") + len("a") + len("ba"))
 
 
 def test_a_text_that_does_not_fit_the_context_is_cut(tmp_path: Path) -> None:

@@ -131,13 +131,19 @@ def load_classifier(options: ClassifierOptions) -> Classifier:
         name,
         model,
         tokenizer,
-        tuple(str(config.id2label.get(i, f"LABEL_{i}")) for i in range(config.num_labels)),
+        _labels(config),
         _activation(config),
         min(
             (int(n) for n in limits if isinstance(n, int | float) and 1 <= n < NO_LIMIT),
             default=None,
         ),
     )
+
+
+def _labels(config: Any) -> tuple[str, ...]:
+    """The labels by the place of their logit; those that are not told apart get it in their name."""
+    names = [str(config.id2label.get(i, f"LABEL_{i}")) for i in range(config.num_labels)]
+    return tuple(n if names.count(n) == 1 else f"{n}_{i}" for i, n in enumerate(names))
 
 
 def _positions(model: Any) -> int | None:
