@@ -141,7 +141,7 @@ def load_classifier(options: ClassifierOptions) -> Classifier:
 
 
 def _labels(config: Any) -> tuple[str, ...]:
-    """The labels by the place of their logit; those that are not told apart get it in their name."""
+    """The labels in the order of the logits, those of one name with their place behind it."""
     names = [str(config.id2label.get(i, f"LABEL_{i}")) for i in range(config.num_labels)]
     return tuple(n if names.count(n) == 1 else f"{n}_{i}" for i, n in enumerate(names))
 
