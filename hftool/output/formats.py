@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -61,6 +62,8 @@ class View:
         drop: the columns that a narrow table leaves out, the first one first.
         private: a new file of these records is the user's alone to read.
         live: written as each record is known; otherwise when a buffer is full.
+        at_once: how many lines are handed on together: many short ones take less time so, but what
+            flushes what it has written itself must see each.
         record: a record for json and jsonl.
         schema: of the rows in Parquet (pyarrow), from the first of them; None where a view's
             records are not written in it.
@@ -76,6 +79,7 @@ class View:
     drop: tuple[str, ...] = ()
     private: bool = False
     live: bool = True
+    at_once: int = 1
     record: Callable[[Any], Any] = plain
     schema: Callable[[Sequence[Row]], Any] | None = None
 
@@ -220,6 +224,8 @@ def write(
         else:
             chunks = FORMATS[name](events, view)
             chunks = map(visible, chunks) if terminal else chunks
+        if view.at_once > 1:
+            chunks = _joined(chunks, view.at_once)
         _write_chunks(chunks, stream, view.live, options.output or STDOUT)
 
 
@@ -231,6 +237,12 @@ def _write_chunks(chunks: Iterable[str], stream: TextIO, live: bool, name: Path)
                 stream.flush()
         except OSError as error:
             raise write_error(name, error) from error
+
+
+def _joined(chunks: Iterable[str], count: int) -> Iterator[str]:
+    rest = iter(chunks)
+    while some := list(islice(rest, count)):
+        yield "".join(some)
 
 
 def line(*cells: Any) -> str:

@@ -46,6 +46,7 @@ VOCABULARY = View(
     pieces=("text",),
     drop=("bytes", "token"),
     live=False,
+    at_once=1024,
 )
 RAW_VOCABULARY = replace(VOCABULARY, text=lambda entry: f"{entry.id}:{entry.text}\n")
 
