@@ -204,8 +204,9 @@ def test_many_batches_at_once(minilm: Classifier, minilm_folder: Path) -> None:
     assert torch.get_num_threads() == threads
 
 
-def test_int8_labels(minilm: Classifier, minilm_folder: Path) -> None:
-    options = ClassifierOptions(model=str(minilm_folder), quantize="int8", device="cpu")
+@pytest.mark.parametrize("bits", ["int8", "int4"])
+def test_quantized_labels(bits: Any, minilm: Classifier, minilm_folder: Path) -> None:
+    options = ClassifierOptions(model=str(minilm_folder), quantize=bits, device="cpu")
     rounded = list(judged(load_classifier(options), SENTENCES))
     exact = list(judged(minilm, SENTENCES))
     sure = [(a, b) for a, b in zip(rounded, exact, strict=True) if b.scores[b.label] > 0.7]

@@ -76,7 +76,7 @@ class Int4Linear(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """The outputs [..., outputs] of inputs [..., inputs]."""
-        rows = inputs.reshape(-1, inputs.shape[-1])
+        rows = inputs.reshape(-1, inputs.shape[-1]).contiguous()
         outputs = torch._weight_int4pack_mm_for_cpu(rows, self.packed, GROUP, self.scales)
         return _biased(outputs, self.bias).reshape(*inputs.shape[:-1], -1)
 
