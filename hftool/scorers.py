@@ -1,6 +1,6 @@
 """Scores of texts by sequence-classification models."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from itertools import islice
@@ -31,7 +31,8 @@ WINDOW = 1024  # texts sorted by length together
 # Padded tokens of a batch. On a CPU what a layer computes of so many stays in the cache of a core.
 BATCH_TOKENS = 1024
 BATCH_TOKENS_ON_GPU = 16_384
-PIECE = 100_000  # characters tokenized at once: tokens take a hundred times the memory of text
+PIECE = 100_000  # characters of a text tokenized as one
+AT_ONCE = 1_000_000  # characters tokenized at once: tokens take a hundred times the memory of text
 HYPOTHESIS = "This text is {label}."
 OVERLAP = 0.25  # of a window's tokens are in the one before as well
 RESCALED = ("dynamic", "longrope")  # positions that a forward pass rescales by its own length
@@ -105,7 +106,11 @@ class ClassifierScorer:
         most = 1 if self._long == "truncate" and limit is not None else None
         pieces = [list(islice(_pieces(text, _piece_length(limit)), most)) for text in texts]
         every = [piece for some in pieces for piece in some]
-        windows = iter(classifier.tokenizer.encode_windows(every, limit, OVERLAP))
+        windows = (
+            ids
+            for some in _at_once(every)
+            for ids in classifier.tokenizer.encode_windows(some, limit, OVERLAP)
+        )
         found = [[ids for _ in some for ids in next(windows)] for some in pieces]
         if most is not None:
             self.cut += sum(
@@ -275,6 +280,20 @@ def _mean(windows: Sequence[tuple[int, list[float]]]) -> list[float]:
     columns = zip(*(scores for _, scores in windows), strict=True)
     weights = [tokens / total for tokens, _ in windows]
     return [sum(w * p for w, p in zip(weights, column, strict=True)) for column in columns]
+
+
+def _at_once(texts: Iterable[str]) -> Iterator[list[str]]:
+    """The same texts, so many together as are tokenized at once."""
+    some: list[str] = []
+    characters = 0
+    for text in texts:
+        some.append(text)
+        characters += len(text)
+        if characters >= AT_ONCE:
+            yield some
+            some, characters = [], 0
+    if some:
+        yield some
 
 
 def _piece_length(limit: int | None) -> int:

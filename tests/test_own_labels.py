@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, pipeline
 from hftool.classification import judge
 from hftool.decoding import Decoder
 from hftool.models.load import Classifier
+from hftool.models.tokenizer import Tokenizer
 from hftool.own_labels import PROMPT, PromptScorer
 from hftool.rows import Row
 from hftool.scorers import ClassifierScorer, EntailmentScorer
@@ -165,6 +166,24 @@ def test_windows_overlap_and_their_scores_are_averaged_by_tokens(tiny: Classifie
     weights = [len(window) + 2 for window in windows]
     mean = sum(w * p for w, p in zip(weights, alone, strict=True)) / sum(weights)
     assert judgement.scores["GOOD"] == pytest.approx(mean, abs=1e-5)
+
+
+def test_a_text_of_megabytes_is_not_tokenized_at_once(
+    tiny: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+    encode_windows = Tokenizer.encode_windows
+
+    def counted(self: Tokenizer, texts: list[str], *arguments: Any) -> list[list[list[int]]]:
+        lengths.append(sum(map(len, texts)))
+        return encode_windows(self, texts, *arguments)
+
+    monkeypatch.setattr(Tokenizer, "encode_windows", counted)
+    texts = ["short", "word " * 500_000, "last"]
+    short, long, last = ClassifierScorer(tiny, long="chunk").encode(texts)
+    assert sum(lengths) == sum(map(len, texts))
+    assert max(lengths) < 1_200_000
+    assert (len(short), len(long) > 1000, len(last)) == (1, True, 1)
 
 
 def test_windows_change_no_text_that_fits(tiny: Classifier) -> None:
