@@ -212,8 +212,12 @@ def _cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
                 logging_level=logging.INFO if verbose else logging.CRITICAL,
             )
         except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-            what = "start Ray" if address == "local" else f"join the Ray cluster at {address}"
-            raise HftoolError(f"cannot {what}: {_first_line(error)}") from error
+            if address == "local":
+                raise HftoolError(f"cannot start Ray: {_first_line(error)}") from error
+            raise HftoolError(
+                f"cannot join the Ray cluster at {address}: {_first_line(error)}",
+                "one that asks for a token is joined with RAY_AUTH_MODE=token",
+            ) from error
         try:
             yield
         except ray.exceptions.RayTaskError as error:

@@ -171,7 +171,7 @@ def _json_object(line: str, number: int, options: RowOptions) -> Columns:
     except UnicodeEncodeError:
         raise _broken(options, number, "half a surrogate pair is no character") from None
     except json.JSONDecodeError as error:
-        raise _broken(options, number, f"no JSON: {error.msg} at character {error.colno}") from None
+        raise _broken(options, number, f"no JSON: {error.msg} (character {error.colno})") from None
     except (ValueError, RecursionError) as error:
         raise _broken(options, number, f"no JSON: {error}") from None
     if not isinstance(record, dict):

@@ -122,6 +122,7 @@ def test_a_folder_of_csv_on_a_ray_of_its_own(model: Path, tmp_path: Path) -> Non
         (["in", "b.jsonl", "-o", "labels"], "there are several formats: csv, jsonl"),
         (["in", "-o", "labels", "--ray-address", "ray://a:1"], "no address of a cluster"),
         (["in", "-o", "labels", "--ray-address", "127.0.0.1:1"], "cannot join the Ray cluster at"),
+        (["in", "-o", "labels", "--ray-address", "127.0.0.1:1"], "joined with RAY_AUTH_MODE=token"),
         (["in", "-o", "labels", "--column", "nix"], "no column 'nix': there are text"),
         (["in", "-o", "labels", "--input-format", "tsv"], "no tsv files in in"),
         (["nowhere", "-o", "labels"], "nowhere: No such file or directory"),

@@ -88,7 +88,7 @@ def test_an_empty_file_has_no_rows(name: str, tmp_path: Path, folder: Path) -> N
         (
             "a.jsonl",
             b'{"text": "a"}\n{"text": \n',
-            "line 2: no JSON: Expecting value at char",
+            "line 2: no JSON: Expecting value (ch",
         ),
         ("a.jsonl", b'{"text": "a"}\n["b"]\n', "line 2: no JSON object but a list"),
         ("a.jsonl", b'{"text": "a"}\n{"text": {}}\n', "line 2: 'text' is no text but an object"),
