@@ -25,7 +25,7 @@ from hftool.models.place import choose_device, choose_dtype
 from hftool.models.pooling import compute_first_token_only
 from hftool.models.quantize import Bits, quantize
 from hftool.models.tokenizer import Tokenizer, read_json
-from hftool.models.trust import require_plausible
+from hftool.models.trust import SLACK, require_plausible, sizes_of_tensors
 from hftool.options import DEFAULT_CLASSIFIER, ClassifierOptions, LoadOptions
 
 log = logging.getLogger("hftool")
@@ -141,7 +141,7 @@ def load_classifier(options: ClassifierOptions) -> Classifier:
 
 
 def _labels(config: Any) -> tuple[str, ...]:
-    """The labels in the order of the logits, those of one name with their place behind it."""
+    """The labels by the place of their logit, with that place in the name of those named alike."""
     names = [str(config.id2label.get(i, f"LABEL_{i}")) for i in range(config.num_labels)]
     return tuple(n if names.count(n) == 1 else f"{n}_{i}" for i, n in enumerate(names))
 
@@ -230,6 +230,8 @@ def _from_pretrained(
     import transformers
 
     with _quietly(), _loading_errors(folder):
+        if not trusted:
+            _require_size(getattr(transformers, auto), folder)
         model, info = getattr(transformers, auto).from_pretrained(
             folder,
             dtype=dtype,
@@ -246,6 +248,23 @@ def _from_pretrained(
         raise HftoolError(f"{folder} {problem}")
     compute_first_token_only(model)
     return model.eval()
+
+
+def _require_size(auto: Any, folder: Path) -> None:
+    """Raise where a config describes a model far larger than its weights, by whichever of its
+    values: it is built without memory first, which takes some 0.03 s."""
+    from transformers import AutoConfig
+
+    own: dict[str, Any] = {"trust_remote_code": False}
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, **own)
+    with torch.device("meta"):
+        built = sum(weight.numel() for weight in auto.from_config(config, **own).parameters())
+    stored = sum(sizes_of_tensors(folder))
+    if built > SLACK * stored:
+        raise HftoolError(
+            f"{folder}/config.json is of a model of {built:,} numbers, and the weights are"
+            f" {stored:,} numbers"
+        )
 
 
 @contextlib.contextmanager
