@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from hftool.errors import HftoolError
-from hftool.models.llama import KeyValueCache
+from hftool.models.llama import KeyValueCache, Llama
 from hftool.models.load import LanguageModel, model_errors
 from hftool.sampling import check_finite
 
@@ -62,6 +62,7 @@ class Decoder:
         shared = self._rewind(ids, len(ids) - count)
         logits: torch.Tensor | None = None
         start = shared
+        self._expect(len(ids))
         while start < len(ids):
             whole = not self._has_cache or start + PREFILL_SLICE >= len(ids)
             # All positions that are asked for lie in the last slice.
@@ -90,6 +91,7 @@ class Decoder:
         require_context(self._language_model, len(ids))
         began = time.perf_counter()
         self._cache, self._ids = None, []
+        self._expect(len(ids))
         model = self._language_model.model
         vocabulary = model.config.get_text_config().vocab_size
         width = max(1, SCORES_AT_ONCE // vocabulary) if self._has_cache else max(1, len(ids))
@@ -124,6 +126,12 @@ class Decoder:
                 record_past(self._cache)
         logits: torch.Tensor = output.logits[0, -count:].float()
         return logits
+
+    def _expect(self, tokens: int) -> None:
+        model = self._language_model.model
+        if isinstance(model, Llama):
+            self._cache = self._cache or KeyValueCache(model.config.num_hidden_layers)
+            self._cache.expect(tokens)
 
     def _rewind(self, ids: Sequence[int], most: int) -> int:
         """Cut the cache back to what it shares with the first `most` of `ids`."""

@@ -17,6 +17,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from hftool.decoding import PREFILL_SLICE, Decoder
 from hftool.models.llama import KeyValueCache, Llama, read_llama
 from hftool.models.load import LanguageModel, load_language_model
 from hftool.models.locate import locate
@@ -161,6 +162,36 @@ def test_smollm2_goes_on_as_transformers_lets_it() -> None:
     found = [token["id"] for token in json.loads(done.stdout)[0]["logprobs"]]
     assert found == expected[len(ids) :]
     assert len(found) > 100
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@torch.inference_mode()
+def test_a_long_prompt_in_slices_gives_every_bit_of_one_pass(dtype: Any) -> None:
+    options = LoadOptions(device="cpu", offline=True, dtype=dtype)
+    ours = load_language_model(options)
+    folder = locate(options.model, "model", options)
+    ids = torch.randint(40_000, (1300,), generator=torch.Generator().manual_seed(5)).tolist()
+    expected = transformers_own(folder, ours.model.dtype)(
+        torch.tensor([ids]), logits_to_keep=3
+    ).logits[0]
+    assert len(ids) > 2 * PREFILL_SLICE
+    assert torch.equal(Decoder(ours).last_logits(ids, 3), expected.float())
+
+
+@torch.inference_mode()
+def test_room_for_a_prompt_that_comes_in_slices_is_made_once() -> None:
+    cache = KeyValueCache(1)
+    cache.expect(9)
+    places = set()
+    for start, end in ((0, 4), (4, 8), (8, 9)):
+        keys = torch.arange(start, end).float().view(1, 1, -1, 1)
+        all_keys, all_values = cache.append(0, keys, -keys)
+        cache.length = end
+        places.add(all_keys.data_ptr())
+        assert cache.nbytes == 2 * 9 * 4
+    assert len(places) == 1
+    assert all_keys.flatten().tolist() == list(range(9))
+    assert torch.equal(all_values, -all_keys)
 
 
 @torch.inference_mode()

@@ -22,7 +22,7 @@ TEXT = "The capital of France is Paris, and the capital of Germany is Berlin."
 @pytest.mark.parametrize("rows", [1, 3, 63, 64, 200])
 def test_int8_is_the_product_with_the_rounded_weights(rows: int) -> None:
     torch.manual_seed(1)
-    weight, bias, inputs = torch.randn(48, 96), torch.randn(48), torch.randn(2, rows, 96)
+    weight, bias, inputs = torch.randn(2096, 96), torch.randn(2096), torch.randn(2, rows, 96)
     scale = weight.abs().amax(1, keepdim=True) / 127
     expected = inputs @ ((weight / scale).round() * scale).T + bias
     outputs = Int8Linear(weight, bias, torch.float32)(inputs)
@@ -41,13 +41,24 @@ def test_int8_products_round_each_input_row_too() -> None:
     torch.testing.assert_close(outputs, expected, atol=1e-3, rtol=1e-4)
 
 
+def test_int4_is_packed_by_rows_as_at_once() -> None:
+    torch.manual_seed(4)
+    weight = torch.randn(2096, 64)
+    layer = Int4Linear(weight, None, torch.float32)
+    groups = weight.reshape(2096, 2, GROUP)
+    least = groups.amin(-1, keepdim=True)
+    levels = (groups - least) / ((groups.amax(-1, keepdim=True) - least) / 15)
+    whole = levels.round().reshape_as(weight).to(torch.int32)
+    assert torch.equal(layer.packed, torch._convert_weight_to_int4pack_for_cpu(whole, 2))
+
+
 @pytest.mark.parametrize("rows", [1, 5, 70])
 def test_int4_keeps_the_grid_of_q4_1(rows: int) -> None:
     """Weights d * q + m, with q from 0 to 15 in each group, as llama.cpp stores them."""
     torch.manual_seed(2)
-    levels = torch.randint(0, 16, (32, 3, GROUP))
+    levels = torch.randint(0, 16, (2096, 3, GROUP))
     levels[..., 0], levels[..., 1] = 0, 15
-    weight = (levels * torch.rand(32, 3, 1) + torch.randn(32, 3, 1)).reshape(32, 3 * GROUP)
+    weight = (levels * torch.rand(2096, 3, 1) + torch.randn(2096, 3, 1)).reshape(2096, 3 * GROUP)
     inputs = torch.randn(rows, 3 * GROUP)
     outputs = Int4Linear(weight, None, torch.float32)(inputs)
     torch.testing.assert_close(outputs, inputs @ weight.T, atol=1e-3, rtol=1e-4)

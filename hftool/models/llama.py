@@ -39,7 +39,13 @@ class KeyValueCache:
 
     def __init__(self, layers: int) -> None:
         self.length = 0
-        self._layers: list[tuple[torch.Tensor, torch.Tensor] | None] = [None] * layers
+        self._count = layers
+        self._layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._expected = 0
+
+    def expect(self, tokens: int) -> None:
+        """Make room for so many when the next come: a prompt in slices is copied for each else."""
+        self._expected = tokens
 
     def append(
         self, layer: int, keys: torch.Tensor, values: torch.Tensor
@@ -49,10 +55,14 @@ class KeyValueCache:
         `length` grows when every layer has its own.
         """
         end = self.length + keys.shape[2]
+        if not self._layers:  # all at once: between what a layer computes they would leave gaps
+            self._layers = [self._room(keys, end) for _ in range(self._count)]
         held = self._layers[layer]
-        if held is None or held[0].shape[2] < end:
-            held = self._grown(held, keys, end)
-            self._layers[layer] = held
+        if held[0].shape[2] < end:
+            room = self._room(keys, end)
+            for new, old in zip(room, held, strict=True):
+                new[:, :, : self.length] = old[:, :, : self.length]
+            held = self._layers[layer] = room
         kept_keys, kept_values = held[0][:, :, :end], held[1][:, :, :end]
         kept_keys[:, :, self.length :] = keys
         kept_values[:, :, self.length :] = values
@@ -64,24 +74,19 @@ class KeyValueCache:
 
     def batch_select_indices(self, rows: torch.Tensor) -> None:
         """Go on with these sequences alone."""
-        self._layers = [held and (held[0][rows], held[1][rows]) for held in self._layers]
+        self._layers = [(keys[rows], values[rows]) for keys, values in self._layers]
 
     @property
     def nbytes(self) -> int:
         """The memory it takes, room for tokens to come included."""
-        return sum(held[0].nbytes + held[1].nbytes for held in self._layers if held)
+        return sum(keys.nbytes + values.nbytes for keys, values in self._layers)
 
-    def _grown(
-        self, held: tuple[torch.Tensor, torch.Tensor] | None, like: torch.Tensor, end: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _room(self, like: torch.Tensor, end: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Room for `end` tokens, and for more where they come one by one."""
         sequences, heads, tokens, size = like.shape
-        room = end if tokens > 1 else end + max(SPARE, end // 8)
-        keys, values = (like.new_empty(sequences, heads, room, size) for _ in range(2))
-        if held is not None:
-            keys[:, :, : self.length] = held[0][:, :, : self.length]
-            values[:, :, : self.length] = held[1][:, :, : self.length]
-        return keys, values
+        room = max(end if tokens > 1 else end + max(SPARE, end // 8), self._expected)
+        shape = (sequences, heads, room, size)
+        return like.new_empty(shape), like.new_empty(shape)
 
 
 class Llama(nn.Module):
@@ -158,7 +163,7 @@ class _Norm:
         """The hidden states, normed."""
         weight, size = self._weight, len(self._weight)
         if self._exact or hidden.numel() > size:
-            return weight * F.rms_norm(hidden, weight.shape, None, self._eps)
+            return F.rms_norm(hidden, weight.shape, None, self._eps).mul_(weight)
         # A single token's: in half the time, rounded in another way.
         length = float(torch.linalg.vector_norm(hidden, dtype=torch.float32))
         mean_square = max(length * length / size + self._eps, LEAST_SQUARE)
@@ -177,7 +182,6 @@ class _Layer:
         self._heads = config.num_attention_heads
         self._kv_heads = config.num_key_value_heads
         self._size = config.head_dim
-        self._width = config.intermediate_size
         self._eps = config.rms_norm_eps
         # Attention of a single token is some times faster so, but rounds in another way.
         self._packs = weights.bits is not None
@@ -191,7 +195,7 @@ class _Layer:
             rows = [q.expand(self._heads, 1, -1), k.expand(self._kv_heads, 1, -1)]
             self._head_norm = torch.cat(rows)
         self._mlp_norm = _Norm(weights, f"{prefix}post_attention_layernorm", config)
-        self._gate_up = weights.linear(f"{prefix}mlp.gate_proj", f"{prefix}mlp.up_proj")
+        self._gate_and_up = weights.each(f"{prefix}mlp.gate_proj", f"{prefix}mlp.up_proj")
         self._down = weights.linear(f"{prefix}mlp.down_proj")
 
     def forward(
@@ -204,9 +208,9 @@ class _Layer:
     ) -> torch.Tensor:
         """The next hidden states [sequences, tokens, hidden]."""
         normed = self._attention_norm(hidden)
-        hidden = hidden + self._attention(normed, turn, mask, cache, number)
-        both = self._gate_up(self._mlp_norm(hidden))
-        return hidden + self._down(F.silu(both[..., : self._width]) * both[..., self._width :])
+        hidden.add_(self._attention(normed, turn, mask, cache, number))
+        gate, up = self._gate_and_up(self._mlp_norm(hidden))
+        return hidden.add_(self._down(F.silu(gate, inplace=True).mul_(up)))
 
     def _attention(
         self,
@@ -223,7 +227,7 @@ class _Layer:
         turned = every[:, : heads + kv_heads]
         if self._head_norm is not None:
             turned = self._head_norm * F.rms_norm(turned, (size,), None, self._eps)
-        turned = turned * cos + turned.roll(size // 2, -1) * sin
+        turned = (turned * cos).add_(turned.roll(size // 2, -1).mul_(sin))
         keys, values = cache.append(number, turned[:, heads:], every[:, heads + kv_heads :])
         query = turned[:, :heads]
         if tokens == 1 and (mask is not None or self._packs):
@@ -231,23 +235,46 @@ class _Layer:
             query = query.reshape(sequences, kv_heads, -1, size)
             seen = F.scaled_dot_product_attention(query, keys, values, mask)
             return self._out(seen.reshape(sequences, 1, -1))
-        seen = F.scaled_dot_product_attention(
-            query, keys, values, mask, is_causal=mask is None and tokens > 1, enable_gqa=True
-        )
+        if mask is None:
+            seen = _causal_attention(query, keys, values)
+        else:
+            seen = F.scaled_dot_product_attention(query, keys, values, mask, enable_gqa=True)
         return self._out(seen.transpose(1, 2).reshape(sequences, tokens, -1))
 
 
+def _causal_attention(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+) -> torch.Tensor:
+    """What the last tokens [sequences, heads, tokens, head_dim] see of all until themselves.
+
+    Nothing is as large as tokens times tokens, and no keys are copied for heads that share them.
+    """
+    sequences, heads, tokens, size = query.shape
+    every, end = keys.shape[1:3]
+    query = query.reshape(sequences * every, -1, tokens, size)
+    keys, values = (
+        shared.flatten(0, 1)[:, None].expand(-1, heads // every, -1, -1)
+        for shared in (keys, values)
+    )
+    if tokens in (1, end):
+        seen = F.scaled_dot_product_attention(query, keys, values, is_causal=tokens > 1)
+    else:
+        # From the last token up, each row of the mask is the one before moved by a place: all of
+        # them are one row, looked at from place to place.
+        row = query.new_zeros(end + tokens)
+        row[end:] = -torch.inf
+        mask = row.as_strided((tokens, end), (1, 1))
+        seen = F.scaled_dot_product_attention(query.flip(2), keys, values, mask).flip(2)
+    return seen.reshape(sequences, heads, tokens, size)
+
+
 def _mask(filled: torch.Tensor | None, tokens: int, past: int) -> torch.Tensor | None:
-    """Which tokens each new one sees: bool [sequences, 1, tokens, all]; None where each sees those
-    before it and attention needs no word of that."""
-    if filled is not None and bool(filled.all()):
-        filled = None
-    if filled is None and (tokens == 1 or past == 0):
+    """Which tokens each new one sees beside padding: bool [sequences, 1, tokens, all]; None where
+    there is no padding, so that each sees all until itself."""
+    if filled is None or bool(filled.all()):
         return None
     own = torch.arange(past, past + tokens)[:, None]
     every = torch.arange(past + tokens)
-    if filled is None:
-        return (every <= own)[None, None]
     # Padding sees itself: with nothing at all to see it would turn into NaN.
     seen: torch.Tensor = (every <= own) & filled.bool()[:, None] | (every == own)
     return seen[:, None]

@@ -18,6 +18,7 @@ TINY = torch.finfo(torch.float32).tiny
 SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 Bits = Literal["int8", "int4"]
 
+AT_ONCE = 1024  # rows quantized at once: fits the cache; torch packs int4 by blocks of 64
 MANY_ROWS = 64  # from so many inputs on, unpacking the weights once is faster than the kernel
 
 
@@ -26,10 +27,11 @@ class Int8Linear(nn.Module):
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
-        scale = (weight.abs().amax(dim=1) / 127).clamp(min=torch.finfo(dtype).tiny)
+        weights, scales = zip(
+            *(_int8(rows, dtype) for rows in torch.split(weight, AT_ONCE)), strict=True
+        )
         # Plain attributes: torch takes far longer to find a buffer.
-        self.weight = (weight / scale[:, None]).round().to(torch.int8)
-        self.scale = scale.to(dtype)
+        self.weight, self.scale = torch.cat(weights), torch.cat(scales)
         self.bias = None if bias is None else bias.detach().to(dtype)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -63,15 +65,10 @@ class Int4Linear(nn.Module):
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
-        groups = weight.reshape(len(weight), -1, GROUP)
-        least, most = groups.amin(-1), groups.amax(-1)
-        scale = ((most - least) / 15).clamp(min=torch.finfo(dtype).tiny)
-        levels = ((groups - least[..., None]) / scale[..., None]).round().clamp(0, 15)
-        integers = levels.reshape_as(weight).to(torch.int32)
-        self.packed = torch._convert_weight_to_int4pack_for_cpu(integers, 2)
-        # The kernel takes levels from -8 to 7, and the value in their middle as zero.
-        scales = torch.stack([scale, least + 8 * scale], dim=-1).transpose(0, 1).contiguous()
-        self.scales = scales.to(dtype)
+        packed, scales = zip(
+            *(_int4(rows, dtype) for rows in torch.split(weight, AT_ONCE)), strict=True
+        )
+        self.packed, self.scales = torch.cat(packed), torch.cat(scales, dim=1)
         self.bias = None if bias is None else bias.detach().to(dtype)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -79,6 +76,25 @@ class Int4Linear(nn.Module):
         rows = inputs.reshape(-1, inputs.shape[-1]).contiguous()
         outputs = torch._weight_int4pack_mm_for_cpu(rows, self.packed, GROUP, self.scales)
         return _biased(outputs, self.bias).reshape(*inputs.shape[:-1], -1)
+
+
+def _int8(rows: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Some rows of weights in int8, and a scale for each."""
+    rows = rows.float()
+    scale = (rows.abs().amax(dim=1) / 127).clamp(min=torch.finfo(dtype).tiny)
+    return (rows / scale[:, None]).round().to(torch.int8), scale.to(dtype)
+
+
+def _int4(rows: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Some rows of weights as torch packs them, and scales and zeros [groups, rows, 2]."""
+    groups = rows.float().reshape(len(rows), -1, GROUP)
+    least, most = groups.amin(-1), groups.amax(-1)
+    scale = ((most - least) / 15).clamp(min=torch.finfo(dtype).tiny)
+    levels = ((groups - least[..., None]) / scale[..., None]).round().clamp(0, 15)
+    packed = torch._convert_weight_to_int4pack_for_cpu(levels.reshape_as(rows).to(torch.int32), 2)
+    # The kernel takes levels from -8 to 7, and the value in their middle as zero.
+    scales = torch.stack([scale, least + 8 * scale], dim=-1).transpose(0, 1)
+    return packed, scales.to(dtype)
 
 
 class SharedProduct(nn.Module):
@@ -151,7 +167,6 @@ def quantized_linear(
 ) -> nn.Module | None:
     """A linear layer of weights [outputs, inputs] that computes with `dtype` around it; None where
     the kernel takes no such shape."""
-    weight = weight.float()
     if bits == "int8":
         return (Int8Products if inputs_too else Int8Linear)(weight, bias, dtype)
     if weight.shape[1] % GROUP or weight.shape[0] % OUTPUTS:

@@ -11,6 +11,7 @@ from hftool.models.quantize import Bits, quantized_linear
 from hftool.models.tokenizer import read_json
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
+Linears = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
 
 
 def stored(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor] | None:
@@ -65,15 +66,25 @@ class Weights:
         """
         if self.bits is not None:
             return self.product(*names)
-        layers = [(self.tensor(f"{name}.weight"), self._bias([name])) for name in names]
-        if len(layers) == 1:
-            weight, bias = layers[0]
+        if len(names) == 1:
+            weight, bias = self.tensor(f"{names[0]}.weight"), self._bias(names)
             return lambda inputs: F.linear(inputs, weight, bias)
-        return lambda inputs: torch.cat([F.linear(inputs, *layer) for layer in layers], dim=-1)
+        each = self.each(*names)
+        return lambda inputs: torch.cat(each(inputs), dim=-1)
+
+    def each(self, *names: str) -> Linears:
+        """Layers with the same input, as `linear`: the outputs of each."""
+        if self.bits is not None:
+            product = self.product(*names)
+            sizes = [len(self._stored[f"{name}.weight"]) for name in names]
+            return lambda inputs: torch.split(product(inputs), sizes, dim=-1)
+        layers = [self.linear(name) for name in names]
+        return lambda inputs: tuple(layer(inputs) for layer in layers)
 
     def product(self, *names: str) -> Linear:
         """Layers with the same input as one product."""
-        weight = torch.cat([self._stored[f"{name}.weight"] for name in names])
+        weights = [self._stored[f"{name}.weight"] for name in names]
+        weight = torch.cat(weights) if len(weights) > 1 else weights[0]
         bias = self._bias(names)
         if self.bits is not None:
             layer = quantized_linear(
