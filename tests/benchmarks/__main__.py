@@ -51,9 +51,13 @@ def show(results: list[Result]) -> None:
         table.add_column(name, justify="right")
     table.add_column("", overflow="fold")
     for r in results:
-        numbers = (f"{r.hftool_rate:,.1f}", f"{r.other_rate:,.1f}", f"{r.ratio:.2f}")
+        numbers = (_short(r.hftool_rate), _short(r.other_rate), f"{r.ratio:.2f}")
         table.add_row(r.what, r.other, *numbers, f"{r.unit}/s {r.remark}")
     Console().print(table)
+
+
+def _short(rate: float) -> str:
+    return f"{rate:,.{2 if rate < 10 else 1}f}"
 
 
 def main() -> None:

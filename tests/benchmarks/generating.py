@@ -18,7 +18,7 @@ from hftool.options import LoadOptions, Quantization
 from hftool.sampling import SamplingSettings
 from tests.benchmarks.pairs import Pair
 
-LONG = 1000  # tokens
+LONG, LONGEST = 1000, 5500  # tokens
 PROMPTS = ("Once upon a time", "The capital of France is", "A good way to cook rice is", "In 1969")
 
 
@@ -26,18 +26,22 @@ def pairs(tokens: int) -> Iterator[Pair]:
     """SmolLM2 in the precision of `auto` and quantized: one prompt, a long one, 16 and 64."""
     model = load_language_model(LoadOptions(device="cpu", offline=True))
     one = _requests(model, 1, tokens)
-    long = replace(one[0], ids=one[0].ids * (LONG // len(one[0].ids)), max_new_tokens=1)
+    long, longest = (
+        replace(one[0], ids=one[0].ids * (count // len(one[0].ids)), max_new_tokens=1)
+        for count in (LONG, LONGEST)
+    )
     other = "transformers' generate"
     beside = partial(_transformers, model, one, tokens)
     yield Pair("generate, one prompt", other, "tokens", partial(_alone, model, one), beside)
-    prefill = partial(_prefilled, long)
-    yield Pair(
-        f"a prompt of {len(long.ids):,} tokens",
-        other,
-        "tokens",
-        partial(prefill, partial(_alone, model, [long])),
-        partial(prefill, partial(_transformers, model, [long], 1)),
-    )
+    for prompt in (long, longest):
+        prefill = partial(_prefilled, prompt)
+        yield Pair(
+            f"a prompt of {len(prompt.ids):,} tokens",
+            other,
+            "tokens",
+            partial(prefill, partial(_alone, model, [prompt])),
+            partial(prefill, partial(_transformers, model, [prompt], 1)),
+        )
     quantizations: tuple[Quantization, ...] = ("int8", "int4")
     for bits in quantizations:
         quantized = load_language_model(LoadOptions(device="cpu", offline=True, quantize=bits))

@@ -19,6 +19,7 @@ HFTOOL = (sys.executable, "-m", "hftool")
 ALONE = {**os.environ, "HFTOOL_SERVER": "off", "HF_HUB_OFFLINE": "1"}
 IMPORTS = (sys.executable, "-c", "import typer, rich.console")
 PROMPT = "The capital of France is"
+TURNS = "What is a token?\nSay that more simply.\nThank you. And what is a vocabulary?\n"
 
 
 def pairs() -> Iterator[Pair]:
@@ -33,7 +34,12 @@ def pairs() -> Iterator[Pair]:
         ("generate -n 1", ("generate", PROMPT, "-n", "1"), ("generate.py", smollm2, PROMPT, "1")),
         ("sentiment", ("sentiment", "I love it"), ("sentiment.py", minilm, "I love it")),
     ]
-    for name, command, script in steps:
+    long_steps: list[tuple[str, Sequence[str], Sequence[str]]] = [
+        ("sample --steps 200", ("sample", PROMPT, "--steps", "200", "--seed", "1"),
+         ("sample.py", smollm2, PROMPT, "200")),
+        ("chat, 3 turns", ("chat", "--greedy", "-n", "48"), ("chat.py", smollm2, "48")),
+    ]  # fmt: skip
+    for name, command, script in (*steps, *long_steps):
         yield _pair(f"{name}, cold", command, "the script", _script(*script))
     with tempfile.TemporaryDirectory() as folder:
         served = {**ALONE, "HFTOOL_SERVER": f"{folder}/run/server"}
@@ -87,5 +93,5 @@ def _pair(
 
 
 def _run(line: Sequence[str], environment: Mapping[str, str]) -> int:
-    subprocess.run(line, check=True, capture_output=True, env=environment)
+    subprocess.run(line, input=TURNS, text=True, check=True, capture_output=True, env=environment)
     return 1
