@@ -16,7 +16,7 @@ from hftool.sampling import check_finite
 log = logging.getLogger("hftool")
 
 SCORES_AT_ONCE = 2**23  # positions times vocabulary
-PREFILL_SLICE = 512  # tokens computed at once: bounds the memory beside the cache
+PREFILL_SLICE = 1024  # tokens computed at once: bounds the memory beside the cache
 
 
 class Decoder:

@@ -22,6 +22,7 @@ from hftool.models.tokenizer import read_json
 from hftool.models.weights import Weights, stored
 
 LEAST_SQUARE = 1e-38  # where all is zero, and the norm adds nothing
+PART = 512  # tokens fed forward at once: what lies between is some times as large
 SPARE = 64  # tokens a cache grows by at least when a single one no longer fits
 
 
@@ -207,29 +208,35 @@ class _Layer:
         number: int,
     ) -> torch.Tensor:
         """The next hidden states [sequences, tokens, hidden]."""
-        normed = self._attention_norm(hidden)
-        hidden.add_(self._attention(normed, turn, mask, cache, number))
+        hidden.add_(self._attention(hidden, turn, mask, cache, number))
+        for part in torch.split(hidden, PART, 1):
+            part.add_(self._feed_forward(part))
+        return hidden
+
+    def _feed_forward(self, hidden: torch.Tensor) -> torch.Tensor:
         gate, up = self._gate_and_up(self._mlp_norm(hidden))
-        return hidden.add_(self._down(F.silu(gate, inplace=True).mul_(up)))
+        return self._down(F.silu(gate, inplace=True).mul_(up))
 
     def _attention(
         self,
-        normed: torch.Tensor,
+        hidden: torch.Tensor,
         turn: tuple[torch.Tensor, torch.Tensor],
         mask: torch.Tensor | None,
         cache: KeyValueCache,
         number: int,
     ) -> torch.Tensor:
-        sequences, tokens, _ = normed.shape
+        sequences, tokens, _ = hidden.shape
         heads, kv_heads, size = self._heads, self._kv_heads, self._size
         cos, sin = turn
-        every = self._qkv(normed).view(sequences, tokens, -1, size).transpose(1, 2)
+        every = self._qkv(self._attention_norm(hidden))
+        every = every.view(sequences, tokens, -1, size).transpose(1, 2)
         turned = every[:, : heads + kv_heads]
         if self._head_norm is not None:
             turned = self._head_norm * F.rms_norm(turned, (size,), None, self._eps)
         turned = (turned * cos).add_(turned.roll(size // 2, -1).mul_(sin))
         keys, values = cache.append(number, turned[:, heads:], every[:, heads + kv_heads :])
         query = turned[:, :heads]
+        del every, turned  # of a long prompt they are large
         if tokens == 1 and (mask is not None or self._packs):
             # Heads that share their keys, as if they were tokens.
             query = query.reshape(sequences, kv_heads, -1, size)
