@@ -16,7 +16,7 @@ from hftool.sampling import check_finite
 log = logging.getLogger("hftool")
 
 SCORES_AT_ONCE = 2**23  # positions times vocabulary
-PREFILL_SLICE = 1024  # tokens computed at once: bounds the memory beside the cache
+PREFILL_SLICE = 512  # tokens of float32 computed at once, twice as many of bfloat16: bounds memory
 
 
 class Decoder:
@@ -63,11 +63,13 @@ class Decoder:
         logits: torch.Tensor | None = None
         start = shared
         self._expect(len(ids))
+        half = self._language_model.model.dtype.itemsize < 4
+        width = 2 * PREFILL_SLICE if half else PREFILL_SLICE
         while start < len(ids):
-            whole = not self._has_cache or start + PREFILL_SLICE >= len(ids)
+            whole = not self._has_cache or start + width >= len(ids)
             # All positions that are asked for lie in the last slice.
             asked = len(ids) - count
-            end = len(ids) if whole or start == asked else min(start + PREFILL_SLICE, asked)
+            end = len(ids) if whole or start == asked else min(start + width, asked)
             try:
                 logits = self._forward(ids[start:end], count if end == len(ids) else 1)
             except BaseException:
