@@ -34,14 +34,14 @@ format: $(VENV)/ready ## mend the style
 	$(BIN)/ruff format .
 
 pictures: $(VENV)/ready ## the pictures of README and docs, from real runs
-	PATH="$(CURDIR)/$(BIN):$$PATH" python docs/make_pictures.py > /dev/null
+	PATH="$(CURDIR)/$(BIN):$$PATH" python -m tools.make_pictures > /dev/null
 
 reference: $(VENV)/ready ## reference, man pages, formats and schemas, from the code
-	$(BIN)/python docs/make_reference.py
-	$(BIN)/python docs/make_formats.py
+	$(BIN)/python -m tools.make_reference
+	$(BIN)/python -m tools.make_formats
 
 docs-output: $(VENV)/ready ## what the commands shown in README and docs write
-	PATH="$(CURDIR)/$(BIN):$$PATH" python docs/blocks.py
+	PATH="$(CURDIR)/$(BIN):$$PATH" python -m tools.doc_blocks
 
 docs: $(VENV)/docs ## the site, in build/site; strict
 	$(BIN)/mkdocs build --strict

@@ -9,12 +9,12 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to clear up
     # What is imported stays: Python need not look for garbage in it again and again.
     gc.set_threshold(100_000)
-    from hftool.serving import client
+    from hftool.server import client
 
-    client.run_on_server(sys.argv[1:])
-    from hftool import cli
+    client.run_on_daemon(sys.argv[1:])
+    from hftool.cli.app import main
 
-    cli.main()
+    main()
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from hftool.models.load import Classifier, LanguageModel, load_classifier, load_language_model
-from hftool.models.locate import load_tokenizer, locate
-from hftool.models.tokenizer import Tokenizer
-from hftool.options import ClassifierOptions, LoadOptions, SourceOptions
+from hftool.models.local_files import ensure_local, load_tokenizer
+from hftool.options.model import ClassifierOptions, LoadOptions, SourceOptions
+from hftool.tokenization.tokenizer import Tokenizer
 
 OFFLINE = SourceOptions(offline=True)
 
@@ -52,9 +52,9 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HFTOOL_SERVER", "off")
     monkeypatch.setenv("COLUMNS", "80")
-    from hftool import settings
+    from hftool import config
 
-    settings.load.cache_clear()
+    config.load.cache_clear()
 
 
 @pytest.fixture
@@ -83,13 +83,13 @@ def notes(
 @pytest.fixture(scope="session")
 def smollm2_folder(shared_cache: Path) -> Path:
     """The prepared copy of SmolLM2."""
-    return locate("smollm2", "model", OFFLINE)
+    return ensure_local("smollm2", "model", OFFLINE)
 
 
 @pytest.fixture(scope="session")
 def minilm_folder(shared_cache: Path) -> Path:
     """The prepared copy of MiniLM with the sentiment adapter."""
-    return locate("minilm-sst2", "model", OFFLINE)
+    return ensure_local("minilm-sst2", "model", OFFLINE)
 
 
 @pytest.fixture(scope="session")
@@ -112,7 +112,7 @@ def minilm(minilm_folder: Path) -> Classifier:
 
 def run(*arguments: str, stdin: str | bytes | None = None) -> Result:
     """A command in this process: `.stdout`, `.stderr`, `.exit_code`."""
-    from hftool.cli import app
+    from hftool.cli.app import app
 
     return CliRunner().invoke(app, list(arguments), input=stdin if stdin is not None else "")
 

@@ -1,17 +1,17 @@
 """README and docs: what they show is what happens, and nothing in them is forgotten."""
 
 import re
-import runpy
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tools import doc_blocks
+
 ROOT = Path(__file__).parent.parent
-DOCS = runpy.run_path(str(ROOT / "docs" / "blocks.py"))
-PAGES: list[Path] = DOCS["pages"]()
-ORIGINALS = [p for p in PAGES if p not in DOCS["TRANSLATIONS"] and DOCS["consoles"](p)]
+PAGES: list[Path] = doc_blocks.pages()
+ORIGINALS = [p for p in PAGES if p not in doc_blocks.TRANSLATIONS and doc_blocks.consoles(p)]
 NOT_RUN = ("text", "toml", "json")
 
 
@@ -22,8 +22,8 @@ def name_of(value: Any) -> str:
 @pytest.mark.parametrize("page", ORIGINALS, ids=name_of)
 @pytest.mark.usefixtures("smollm2_folder", "minilm_folder", "hftool_on_path")
 def test_what_the_docs_show_is_what_happens(page: Path) -> None:
-    for block, now in zip(DOCS["consoles"](page), DOCS["shown"](page), strict=True):
-        assert DOCS["same"](block.text, now), now
+    for block, now in zip(doc_blocks.consoles(page), doc_blocks.shown(page), strict=True):
+        assert doc_blocks.same(block.text, now), now
 
 
 @pytest.mark.parametrize(
@@ -37,18 +37,19 @@ def test_what_the_docs_show_is_what_happens(page: Path) -> None:
     ],
 )
 def test_what_counts_as_the_same_output(shown: str, now: str, same: bool) -> None:
-    assert DOCS["same"](shown, now) is same
+    assert doc_blocks.same(shown, now) is same
 
 
-@pytest.mark.parametrize("page", DOCS["TRANSLATIONS"], ids=name_of)
+@pytest.mark.parametrize("page", doc_blocks.TRANSLATIONS, ids=name_of)
 def test_a_translation_shows_what_its_original_shows(page: Path) -> None:
-    original = DOCS["TRANSLATIONS"][page]
-    assert [b.text for b in DOCS["consoles"](page)] == [b.text for b in DOCS["consoles"](original)]
+    original = doc_blocks.TRANSLATIONS[page]
+    ours, theirs = doc_blocks.consoles(page), doc_blocks.consoles(original)
+    assert [block.text for block in ours] == [block.text for block in theirs]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_no_shell_block_is_left_out_without_a_reason(page: Path) -> None:
-    for block in DOCS["blocks"](page):
+    for block in doc_blocks.blocks(page):
         if block.language == "console":
             assert block.commands and block.text.startswith("$ ")
         elif block.language == "sh":
@@ -56,7 +57,7 @@ def test_no_shell_block_is_left_out_without_a_reason(page: Path) -> None:
         else:
             assert block.language in NOT_RUN, block.text
     fences = re.findall("^```", page.read_text("utf-8"), re.M)
-    assert len(fences) == 2 * len(list(DOCS["blocks"](page)))
+    assert len(fences) == 2 * len(list(doc_blocks.blocks(page)))
 
 
 def test_links_lead_somewhere() -> None:

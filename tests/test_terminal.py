@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hftool.models.tokenizer import Tokenizer
-from hftool.output.terminal import one_line, visible
+from hftool.terminal import one_line, visible
+from hftool.tokenization.tokenizer import Tokenizer
 from tests.conftest import run, run_process
 
 # Unicode's property Bidi_Control (PropList.txt).

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from hftool.models.load import Classifier, LanguageModel, load_classifier, load_language_model
-from hftool.options import ClassifierOptions, LoadOptions
+from hftool.options.model import ClassifierOptions, LoadOptions
 
 ARCHITECTURES = ("llama", "gemma3", "gpt2", "qwen3")
 SPECIAL = ("<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "[CLS]", "[SEP]", "[PAD]")

@@ -8,9 +8,11 @@ SST2_FOLDER holds dev.tsv: text TAB label (0 negative, 1 positive).
 import argparse
 from pathlib import Path
 
-from hftool.classification import judge
-from hftool.models.load import load_classifier
-from hftool.options import DEFAULT_CLASSIFIER, ClassifierOptions
+from hftool.classification.classify import classify
+from hftool.classification.scorers import load_scorer
+from hftool.inputs.tables import TextRow
+from hftool.options.labels import LabelOptions
+from hftool.options.model import DEFAULT_CLASSIFIER, ClassifierOptions
 
 
 def main() -> None:
@@ -22,10 +24,10 @@ def main() -> None:
 
     lines = (args.data / "dev.tsv").read_text(encoding="utf-8").splitlines()
     rows = [line.rsplit("\t", 1) for line in lines]
-    classifier = load_classifier(ClassifierOptions(model=args.model, dtype=args.dtype))
-    judgements = list(judge(classifier, (text for text, _ in rows)))
-    pairs = zip(judgements, rows, strict=True)
-    right = sum(j.label == ("NEGATIVE", "POSITIVE")[int(label)] for j, (_, label) in pairs)
+    scorer = load_scorer(ClassifierOptions(model=args.model, dtype=args.dtype), LabelOptions())
+    found = classify(scorer, (TextRow(text, {}) for text, _ in rows))
+    pairs = zip(found, rows, strict=True)
+    right = sum(c.label == ("NEGATIVE", "POSITIVE")[int(label)] for c, (_, label) in pairs)
     print(f"{args.model}: {right} of {len(rows)} right, accuracy {right / len(rows):.4f}")
 
 

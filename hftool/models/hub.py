@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from hftool.errors import HftoolError
-from hftool.models.find import HubModel
-from hftool.models.trust import require_inside
-from hftool.options import SourceOptions
+from hftool.models.references import HubModel
+from hftool.models.validation import require_inside
+from hftool.options.model import SourceOptions
 
 log = logging.getLogger("hftool")
 

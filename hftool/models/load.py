@@ -16,17 +16,18 @@ import torch
 from safetensors import SafetensorError
 
 from hftool.errors import HftoolError, is_little_memory
-from hftool.models.bert import read_bert
-from hftool.models.convert import weights_problem
-from hftool.models.kept import kept
-from hftool.models.llama import Llama, read_llama
-from hftool.models.locate import architectures_of, load_tokenizer, locate
-from hftool.models.place import choose_device, choose_dtype
-from hftool.models.pooling import compute_first_token_only
-from hftool.models.quantize import Bits, quantize
-from hftool.models.tokenizer import Tokenizer, read_json
-from hftool.models.trust import SLACK, require_plausible, sizes_of_tensors
-from hftool.options import DEFAULT_CLASSIFIER, ClassifierOptions, LoadOptions
+from hftool.json_files import read_json
+from hftool.models.conversion import weights_problem
+from hftool.models.device import choose_device, choose_dtype
+from hftool.models.local_files import architectures_of, ensure_local, load_tokenizer
+from hftool.models.resident import cached
+from hftool.models.validation import SLACK, require_plausible, sizes_of_tensors
+from hftool.nn.bert import read_bert
+from hftool.nn.first_token_pooling import compute_first_token_only
+from hftool.nn.llama import Llama, read_llama
+from hftool.nn.quantization import Bits, quantize
+from hftool.options.model import DEFAULT_CLASSIFIER, ClassifierOptions, LoadOptions
+from hftool.tokenization.tokenizer import Tokenizer
 
 log = logging.getLogger("hftool")
 
@@ -95,7 +96,7 @@ def load_language_model(options: LoadOptions) -> LanguageModel:
     Raises:
         HftoolError: it can't be had, is no causal language model, or its files are broken.
     """
-    folder = locate(options.model, "model", options)
+    folder = ensure_local(options.model, "model", options)
     _require(folder, options.model, GENERATOR_SUFFIXES, "a language model that generates text")
     if read_json(folder / "config.json").get("is_encoder_decoder"):
         raise HftoolError(
@@ -118,7 +119,7 @@ def load_classifier(options: ClassifierOptions) -> Classifier:
         HftoolError: it can't be had, is no classifier, or its files are broken.
     """
     name = options.model or DEFAULT_CLASSIFIER
-    folder = locate(name, "model", options)
+    folder = ensure_local(name, "model", options)
     _require(folder, name, (CLASSIFIER,), "a text classifier")
     model = _load("AutoModelForSequenceClassification", folder, options, plain=True)
     config = model.config
@@ -206,7 +207,7 @@ def _load(
         log.debug("loaded %s: %s on %s in %.2f s", folder, dtype, device, seconds)
         return model
 
-    return kept(read, folder, auto, device, dtype, bits, trusted, plain)
+    return cached(read, folder, auto, device, dtype, bits, trusted, plain)
 
 
 def _age() -> float:

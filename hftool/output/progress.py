@@ -4,8 +4,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from hftool.options import OutputOptions
-from hftool.output.terminal import is_terminal
+from hftool.options.output import OutputOptions
+from hftool.terminal import is_terminal
 
 
 def shown(events: Iterable[Any], options: OutputOptions) -> Iterator[Any]:

@@ -18,10 +18,13 @@ from typing import Any, BinaryIO, TypeVar
 
 from filelock import FileLock, Timeout
 
+from hftool.atomic_files import atomic_file, permissions, write_errors
 from hftool.errors import HftoolError, UsageError
-from hftool.options import ResumableOptions
-from hftool.output.files import atomic_file, permissions, write_errors
-from hftool.output.formats import HEADED, LONGEST_CELL, View, format_name, tsv_cells
+from hftool.options.output import ResumableOptions
+from hftool.output.formats import HEADED
+from hftool.output.view import View
+from hftool.output.writer import format_name
+from hftool.tsv import LONGEST_CELL, tsv_cells
 
 log = logging.getLogger("hftool")
 

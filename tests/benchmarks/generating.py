@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
-from hftool.batching import generate_rows
-from hftool.generation import Generation, Request, generate
-from hftool.models.find import GgufFile, find
+from hftool.generation.batch import generate_rows
+from hftool.generation.generate import generate
+from hftool.generation.records import Generation, Request
+from hftool.generation.sampling import SamplingSettings
 from hftool.models.load import LanguageModel, load_language_model
-from hftool.options import LoadOptions, Quantization
-from hftool.sampling import SamplingSettings
+from hftool.models.references import GgufFile, resolve_reference
+from hftool.options.model import LoadOptions, Quantization
 from tests.benchmarks.pairs import Pair
 
 LONG, LONGEST = 1000, 5500  # tokens
@@ -63,7 +64,7 @@ def _beside_llama_cpp(
 ) -> Iterator[Pair]:
     """A quantized model and llama.cpp on the same GGUF file of Q4_1 weights: greedy, and a long
     prompt."""
-    source = find("smollm2")
+    source = resolve_reference("smollm2")
     assert isinstance(source, GgufFile)
     llama: Any = importlib.import_module("llama_cpp").Llama(
         str(source.path), n_ctx=2048, n_threads=torch.get_num_threads(), verbose=False

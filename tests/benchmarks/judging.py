@@ -9,12 +9,11 @@ import torch
 from transformers import pipeline
 from transformers.utils import logging
 
-from hftool.classification import judge
+from hftool.classification.sequence_classifier import ClassifierScorer
+from hftool.inputs.tables import TextRow
 from hftool.models.load import load_classifier
-from hftool.models.locate import locate
-from hftool.options import ClassifierOptions, SourceOptions
-from hftool.rows import Row
-from hftool.scorers import ClassifierScorer
+from hftool.models.local_files import ensure_local
+from hftool.options.model import ClassifierOptions, SourceOptions
 from tests.benchmarks.pairs import Pair
 
 BATCH_SIZES = (1, 8, 32)  # the pipeline is tried with each
@@ -46,7 +45,7 @@ def pairs(texts: int) -> Iterator[Pair]:
     """The pipeline in float32, at its best batch size, and hftool in each precision."""
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     data = reviews(texts)
-    folder = locate("minilm-sst2", "model", SourceOptions(offline=True))
+    folder = ensure_local("minilm-sst2", "model", SourceOptions(offline=True))
     make: Any = pipeline
     classify = make(
         "text-classification", str(folder), device="cpu", dtype=torch.float32, truncation=True
@@ -72,8 +71,8 @@ def _pair(data: list[str], classify: Any, batch_size: int, options: ClassifierOp
     labels: dict[str, list[str]] = {}
 
     def ours() -> int:
-        rows = [Row(text, {}) for text in data]
-        labels["ours"] = [judgement.label for judgement in judge(scorer, rows)]
+        rows = [TextRow(text, {}) for text in data]
+        labels["ours"] = [judgement.label for judgement in classify(scorer, rows)]
         return len(data)
 
     def theirs() -> int:

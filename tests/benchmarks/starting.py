@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from hftool.models.locate import locate
-from hftool.options import SourceOptions
+from hftool.models.local_files import ensure_local
+from hftool.options.model import SourceOptions
 from tests.benchmarks.pairs import Pair
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +25,7 @@ TURNS = "What is a token?\nSay that more simply.\nThank you. And what is a vocab
 def pairs() -> Iterator[Pair]:
     """Each step's command and script: cold, then with the model in a server's memory."""
     here = SourceOptions(offline=True)
-    smollm2, minilm = (str(locate(ref, "model", here)) for ref in ("smollm2", "minilm-sst2"))
+    smollm2, minilm = (str(ensure_local(ref, "model", here)) for ref in ("smollm2", "minilm-sst2"))
     yield _pair("--help", ("--help",), "import typer, rich.console", IMPORTS)
     steps: list[tuple[str, Sequence[str], Sequence[str]]] = [
         ("vocab-dump", ("vocab-dump", "smollm2"), ("vocabulary.py", smollm2)),
@@ -53,7 +53,7 @@ def pairs() -> Iterator[Pair]:
 def counting(megabytes: int) -> Iterator[Pair]:
     """The tokens of each line of a file, by whole processes."""
     here = SourceOptions(offline=True)
-    tokenizer = locate("smollm2", "tokenizer", here) / "tokenizer.json"
+    tokenizer = ensure_local("smollm2", "tokenizer", here) / "tokenizer.json"
     with tempfile.TemporaryDirectory() as folder:
         texts = Path(folder) / "texts.txt"
         lines = [line for path in sorted((ROOT / "docs").rglob("*.md")) for line in path.open()]

@@ -1,0 +1,1 @@
+"""A conversation: its messages, settings, slash commands and saved files."""

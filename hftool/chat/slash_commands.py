@@ -1,0 +1,203 @@
+"""What a message that begins with a slash does in a chat."""
+
+import difflib
+import re
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hftool.chat import storage
+from hftool.chat.conversation import Conversation, Turn
+from hftool.chat.settings import changed
+from hftool.errors import UsageError
+from hftool.generation.sampling import SamplingSettings
+from hftool.terminal import one_line
+
+LEAVE = "exit"  # also without a slash
+_NAME = re.compile(r"/([A-Za-z][\w-]*)(?=\s|$)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Note:
+    """What hftool itself says in a chat, in one or several lines."""
+
+    text: str
+
+
+Event = str | Turn | Note
+Events = Generator[Event, None, None]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A slash command: `argument` as /help shows it, in brackets where it may be left out."""
+
+    name: str
+    argument: str
+    help: str
+    run: Callable[[Conversation, str], Events]
+
+    @property
+    def usage(self) -> str:
+        """How it is called."""
+        return f"/{self.name} {self.argument}".rstrip()
+
+
+def parse(message: str) -> tuple[Command | None, str]:
+    """The command and its argument; or no command and the text that is meant for the model.
+
+    Raises:
+        UsageError: there is no such command, or it is called wrongly.
+    """
+    text = message.strip()
+    if text.startswith("//"):
+        return None, message.replace("//", "/", 1)
+    match = _NAME.match(f"/{LEAVE}" if text == LEAVE else text)
+    if match is None:
+        return None, message
+    name = match[1]
+    command = COMMANDS.get(name)
+    if command is None:
+        close = difflib.get_close_matches(name.lower(), COMMANDS, n=1)
+        guess = f"did you mean /{close[0]}? " if close else ""
+        raise UsageError(
+            f"unknown command /{name[:40]}",
+            f"{guess}/help lists the commands; // begins a text with a slash",
+        )
+    argument = text[match.end() :].strip()
+    if argument and not command.argument:
+        raise UsageError(f"/{name} takes nothing behind it")
+    if not argument and command.argument and not command.argument.startswith("["):
+        raise UsageError(f"/{name} is called as {command.usage}")
+    return command, argument
+
+
+def respond(conversation: Conversation, message: str) -> Events:
+    """The model's answer to a message, or what a slash command does.
+
+    Raises:
+        EOFError: the message says that the chat is over.
+        UsageError: as `parse`.
+        HftoolError: as `Conversation.answer`, or the command fails.
+    """
+    command, text = parse(message)
+    yield from conversation.answer(text) if command is None else command.run(conversation, text)
+
+
+def _help(conversation: Conversation, argument: str) -> Events:
+    rows = [(command.usage, command.help) for command in COMMANDS.values()]
+    yield Note(_aligned(rows) + '\n"""  opens and closes a message of several lines')
+
+
+def _clear(conversation: Conversation, argument: str) -> Events:
+    conversation.clear()
+    yield Note("all is forgotten but the system message" if conversation.system else "forgotten")
+
+
+def _system(conversation: Conversation, argument: str) -> Events:
+    if argument:
+        conversation.system = None if argument == '""' else argument
+        yield Note("the system message is set" if conversation.system else "no system message")
+    else:
+        yield Note(conversation.system or "no system message")
+
+
+def _set(conversation: Conversation, argument: str) -> Events:
+    name, _, value = argument.replace("=", " ", 1).partition(" ")
+    if not name:
+        yield Note(_aligned(_in_force(conversation)))
+        return
+    if not value.strip():
+        raise UsageError("/set is called as /set NAME VALUE", "VALUE `default` takes it back")
+    conversation.configure(changed(conversation.options, name, value.strip()))
+    yield Note(_aligned(_in_force(conversation)))
+
+
+def _in_force(conversation: Conversation) -> Iterator[tuple[str, str]]:
+    """The settings of the next answer that have an effect."""
+    settings = conversation.next_settings()
+    drawn = "drawn for each answer"
+    if conversation.options.seed is not None:
+        drawn = f"{settings.seed}, then one more for each answer"
+    greedy = "on: nothing is drawn, temperature and seed have no effect"
+    words = {"greedy": greedy if settings.greedy else "off", "seed": drawn}
+    neutral = {**asdict(SamplingSettings(greedy=True, seed=None)), "greedy": None}
+    for name, value in asdict(settings).items():
+        if not settings.greedy or value != neutral[name]:
+            yield name, words.get(name, str(value))
+    yield "max_new_tokens", str(conversation.options.max_new_tokens)
+
+
+def _regen(conversation: Conversation, argument: str) -> Events:
+    answer = conversation.regenerate()
+    if conversation.next_settings().greedy:
+        yield Note("the answers are greedy: this one will be the same")
+    yield from answer
+
+
+def _undo(conversation: Conversation, argument: str) -> Events:
+    text = one_line(conversation.undo()["content"])
+    yield Note(f"forgotten: {text if len(text) <= 60 else text[:59] + '…'}")
+
+
+def _save(conversation: Conversation, argument: str) -> Events:
+    path = Path(argument).expanduser()
+    storage.save(conversation, path)
+    yield Note(f"saved {_messages(conversation)} to {one_line(str(path))}")
+
+
+def _load(conversation: Conversation, argument: str) -> Events:
+    path = Path(argument).expanduser()
+    storage.load(conversation, path)
+    yield Note(f"loaded {_messages(conversation)} from {one_line(str(path))}")
+
+
+def _messages(conversation: Conversation) -> str:
+    count = len(conversation.messages)
+    return f"{count} message{'s' * (count != 1)}"
+
+
+def _template(conversation: Conversation, argument: str) -> Events:
+    if conversation.messages:
+        yield Note(conversation.template.render(conversation.messages, answer=False))
+    else:
+        yield Note("nothing has been said yet")
+
+
+def _tokens(conversation: Conversation, argument: str) -> Events:
+    budget = conversation.budget()
+    rows = [("conversation", f"{budget.conversation:>9,} tokens")]
+    if budget.context is not None:
+        left = max(0, budget.context - budget.conversation)
+        rows += [("context", f"{budget.context:>9,}"), ("left", f"{left:>9,}")]
+    rows += [("an answer", f"{budget.answer:>9,} at most")]
+    yield Note(_aligned(rows))
+
+
+def _exit(conversation: Conversation, argument: str) -> Events:
+    raise EOFError
+    yield  # a generator, as the others
+
+
+def _aligned(pairs: Iterable[tuple[str, str]]) -> str:
+    rows = list(pairs)
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command("help", "", "this list", _help),
+        Command("clear", "", "forget the conversation, but not the system message", _clear),
+        Command("system", "[TEXT]", 'show or set the system message ("" for none)', _system),
+        Command("set", "[NAME VALUE]", "show or change the settings of the answers", _set),
+        Command("regen", "", "answer the last message again", _regen),
+        Command("undo", "", "forget the last message and its answer", _undo),
+        Command("save", "FILE", "save the conversation (JSON)", _save),
+        Command("load", "FILE", "go on with a saved conversation", _load),
+        Command("template", "", "show the conversation as the model gets it", _template),
+        Command("tokens", "", "how much of the context is taken", _tokens),
+        Command(LEAVE, "", "leave, as do exit and Ctrl-D", _exit),
+    )
+}

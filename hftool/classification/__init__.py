@@ -1,0 +1,1 @@
+"""Labels for texts: what scores them, and what many scores add up to."""

@@ -1,0 +1,1 @@
+"""The command line: the application, its commands, help, and dialogues at a terminal."""

@@ -1,0 +1,82 @@
+"""`hftool sentiment`"""
+
+from typing import Annotated
+
+import typer
+
+from hftool.cli.dataclass_options import expand_dataclasses
+from hftool.options.inputs import TableInputOptions
+from hftool.options.labels import EngineOptions, LabelOptions
+from hftool.options.model import ClassifierOptions
+from hftool.options.output import TableOptions
+
+TextsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="TEXT", help="Texts; else the lines of --file, else of stdin."),
+]
+
+
+@expand_dataclasses
+def sentiment(
+    text: TextsArgument = None,
+    *,
+    load: ClassifierOptions,
+    inputs: TableInputOptions,
+    labelling: LabelOptions,
+    threshold: Annotated[
+        float | None,
+        typer.Option(metavar="P", min=0, max=1, help="Below this score the label is UNCERTAIN."),
+    ] = None,
+    all_scores: Annotated[
+        bool, typer.Option("--all-scores", help="Each label's score, in columns of their own.")
+    ] = False,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Only counts, mean scores and histograms by label.")
+    ] = False,
+    check: Annotated[
+        str | None, typer.Option(metavar="LABEL", help="Status 3 unless every text gets LABEL.")
+    ] = None,
+    engine: EngineOptions,
+    output: TableOptions,
+) -> None:
+    """Judge each text, or each line: LABEL, score, text.
+
+    Examples:
+        hftool sentiment "I love programming!"
+        # A file, a text a line
+        hftool sentiment -f reviews.txt -o labels.tsv --format tsv
+        # How many of each label, instead of each
+        hftool sentiment -f reviews.txt --summary
+        # Labels of your own, by a language model
+        hftool sentiment --labels joy,anger,fear "How dare you!"
+    """
+    from hftool.errors import UsageError
+
+    whole = summary or check is not None or output.save is not None
+    if whole and (engine.engine == "ray" or output.resume):
+        other = "--resume" if output.resume else "--engine ray"
+        raise UsageError(f"{other} excludes --summary, --check and --save")
+    if engine.engine == "ray":
+        from hftool.jobs.ray_sentiment import LabelJob, label_files
+
+        job = LabelJob(load, labelling, inputs, threshold, all_scores)
+        label_files(text or [], job, engine.ray_address, output)
+        return
+    from hftool.classification.classify import classify
+    from hftool.classification.scorers import load_scorer
+    from hftool.classification.summary import Check, summarize
+    from hftool.inputs.tables import read_table
+    from hftool.output.resume import remaining, resumable
+    from hftool.output.views.classification import SUMMARY, classifications_view, text_in_record
+    from hftool.output.writer import write
+
+    rows = read_table(text, inputs)
+    scorer = load_scorer(load, labelling)
+    checked = Check(check, scorer.labels)
+    view = SUMMARY if summary else classifications_view(rows, scorer.labels, all_scores=all_scores)
+    with resumable(output, view) as partial:
+        rest = remaining(partial, rows, text_in_record(rows, scorer.labels))
+        judgements = checked.watch(classify(scorer, rest, threshold))
+        records = summarize(judgements, scorer.labels) if summary else judgements
+        write(records, view, output, partial)
+    checked.hold()

@@ -1,0 +1,131 @@
+"""Beam search, by transformers' own `generate`."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import torch
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
+
+from hftool.generation.generate import Continuation, log_context_full, room_for
+from hftool.generation.prefix_cache import CachedModel
+from hftool.generation.records import Beams, Generation, Request
+from hftool.generation.sampling import check_finite
+from hftool.models.load import LanguageModel, model_errors
+
+
+def search(language_model: LanguageModel, request: Request, beams: Beams) -> Iterator[Generation]:
+    """The best continuations, best first.
+
+    With a seed in the request's settings the beams are sampled.
+
+    Raises: as `hftool.generation.generate.generate`.
+    """
+    began = time.perf_counter()
+    room = room_for(language_model, request.ids, request.max_new_tokens)
+    sequences = _sequences(language_model, request, beams, room)
+    for number, ids in enumerate(sequences):
+        continuation = Continuation(language_model, request, began)
+        rows = _rows(language_model, request, ids)
+        for token_id, logits in zip(ids, rows, strict=False):
+            continuation.add(token_id, logits)
+            if continuation.finish_reason:  # padding follows
+                break
+        continuation.end()
+        if continuation.finish_reason is None and room < request.max_new_tokens:
+            log_context_full(room)
+        yield replace(continuation.record(), index=request.index + number)
+
+
+def _rows(
+    language_model: LanguageModel, request: Request, ids: Sequence[int]
+) -> Iterator[torch.Tensor | None]:
+    """The logits at the place of each of `ids`, where log-probabilities are asked for."""
+    if request.logprobs is None:
+        yield from [None] * len(ids)
+        return
+    slices = CachedModel(language_model).all_logits([*request.ids, *ids[:-1]])
+    yield from islice((row for rows in slices for row in rows), len(request.ids) - 1, None)
+
+
+def _sequences(
+    language_model: LanguageModel, request: Request, beams: Beams, room: int
+) -> list[list[int]]:
+    """The generated ids of the best beams; behind one that ended before others stands padding."""
+    model = language_model.own_model
+    prompt = torch.tensor([request.ids], device=model.device)
+    if request.settings.seed is not None:
+        torch.manual_seed(request.settings.seed)
+    with model_errors():
+        found = model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            generation_config=_config(language_model, request, beams, room),
+            logits_processor=LogitsProcessorList([_Finite(model.dtype)]),
+            stopping_criteria=StoppingCriteriaList([_Stop(language_model, request)]),
+        )
+    return [[int(i) for i in row[len(request.ids) :]] for row in found]
+
+
+def _config(language_model: LanguageModel, request: Request, beams: Beams, room: int) -> Any:
+    settings = request.settings
+    ends = sorted(language_model.end_ids)
+    sampled: dict[str, Any] = {}
+    if not settings.greedy:
+        sampled = {
+            "temperature": settings.temperature,
+            "top_k": settings.top_k,
+            "top_p": settings.top_p,
+            "min_p": settings.min_p or None,
+            "typical_p": settings.typical_p,
+        }
+    make: Any = GenerationConfig
+    return make(
+        num_beams=beams.width,
+        num_return_sequences=beams.returned,
+        length_penalty=beams.length_penalty,
+        max_new_tokens=room,
+        do_sample=not settings.greedy,
+        repetition_penalty=settings.repetition_penalty,
+        no_repeat_ngram_size=settings.no_repeat_ngram_size,
+        eos_token_id=ends or None,
+        pad_token_id=ends[0] if ends else 0,
+        **sampled,
+    )
+
+
+class _Finite(LogitsProcessor):
+    """Ends a search whose logits are no numbers."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        check_finite(scores, self._dtype)
+        return scores
+
+
+class _Stop(StoppingCriteria):
+    """Ends a beam whose text holds a stop string."""
+
+    def __init__(self, language_model: LanguageModel, request: Request) -> None:
+        self._tokenizer = language_model.tokenizer
+        self._request = request
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        met = [self._met(row[len(self._request.ids) :].tolist()) for row in input_ids]
+        return torch.tensor(met, device=input_ids.device)
+
+    def _met(self, ids: list[int]) -> bool:
+        if not self._request.stop:
+            return False
+        text = self._tokenizer.decode(ids, self._request.skip_special)
+        return any(stop in text for stop in self._request.stop)

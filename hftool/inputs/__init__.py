@@ -1,0 +1,1 @@
+"""Texts and tables, from arguments, files and stdin."""

@@ -1,0 +1,185 @@
+"""Makes a prepared copy, as a process of its own: `python -m hftool.models.conversion JOB` (JSON).
+
+Ends with status 0, or with 1 and the cause as the last line of stderr.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from hftool.errors import HftoolError
+from hftool.models.validation import require_fitting
+
+LABELS = ("NEGATIVE", "POSITIVE")
+GGUF_SIZES = {
+    "block_count": "num_hidden_layers",
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "head_count": "num_attention_heads",
+    "key_length": "head_dim",
+    "expert_count": "num_experts",
+}
+CONTROL_TOKEN = 3  # gguf.TokenType.CONTROL
+
+
+def merge_adapter(source: Path, adapter: Path, target: Path) -> None:
+    """Add the low-rank factors to MiniLM's matrices (W + B·A·alpha/r, LoRA) and write the result.
+
+    `adapter` is a folder in the format of the peft library.
+    """
+    settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    scale = settings["lora_alpha"] / settings["r"]
+    base = load_file(source / "model.safetensors")
+    base.pop("embeddings.position_ids", None)
+    weights = {f"bert.{name}": tensor for name, tensor in base.items()}
+    factors = load_file(adapter / "adapter_model.safetensors")
+    for name, tensor in factors.items():
+        plain = name.removeprefix("base_model.model.")
+        if plain.endswith(".lora_B.weight"):
+            matrix = plain.removesuffix(".lora_B.weight")
+            a = factors[f"base_model.model.{matrix}.lora_A.weight"].astype(np.float32)
+            weights[f"{matrix}.weight"] += scale * (tensor.astype(np.float32) @ a)
+        elif not plain.endswith(".lora_A.weight"):
+            weights[plain] = tensor.astype(np.float32)
+    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config |= {
+        "architectures": ["BertForSequenceClassification"],
+        "dtype": "float32",
+        "id2label": dict(enumerate(LABELS)),
+        "label2id": {label: i for i, label in enumerate(LABELS)},
+    }
+    _write_json(target / "config.json", config)
+    tokenizer = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
+    # The sentence encoder's own limit of 128 tokens is not the classifier's.
+    tokenizer |= {"truncation": None, "padding": None}
+    _write_json(target / "tokenizer.json", tokenizer)
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
+        (target / name).write_bytes((source / name).read_bytes())
+
+
+def convert_gguf(source: Path, target: Path, weights: bool) -> None:
+    """Write the config, the tokenizer and with `weights` the weights (float32) of a GGUF file."""
+    fields = _gguf_fields(source)
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    where: dict[str, Any] = {"gguf_file": source.name, "local_files_only": True}
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, **where)
+    _restore_gguf_tokenizer(fields, tokenizer.backend_tokenizer)
+    tokenizer.save_pretrained(target)
+    if not weights:
+        AutoConfig.from_pretrained(source.parent, **where).save_pretrained(target)
+        return
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        source.parent,
+        dtype="float32",
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are reported below
+        **where,
+    )
+    model, info = loaded
+    if problem := weights_problem(info):
+        raise ValueError(f"it {problem}")
+    # What transformers notes of the file's quantization would keep it from saving plain weights.
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.config.architectures = [type(model).__name__]
+    model.save_pretrained(target)
+
+
+def weights_problem(info: dict[str, Any]) -> str | None:
+    """What of a model's weights its file left out or had in another shape, None where all fit.
+
+    `info` is what transformers returns for `output_loading_info`; such weights would be random.
+    """
+    if absent := sorted(info["missing_keys"]):
+        return f"lacks {len(absent)} of the model's weights, such as {absent[0]}"
+    if misfits := sorted(info["mismatched_keys"]):
+        name, there, expected = misfits[0]
+        return f"has {name} in the shape {list(there)}, not {list(expected)} as its config says"
+    return None
+
+
+def _gguf_fields(source: Path) -> dict[str, Any]:
+    """The values in a GGUF file's head, of a file that can be what it says: transformers would take
+    seconds to find out that it is cut off, and for ever to build what it can't hold."""
+    from hftool.models.gguf_reader import BoundedReader
+
+    try:
+        reader = BoundedReader(source)
+        fields: dict[str, Any] = dict(reader.fields)
+        counts = {name.rpartition(".")[2]: f.contents() for name, f in fields.items() if f.data}
+    except Exception as error:  # the reader takes a file's numbers as they are
+        raise ValueError(f"it is cut off or no GGUF file ({error})") from None
+    config = {ours: counts.get(theirs) for theirs, ours in GGUF_SIZES.items()}
+    config["vocab_size"] = len(counts.get("tokens") or ())
+    total = sum(int(tensor.n_elements) for tensor in reader.tensors)
+    require_fitting(config, len(reader.tensors), total, "its head")
+    return fields
+
+
+def _restore_gguf_tokenizer(fields: dict[str, Any], backend: Any) -> None:
+    """What transformers leaves out of a GGUF file's tokenizer.
+
+    Every control token is a special one, and the `smollm` splitter takes digits one by one (as
+    llama.cpp does for it, and SmolLM2's own tokenizer.json).
+    """
+    from tokenizers import AddedToken, pre_tokenizers
+
+    def value(name: str) -> Any:
+        return fields[name].contents() if name in fields else None
+
+    tokens = value("tokenizer.ggml.tokens") or []
+    kinds = value("tokenizer.ggml.token_type") or []
+    control = [t for t, kind in zip(tokens, kinds, strict=False) if kind == CONTROL_TOKEN]
+    backend.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in control])
+    if value("tokenizer.ggml.pre") == "smollm":
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), backend.pre_tokenizer]
+        )
+
+
+def convert_tokenizer(source: Path, target: Path) -> None:
+    """Write tokenizer.json and its settings for a folder that has only older tokenizer files."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        raise ValueError("its tokenizer is Python code without a tokenizer.json")
+    tokenizer.save_pretrained(target)
+    if (config := source / "config.json").is_file():  # says how many rows the embedding has
+        (target / "config.json").write_bytes(config.read_bytes())
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Do the job given as JSON in the first argument."""
+    job = json.loads(sys.argv[1])
+    source, target = Path(job["source"]), Path(job["target"])
+    try:
+        if job["kind"] == "gguf":
+            convert_gguf(source, target, job["weights"])
+        elif job["kind"] == "adapter":
+            merge_adapter(source, Path(job["adapter"]), target)
+        else:
+            convert_tokenizer(source, target)
+    except (
+        *(SafetensorError, OSError, ValueError, KeyError, IndexError, ImportError),
+        *(HftoolError, MemoryError, OverflowError),
+    ) as error:
+        cause = " ".join(str(error).split()) or type(error).__name__
+        print(f"it has no {cause}" if isinstance(error, KeyError) else cause, file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

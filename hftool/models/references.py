@@ -1,0 +1,137 @@
+"""From a model reference to the files it means."""
+
+import difflib
+import importlib.util
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from hftool import config
+from hftool.catalogue import BUILT_IN, Embedded
+from hftool.errors import HftoolError, UsageError
+
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(?<!\.gguf)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class LocalFolder:
+    """A folder with config.json or tokenizer.json."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class GgufFile:
+    """A GGUF file; `sha256` where the catalogue says what it must be."""
+
+    path: Path
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A repository on the hub."""
+
+    repo: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class AdaptedMiniLM:
+    """all-MiniLM-L6-v2 (a folder or a repository), to be merged with hftool's adapter."""
+
+    base: Path | HubModel
+    sha256: str
+
+
+ModelSource = LocalFolder | GgufFile | HubModel | AdaptedMiniLM
+
+
+def resolve_reference(ref: str, revision: str | None = None) -> ModelSource:
+    """What a reference means: a path, an alias (the user's, then a built-in one), or a hub id.
+
+    Raises:
+        HftoolError: it is none of these, or a path that holds no model.
+        UsageError: a revision was given for something that has none.
+    """
+    source = _resolve(ref, revision)
+    if revision and not isinstance(source, HubModel):
+        raise UsageError(f"--revision needs a hub model, and '{ref}' is none")
+    return source
+
+
+def _resolve(ref: str, revision: str | None) -> ModelSource:
+    if found := _at_path(ref):
+        return found
+    aliases = config.load().aliases
+    if ref in aliases and aliases[ref] != ref:
+        # An alias may name a built-in one; a chain of aliases would hide what is loaded.
+        return _built_in_or_hub(aliases[ref], revision) or _not_found(aliases[ref])
+    return _built_in_or_hub(ref, revision) or _not_found(ref)
+
+
+def _path(ref: str) -> Path | None:
+    """The file or folder a reference names, None where there is none."""
+    # Other than Path's methods, these take a name too long or a folder closed to us as "no".
+    path = os.path.expanduser(ref)
+    return Path(path) if os.path.exists(path) else None
+
+
+def _at_path(ref: str) -> ModelSource | None:
+    path = _path(ref)
+    if path is None:
+        return None
+    if path.suffix == ".gguf" and path.is_file():
+        return GgufFile(path.resolve())
+    if any(os.path.isfile(path / name) for name in ("config.json", "tokenizer.json")):
+        return LocalFolder(path.resolve())
+    return None
+
+
+def _built_in_or_hub(ref: str, revision: str | None) -> ModelSource | None:
+    alias = BUILT_IN.get(ref)
+    if alias is None:
+        if found := _at_path(ref):
+            return found
+        repo, _, at = ref.partition("@")
+        path = _path(ref)
+        if not _HUB_ID.fullmatch(repo) or (path and path.is_file()):
+            return None
+        return HubModel(repo, revision or at or None)
+    file = alias.embedded and embedded_file(alias.embedded)
+    if alias.embedded and file and revision is None:
+        if file.suffix == ".gguf":
+            return GgufFile(file, alias.embedded.sha256)
+        return AdaptedMiniLM(file.parent, alias.embedded.sha256)
+    hub = HubModel(alias.repo, revision)
+    if alias.name == "minilm-sst2" and alias.embedded:
+        return AdaptedMiniLM(hub, alias.embedded.sha256)
+    return hub
+
+
+def embedded_file(embedded: Embedded) -> Path | None:
+    """A file of an installed package, found without running the package's code."""
+    spec = importlib.util.find_spec(embedded.package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(spec.submodule_search_locations[0]) / embedded.file
+    return path if path.is_file() else None
+
+
+def _not_found(ref: str) -> ModelSource:
+    path = _path(ref)
+    if path is not None:
+        raise HftoolError(
+            f"{path} is not a model",
+            "a model is a folder with config.json or tokenizer.json, or a .gguf file",
+        )
+    names = [*config.load().aliases, *BUILT_IN]
+    close = difflib.get_close_matches(ref, names, n=1)
+    looks_like_path = ref.startswith((".", "/", "~")) or ref.endswith(".gguf")
+    if looks_like_path:
+        raise HftoolError(f"there is no model at {ref}")
+    raise HftoolError(
+        f"unknown model '{ref}'",
+        f"did you mean '{close[0]}'?" if close else "`hftool models list` shows the aliases",
+    )

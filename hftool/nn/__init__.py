@@ -1,0 +1,1 @@
+"""Models and caches in plain torch, and what is known about model families."""

@@ -1,0 +1,299 @@
+"""BERT and DistilBERT as classifiers in plain torch, for what `hftool.nn.llama` is there for.
+
+The operations of transformers 5.23's classes, except that of the last layer only the first token is
+computed, which is all that the head looks at: the scores are the same up to the last digits. Any
+config with something that is not understood here is left to transformers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hftool.json_files import read_json
+from hftool.nn.quantization import Bits
+from hftool.nn.weights import Weights, stored
+
+
+@dataclass(frozen=True)
+class BertFamily:
+    """How an architecture names its parts: `sizes` the keys of its config, `layer` the parts of
+    layer `{}`; `outer` the layer behind the last and its activation."""
+
+    model_type: str
+    sizes: Mapping[str, str]
+    embeddings: str
+    layer: str
+    attention: tuple[str, str, str]
+    parts: Mapping[str, str]
+    outer: tuple[str, Any]
+
+
+FAMILIES = {
+    "BertForSequenceClassification": BertFamily(
+        model_type="bert",
+        sizes={
+            "hidden": "hidden_size",
+            "width": "intermediate_size",
+            "layers": "num_hidden_layers",
+            "heads": "num_attention_heads",
+            "activation": "hidden_act",
+        },
+        embeddings="bert.embeddings",
+        layer="bert.encoder.layer.{}.",
+        attention=("attention.self.query", "attention.self.key", "attention.self.value"),
+        parts={
+            "out": "attention.output.dense",
+            "attention_norm": "attention.output.LayerNorm",
+            "up": "intermediate.dense",
+            "down": "output.dense",
+            "norm": "output.LayerNorm",
+        },
+        outer=("bert.pooler.dense", torch.tanh),
+    ),
+    "DistilBertForSequenceClassification": BertFamily(
+        model_type="distilbert",
+        sizes={
+            "hidden": "dim",
+            "width": "hidden_dim",
+            "layers": "n_layers",
+            "heads": "n_heads",
+            "activation": "activation",
+        },
+        embeddings="distilbert.embeddings",
+        layer="distilbert.transformer.layer.{}.",
+        attention=("attention.q_lin", "attention.k_lin", "attention.v_lin"),
+        parts={
+            "out": "attention.out_lin",
+            "attention_norm": "sa_layer_norm",
+            "up": "ffn.lin1",
+            "down": "ffn.lin2",
+            "norm": "output_layer_norm",
+        },
+        outer=("pre_classifier", torch.relu),
+    ),
+}
+# What a config may say besides sizes and labels; with another value it is left to transformers.
+UNDERSTOOD: Mapping[str, tuple[Any, ...]] = {
+    "add_cross_attention": (False,),
+    "chunk_size_feed_forward": (0,),
+    "is_decoder": (False,),
+    "position_embedding_type": ("absolute",),
+    "problem_type": (
+        None,
+        "single_label_classification",
+        "multi_label_classification",
+        "regression",
+    ),
+}
+WITHOUT_EFFECT = {
+    *("_name_or_path", "architectures", "attention_dropout", "attention_probs_dropout_prob"),
+    *("bos_token_id", "classifier_dropout", "dropout", "dtype", "eos_token_id", "finetuning_task"),
+    *("gradient_checkpointing", "hidden_dropout_prob", "id2label", "initializer_range", "label2id"),
+    *("layer_norm_eps", "max_position_embeddings", "model_type", "output_past", "pad_token_id"),
+    *("qa_dropout", "seq_classif_dropout", "sinusoidal_pos_embds", "tie_word_embeddings"),
+    *("torch_dtype", "transformers_version", "type_vocab_size", "use_cache", "vocab_size"),
+}
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """What the shape of such a model is, and its labels by the place of their logit."""
+
+    hidden: int
+    width: int
+    layers: int
+    heads: int
+    vocab_size: int
+    type_vocab_size: int
+    max_position_embeddings: int
+    layer_norm_eps: float
+    id2label: dict[int, str]
+    pad_token_id: int | None
+    problem_type: str | None
+
+    @property
+    def num_labels(self) -> int:
+        """How many logits a text has."""
+        return len(self.id2label)
+
+
+@dataclass(frozen=True)
+class ClassifierOutput:
+    """Logits [sequences, labels]."""
+
+    logits: torch.Tensor
+
+
+class Bert(nn.Module):
+    """An encoder with a classification head, for inference.
+
+    Called as transformers' classes are, with what hftool uses of their arguments.
+    """
+
+    def __init__(self, config: BertConfig, kind: BertFamily, weights: Weights) -> None:
+        super().__init__()
+        self.config = config
+        self.dtype = weights.dtype
+        self.device = torch.device("cpu")
+        tables = f"{kind.embeddings}."
+        self._words = weights.tensor(f"{tables}word_embeddings.weight")
+        self._positions = weights.tensor(f"{tables}position_embeddings.weight")
+        self._types = None
+        if config.type_vocab_size:
+            self._types = weights.tensor(f"{tables}token_type_embeddings.weight")
+        self._norm = _Norm(weights, f"{tables}LayerNorm", config)
+        self._layers = [
+            _Layer(config, kind, weights, kind.layer.format(i)) for i in range(config.layers)
+        ]
+        name, self._activation = kind.outer
+        self._outer = weights.product(name)
+        self._classifier = weights.product("classifier")
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+    ) -> ClassifierOutput:
+        """The logits of each of `input_ids` [sequences, tokens].
+
+        Args:
+            attention_mask: [sequences, tokens], 0 for padding.
+            token_type_ids: [sequences, tokens], which of two texts each token is of.
+        """
+        hidden = F.embedding(input_ids, self._words)
+        if self._types is not None:
+            types = self._types[0] if token_type_ids is None else self._types[token_type_ids]
+            hidden = hidden + types
+        hidden = self._norm(hidden + self._positions[: input_ids.shape[1]])
+        mask = None
+        if attention_mask is not None and not bool(attention_mask.all()):
+            mask = attention_mask.bool()[:, None, None]
+        for layer in self._layers[:-1]:
+            hidden = layer.forward(hidden, hidden, mask)
+        first = self._layers[-1].forward(hidden[:, :1], hidden, mask)[:, 0]
+        return ClassifierOutput(self._classifier(self._activation(self._outer(first))))
+
+
+class _Norm:
+    """A layer norm."""
+
+    def __init__(self, weights: Weights, name: str, config: BertConfig) -> None:
+        self._weight = weights.tensor(f"{name}.weight")
+        self._bias = weights.tensor(f"{name}.bias")
+        self._eps = config.layer_norm_eps
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        return F.layer_norm(hidden, self._weight.shape, self._weight, self._bias, self._eps)
+
+
+class _Layer:
+    """Attention and a feed-forward part, each added to what it came from, with a norm behind."""
+
+    def __init__(self, config: BertConfig, kind: BertFamily, weights: Weights, prefix: str) -> None:
+        parts = {part: f"{prefix}{name}" for part, name in kind.parts.items()}
+        query, *keys_values = (f"{prefix}{name}" for name in kind.attention)
+        self._size = config.hidden // config.heads
+        self._query = weights.product(query)
+        self._keys_values = weights.product(*keys_values)
+        self._out = weights.product(parts["out"])
+        self._attention_norm = _Norm(weights, parts["attention_norm"], config)
+        self._up = weights.product(parts["up"])
+        self._down = weights.product(parts["down"])
+        self._norm = _Norm(weights, parts["norm"], config)
+
+    def forward(
+        self, hidden: torch.Tensor, every: torch.Tensor, mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The next hidden states [sequences, tokens, hidden] of some tokens, which look at `every`
+        [sequences, all tokens, hidden]."""
+        keys, values = self._split(self._keys_values(every)).chunk(2, dim=1)
+        seen = F.scaled_dot_product_attention(self._split(self._query(hidden)), keys, values, mask)
+        seen = self._out(seen.transpose(1, 2).reshape(hidden.shape))
+        hidden = self._attention_norm(seen + hidden)
+        return self._norm(self._down(F.gelu(self._up(hidden))) + hidden)
+
+    def _split(self, numbers: torch.Tensor) -> torch.Tensor:
+        """By heads: [sequences, heads, tokens, size]; keys and values behind each other."""
+        sequences, tokens, width = numbers.shape
+        size = self._size
+        return numbers.view(sequences, tokens, width // size, size).transpose(1, 2)
+
+
+def read_bert(folder: Path, dtype: torch.dtype, bits: Bits | None) -> Bert | None:
+    """The classifier in a folder; None where it is another one than can be computed here.
+
+    Raises:
+        SafetensorError: a file of weights is broken.
+    """
+    given = read_json(folder / "config.json")
+    kind = next((k for name, k in FAMILIES.items() if given.get("architectures") == [name]), None)
+    if kind is None or (config := understood(given, kind)) is None:
+        return None
+    weights = stored(folder, _shapes(config, kind))
+    if weights is None:
+        return None
+    return Bert(config, kind, Weights(weights, dtype, bits, inputs_too=True))
+
+
+def understood(config: Mapping[str, Any], kind: BertFamily) -> BertConfig | None:
+    """What a config.json says, None where any of it is not understood."""
+    known = {*UNDERSTOOD, *WITHOUT_EFFECT, *kind.sizes.values()}
+    others = any(config[n] not in values for n, values in UNDERSTOOD.items() if n in config)
+    if config.get("model_type") != kind.model_type or set(config) - known or others:
+        return None
+    sizes: dict[str, Any] = {name: config.get(key) for name, key in kind.sizes.items()}
+    sizes["vocab_size"] = config.get("vocab_size")
+    sizes["max_position_embeddings"] = config.get("max_position_embeddings")
+    sizes["type_vocab_size"] = config.get("type_vocab_size", 0)
+    pad, labels = config.get("pad_token_id", 0), config.get("id2label")
+    eps = config.get("layer_norm_eps", 1e-12)
+    if sizes.pop("activation") != "gelu" or type(eps) is not float:
+        return None
+    if any(type(size) is not int for size in sizes.values()) or type(pad) not in (int, type(None)):
+        return None
+    if min(sizes["layers"], sizes["heads"]) < 1 or sizes["hidden"] % sizes["heads"]:
+        return None
+    if not isinstance(labels, dict) or not all(str(i).isdecimal() for i in labels):
+        return None
+    return BertConfig(
+        **sizes,
+        layer_norm_eps=eps,
+        id2label={int(i): label for i, label in labels.items()},
+        pad_token_id=pad,
+        problem_type=config.get("problem_type"),
+    )
+
+
+def _shapes(config: BertConfig, kind: BertFamily) -> dict[str, tuple[int, ...]]:
+    """The shape of each weight by its name in a checkpoint."""
+    hidden, width = config.hidden, config.width
+    linear = {
+        kind.outer[0]: (hidden, hidden),
+        "classifier": (config.num_labels, hidden),
+    }
+    norms = [f"{kind.embeddings}.LayerNorm"]
+    for i in range(config.layers):
+        prefix, parts = kind.layer.format(i), kind.parts
+        for name in (*kind.attention, parts["out"]):
+            linear[prefix + name] = (hidden, hidden)
+        linear[prefix + parts["up"]] = (width, hidden)
+        linear[prefix + parts["down"]] = (hidden, width)
+        norms += [prefix + parts["attention_norm"], prefix + parts["norm"]]
+    tables = f"{kind.embeddings}."
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{tables}word_embeddings.weight": (config.vocab_size, hidden),
+        f"{tables}position_embeddings.weight": (config.max_position_embeddings, hidden),
+    }
+    if config.type_vocab_size:
+        shapes[f"{tables}token_type_embeddings.weight"] = (config.type_vocab_size, hidden)
+    for name, shape in linear.items():
+        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+    for name in norms:
+        shapes |= {f"{name}.weight": (hidden,), f"{name}.bias": (hidden,)}
+    return shapes

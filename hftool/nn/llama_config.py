@@ -1,0 +1,181 @@
+"""What a config.json of Llama or its kin must say for `hftool.nn.llama` to compute it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+KINDS = {
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "mistral",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+}
+# What a config must say, and what it may say besides; anything else is left to transformers.
+NEEDED = {
+    "hidden_act": str,
+    "hidden_size": int,
+    "intermediate_size": int,
+    "max_position_embeddings": int,
+    "num_attention_heads": int,
+    "num_hidden_layers": int,
+    "num_key_value_heads": int,
+    "rms_norm_eps": float,
+    "tie_word_embeddings": bool,
+    "vocab_size": int,
+}
+WITHOUT_EFFECT = {
+    *("_model_name_or_path", "_name_or_path", "architectures", "attention_dropout"),
+    *("bos_token_id", "dtype", "eos_token_id", "initializer_range", "is_llama_config"),
+    *("max_window_layers", "model_type", "pad_token_id", "pretraining_tp", "rope_interleaved"),
+    *("torch_dtype", "transformers.js_config", "transformers_version", "unk_token_id"),
+    *("use_cache",),
+}
+UNDERSTOOD = {
+    *NEEDED,
+    *WITHOUT_EFFECT,
+    *("attention_bias", "head_dim", "layer_types", "mlp_bias", "rope_parameters", "rope_scaling"),
+    *("rope_theta", "sliding_window", "use_mrope", "use_sliding_window"),
+}
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """What the shape of such a model is.
+
+    `biases` names the layers with a bias; `rotation` the angles by which a position turns each pair
+    of a head's numbers: float32 [head_dim / 2].
+    """
+
+    hidden_size: int
+    intermediate_size: int
+    max_position_embeddings: int
+    num_attention_heads: int
+    num_hidden_layers: int
+    num_key_value_heads: int
+    rms_norm_eps: float
+    tie_word_embeddings: bool
+    vocab_size: int
+    head_dim: int
+    biases: frozenset[str]
+    normed_heads: bool
+    rotation: torch.Tensor
+    model_type: str
+    eos_token_id: Any
+
+    def get_text_config(self) -> "LlamaConfig":
+        """Itself, as transformers' configs of models that know nothing but text."""
+        return self
+
+
+def understood(config: Mapping[str, Any]) -> LlamaConfig | None:
+    """What a config.json says, None where any of it is not understood."""
+    kind = next((k for name, k in KINDS.items() if config.get("architectures") == [name]), None)
+    if kind is None or config.get("model_type") != kind or set(config) - UNDERSTOOD:
+        return None
+    if any(type(config.get(name)) is not needed for name, needed in NEEDED.items()):
+        return None
+    ends = config.get("eos_token_id")
+    if any(type(i) is not int for i in (ends if isinstance(ends, list) else [ends or 0])):
+        return None
+    if config["hidden_act"] != "silu" or _has_window(kind, config) or config.get("use_mrope"):
+        return None
+    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    if min(heads, kv_heads, config["num_hidden_layers"]) < 1 or heads % kv_heads:
+        return None
+    size = config.get("head_dim") or config["hidden_size"] // heads
+    rotation = _rotation(config, size) if type(size) is int and size > 0 and size % 2 == 0 else None
+    if rotation is None:
+        return None
+    fields = {name: config[name] for name in NEEDED if name != "hidden_act"}
+    return LlamaConfig(
+        **fields,
+        head_dim=size,
+        biases=_biases(kind, config),
+        normed_heads=kind == "qwen3",
+        rotation=rotation,
+        model_type=kind,
+        eos_token_id=ends,
+    )
+
+
+def _has_window(kind: str, config: Mapping[str, Any]) -> bool:
+    """Whether attention looks back a certain way only."""
+    if kind == "mistral":  # whose window has a size where the config names none
+        return config.get("sliding_window", 4096) is not None
+    others = set(config.get("layer_types") or ["full_attention"]) - {"full_attention"}
+    return bool(config.get("use_sliding_window") or others)
+
+
+def _biases(kind: str, config: Mapping[str, Any]) -> frozenset[str]:
+    attention = {"q_proj", "k_proj", "v_proj"}
+    if kind == "qwen2":
+        return frozenset(attention)
+    found = set[str]()
+    if kind != "mistral" and config.get("attention_bias"):
+        found |= attention | {"o_proj"}
+    if kind == "llama" and config.get("mlp_bias"):
+        found |= {"gate_proj", "up_proj", "down_proj"}
+    return frozenset(found)
+
+
+def _rotation(config: Mapping[str, Any], size: int) -> torch.Tensor | None:
+    """The angles of rotary position embeddings: Su et al. 2021, and Llama 3.1's for long texts."""
+    given = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(given, dict):
+        return None
+    rope = {"rope_theta": config.get("rope_theta"), "rope_type": "default", **given}
+    base = rope["rope_theta"]
+    if type(base) not in (int, float) or base <= 0:
+        return None
+    if rope["rope_type"] == "default" and set(rope) == {"rope_theta", "rope_type"}:
+        angles: torch.Tensor = 1.0 / (base ** (torch.arange(0, size, 2, dtype=torch.float) / size))
+        return angles
+    numbers = {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}
+    known = set(rope) == {"rope_theta", "rope_type", *numbers}
+    if rope["rope_type"] != "llama3" or not known:
+        return None
+    if any(type(rope[name]) not in (int, float) or rope[name] <= 0 for name in numbers):
+        return None
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    complete: Any = SimpleNamespace(
+        head_dim=size, rope_parameters=rope, standardize_rope_params=lambda: None
+    )
+    angles = ROPE_INIT_FUNCTIONS["llama3"](complete)[0]
+    return angles
+
+
+def shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of each weight by its name in a checkpoint."""
+    hidden, width, size = config.hidden_size, config.intermediate_size, config.head_dim
+    queries, keys = config.num_attention_heads * size, config.num_key_value_heads * size
+    linear = {
+        "self_attn.q_proj": (queries, hidden),
+        "self_attn.k_proj": (keys, hidden),
+        "self_attn.v_proj": (keys, hidden),
+        "self_attn.o_proj": (hidden, queries),
+        "mlp.gate_proj": (width, hidden),
+        "mlp.up_proj": (width, hidden),
+        "mlp.down_proj": (hidden, width),
+    }
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (config.vocab_size, hidden),
+        "model.norm.weight": (hidden,),
+    }
+    if not config.tie_word_embeddings:
+        shapes["lm_head.weight"] = (config.vocab_size, hidden)
+    for i in range(config.num_hidden_layers):
+        layer = f"model.layers.{i}."
+        for name, shape in linear.items():
+            shapes[f"{layer}{name}.weight"] = shape
+            if name.split(".")[1] in config.biases:
+                shapes[f"{layer}{name}.bias"] = shape[:1]
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            shapes[f"{layer}{name}.weight"] = (hidden,)
+        if config.normed_heads:
+            for name in ("q_norm", "k_norm"):
+                shapes[f"{layer}self_attn.{name}.weight"] = (size,)
+    return shapes

@@ -1,0 +1,206 @@
+"""Linear layers whose weights are kept in 8 or 4 bits, for torch's own CPU kernels.
+
+Of a language model only weights are quantized, as in the GGUF formats; what flows between layers
+stays in bfloat16.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from hftool.errors import HftoolError
+
+GROUP = 32  # weights of a row that share scale and zero in int4, as in GGUF's Q4_0 and Q4_1
+OUTPUTS = 16  # torch's int4 kernel takes multiples of it
+TINY = torch.finfo(torch.float32).tiny
+SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+Bits = Literal["int8", "int4"]
+
+ROWS_PER_BLOCK = 1024  # rows quantized at once: fits the cache; torch packs int4 by blocks of 64
+MANY_ROWS = 64  # from so many inputs on, unpacking the weights once is faster than the kernel
+
+
+class Int8Linear(nn.Module):
+    """A linear layer with int8 weights [outputs, inputs] and a scale for each output."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__()
+        weights, scales = zip(
+            *(_int8(rows, dtype) for rows in torch.split(weight, ROWS_PER_BLOCK)), strict=True
+        )
+        # Plain attributes: torch takes far longer to find a buffer.
+        self.weight, self.scale = torch.cat(weights), torch.cat(scales)
+        self.bias = None if bias is None else bias.detach().to(dtype)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The outputs [..., outputs] of inputs [..., inputs]."""
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        if len(rows) < MANY_ROWS:
+            outputs = torch._weight_int8pack_mm(rows, self.weight, self.scale)
+        else:
+            outputs = (rows @ self.weight.to(rows.dtype).T) * self.scale
+        return _biased(outputs, self.bias).reshape(*inputs.shape[:-1], -1)
+
+
+class Int8Products(Int8Linear):
+    """An `Int8Linear` that rounds each input row to int8 as well: its products are of integers,
+    which CPUs compute fastest. Exact enough for labels, not for the next token of many."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The outputs [..., outputs] of inputs [..., inputs]."""
+        rows = inputs.reshape(-1, inputs.shape[-1]).float()
+        scales = (rows.abs().amax(dim=1, keepdim=True) / 127).clamp(min=TINY)
+        integers = (rows / scales).round().to(torch.int8)
+        outputs = torch._int_mm(integers, self.weight.T) * scales * self.scale
+        return _biased(outputs, self.bias).to(inputs.dtype).reshape(*inputs.shape[:-1], -1)
+
+
+class Int4Linear(nn.Module):
+    """A linear layer with weights of four bits; each `GROUP` of a row has a scale and a minimum.
+
+    The grid is that of GGUF's Q4_1: what was stored in it keeps its sixteen values.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__()
+        packed, scales = zip(
+            *(_int4(rows, dtype) for rows in torch.split(weight, ROWS_PER_BLOCK)), strict=True
+        )
+        self.packed, self.scales = torch.cat(packed), torch.cat(scales, dim=1)
+        self.bias = None if bias is None else bias.detach().to(dtype)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The outputs [..., outputs] of inputs [..., inputs]."""
+        rows = inputs.reshape(-1, inputs.shape[-1]).contiguous()
+        outputs = torch._weight_int4pack_mm_for_cpu(rows, self.packed, GROUP, self.scales)
+        return _biased(outputs, self.bias).reshape(*inputs.shape[:-1], -1)
+
+
+def _int8(rows: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Some rows of weights in int8, and a scale for each."""
+    rows = rows.float()
+    scale = (rows.abs().amax(dim=1) / 127).clamp(min=torch.finfo(dtype).tiny)
+    return (rows / scale[:, None]).round().to(torch.int8), scale.to(dtype)
+
+
+def _int4(rows: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Some rows of weights as torch packs them, and scales and zeros [groups, rows, 2]."""
+    groups = rows.float().reshape(len(rows), -1, GROUP)
+    least, most = groups.amin(-1), groups.amax(-1)
+    scale = ((most - least) / 15).clamp(min=torch.finfo(dtype).tiny)
+    levels = ((groups - least[..., None]) / scale[..., None]).round().clamp(0, 15)
+    packed = torch._convert_weight_to_int4pack_for_cpu(levels.reshape_as(rows).to(torch.int32), 2)
+    # The kernel takes levels from -8 to 7, and the value in their middle as zero.
+    scales = torch.stack([scale, least + 8 * scale], dim=-1).transpose(0, 1)
+    return packed, scales.to(dtype)
+
+
+class SharedProduct(nn.Module):
+    """Linear layers with the same input as one: a short product costs less by its numbers than by
+    being called."""
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        super().__init__()
+        first = layers[0]
+        outputs = sum(layer.out_features for layer in layers)
+        biased = first.bias is not None
+        self.layer = nn.Linear(
+            first.in_features, outputs, biased, first.weight.device, first.weight.dtype
+        )
+        self.layer.weight.data = torch.cat([layer.weight.data for layer in layers])
+        if biased:
+            self.layer.bias.data = torch.cat([layer.bias.data for layer in layers])
+        self._last: list[tuple[torch.Tensor, torch.Tensor]] = []  # inputs and outputs
+
+    def part(self, inputs: torch.Tensor, place: slice) -> torch.Tensor:
+        """Some of the outputs; the layers are called one after the other with one tensor."""
+        last = self._last
+        if not last or last[0][0] is not inputs:
+            last[:] = [(inputs, self.layer(inputs))]
+        outputs = last[0][1]
+        if place.stop == outputs.shape[-1]:
+            last.clear()
+        return outputs[..., place]
+
+
+class Part(nn.Module):
+    """One of the layers of a `SharedProduct`."""
+
+    def __init__(self, shared: SharedProduct, place: slice) -> None:
+        super().__init__()
+        self.shared = shared
+        self._place = place
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The outputs [..., outputs] of inputs [..., inputs]."""
+        return self.shared.part(inputs, self._place)
+
+
+def _share_products(model: nn.Module) -> None:
+    """Make one layer of those that transformers' models call with the same input."""
+    for parent in list(model.modules()):
+        for names in SAME_INPUT:
+            layers = [getattr(parent, name, None) for name in names]
+            linear = [layer for layer in layers if type(layer) is nn.Linear]
+            if len(linear) < len(names) or len({layer.bias is None for layer in linear}) > 1:
+                continue
+            shared, start = SharedProduct(linear), 0
+            for name, layer in zip(names, linear, strict=True):
+                end = start + layer.out_features
+                setattr(parent, name, Part(shared, slice(start, end)))
+                start = end
+
+
+def _biased(outputs: torch.Tensor, bias: Any) -> torch.Tensor:
+    return outputs if bias is None else outputs + bias
+
+
+def quantized_linear(
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    dtype: torch.dtype,
+    bits: Bits,
+    *,
+    inputs_too: bool = False,
+) -> nn.Module | None:
+    """A linear layer of weights [outputs, inputs] that computes with `dtype` around it; None where
+    the kernel takes no such shape."""
+    if bits == "int8":
+        return (Int8Products if inputs_too else Int8Linear)(weight, bias, dtype)
+    if weight.shape[1] % GROUP or weight.shape[0] % OUTPUTS:
+        return None
+    return Int4Linear(weight, bias, dtype)
+
+
+def quantize(model: nn.Module, bits: Bits, *, inputs_too: bool = False) -> None:
+    """Replace a model's linear layers, the output layer too; embeddings and norms stay.
+
+    With `inputs_too` int8 layers compute in integers.
+
+    Raises:
+        HftoolError: the model is not on a CPU, or has no layer of a shape the kernel takes.
+    """
+    device = next(model.parameters()).device
+    if device.type != "cpu":
+        raise HftoolError(f"--quantize {bits} needs a CPU, not {device.type}", "use --device cpu")
+    if not inputs_too:  # those are called from several threads
+        _share_products(model)
+    places: list[tuple[nn.Module, str, Any]] = [
+        (parent, name, layer)
+        for parent in model.modules()
+        for name, layer in parent.named_children()
+        if isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D"
+    ]
+    replaced = 0
+    for parent, name, layer in places:
+        weight = layer.weight.detach()
+        if not isinstance(layer, nn.Linear):  # GPT-2's, which stores its weight transposed
+            weight = weight.T.contiguous()
+        new = quantized_linear(weight, layer.bias, weight.dtype, bits, inputs_too=inputs_too)
+        if new is not None:
+            setattr(parent, name, new)
+            replaced += 1
+    if not replaced:
+        raise HftoolError(f"no layer of the model can be kept in {bits}", "try --quantize int8")

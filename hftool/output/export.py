@@ -1,0 +1,125 @@
+"""Pictures of what a terminal shows: SVG and HTML, through rich."""
+
+import html
+import io
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.terminal_theme import TerminalTheme
+from rich.text import Text
+
+from hftool.atomic_files import atomic_file
+from hftool.output.tables.base import plain_table, table_console
+from hftool.output.view import View
+
+LEAST_WIDTH = 40
+FONTS = "ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace"
+THEME = TerminalTheme(
+    background=(36, 38, 41),
+    foreground=(214, 216, 218),
+    normal=[
+        *((16, 17, 18), (222, 100, 92), (124, 190, 104), (222, 184, 82)),
+        *((104, 154, 218), (190, 134, 200), (92, 182, 196), (214, 216, 218)),
+    ],
+)
+# rich's own without the font that it fetches from the net.
+SVG = f"""\
+<svg viewBox="0 0 {{width}} {{height}}" xmlns="http://www.w3.org/2000/svg">
+<style>
+.{{unique_id}}-matrix {{{{ font: {{char_height}}px/{{line_height}}px {FONTS} }}}}
+.{{unique_id}}-title {{{{ font: bold 18px sans-serif }}}}
+{{styles}}
+</style>
+<defs>
+<clipPath id="{{unique_id}}-clip-terminal">
+<rect x="0" y="0" width="{{terminal_width}}" height="{{terminal_height}}"/>
+</clipPath>
+{{lines}}
+</defs>
+{{chrome}}
+<g transform="translate({{terminal_x}}, {{terminal_y}})"
+ clip-path="url(#{{unique_id}}-clip-terminal)">
+{{backgrounds}}
+<g class="{{unique_id}}-matrix">{{matrix}}</g>
+</g>
+</svg>
+"""
+HTML = f"""\
+<!DOCTYPE html>
+<html>
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>hftool</title>
+<style>
+body {{{{ color: {{foreground}}; background: {{background}}; margin: 1.5em }}}}
+pre {{{{ font: 15px/1.35 {FONTS}; tab-size: 8 }}}}
+b.w {{{{ display: inline-block; font-weight: inherit }}}}
+{{stylesheet}}
+</style>
+</head>
+<body>
+<pre>{{code}}</pre>
+</body>
+</html>
+"""
+_SVG_TEXT = re.compile(r'textLength="([^"]*)"([^>]*)>([^<]*)<')
+_WIDE = re.compile(r"[^\x00-\u10ff]+")
+
+
+def saved(events: Iterable[Any], view: View, path: Path) -> Iterator[Any]:
+    """The events as they come; after the last one their picture is in the file, whole.
+
+    Raises:
+        HftoolError: the file can't be written.
+    """
+    kept = []
+    for event in events:
+        kept.append(event)
+        yield event
+    if path.suffix == ".svg":
+        picture = svg(_drawn(kept, view))
+    elif view.page is not None:
+        picture = view.page([event for event in kept if not isinstance(event, str)])
+    else:
+        picture = _html(_drawn(kept, view))
+    with atomic_file(path) as file:
+        file.write(picture)
+
+
+def _drawn(events: list[Any], view: View) -> Console:
+    """A console that recorded what a terminal would show, as wide as that is."""
+    show = view.table or plain_table(view)
+    shown = "".join(show(events, table_console("always", terminal=True)))
+    text = Text.from_ansi(shown.rstrip("\n"))
+    text.expand_tabs(8)
+    width = max(LEAST_WIDTH, *map(cell_len, text.plain.split("\n")))
+    console = Console(record=True, file=io.StringIO(), width=width, color_system="standard")
+    console.print(text, end="\n\n")  # rich clips no last line
+    return console
+
+
+def svg(console: Console) -> str:
+    """The picture as SVG; rich takes every character for one cell wide, here it is as it is."""
+    picture = console.export_svg(title="hftool", theme=THEME, code_format=SVG)
+
+    def measured(match: re.Match[str]) -> str:
+        text = html.unescape(match[3])
+        length = float(match[1]) / len(text) * cell_len(text)
+        return f'textLength="{length:g}"{match[2]}>{match[3]}<'
+
+    return _SVG_TEXT.sub(measured, picture)
+
+
+def _html(console: Console) -> str:
+    """The picture as HTML; what is no Latin gets the width it has in a terminal."""
+    picture = console.export_html(theme=THEME, code_format=HTML)
+
+    def measured(match: re.Match[str]) -> str:
+        return f'<b class="w" style="width:{cell_len(match[0])}ch">{match[0]}</b>'
+
+    return _WIDE.sub(measured, picture)

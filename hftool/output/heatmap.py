@@ -1,0 +1,119 @@
+"""Heat maps of texts: HTML pages of one file, without script and without anything from the net."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from hftool.output.tables.base import counted, number
+from hftool.output.token_spans import Span, encoded_spans, scored_spans
+from hftool.terminal import one_line, visible
+
+if TYPE_CHECKING:
+    from hftool.generation.next_token import Perplexity, ScoredToken
+    from hftool.tokenization.encode import Encoded
+
+TURNS = 4  # colours in turn
+HOTTEST = 16  # bits of surprisal at which the colour is full
+STYLE = """\
+:root { color-scheme: light dark; --heat: 230 80 20; --line: rgb(128 128 128 / .45) }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto 9em; padding: 0 1em }
+p { color: GrayText; margin: .4em 0 }
+pre { font: 17px/1.9 ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace;
+  white-space: pre-wrap; overflow-wrap: anywhere; tab-size: 8; margin: 1.5em 0 .8em }
+pre span { border-radius: 3px; padding: .12em 0; box-shadow: inset 1px 0 var(--line);
+  -webkit-box-decoration-break: clone; box-decoration-break: clone }
+pre i { color: GrayText; font-style: normal; user-select: none }
+.t0 { background: rgb(0 160 190 / .3) } .t1 { background: rgb(220 170 0 / .3) }
+.t2 { background: rgb(60 170 60 / .3) } .t3 { background: rgb(190 70 180 / .3) }
+.h { background: rgb(var(--heat) / calc(var(--s) * .75)) }
+.legend { display: flex; gap: .6em; align-items: center }
+.legend b { width: 12em; height: .8em; border-radius: 3px; border: 1px solid var(--line);
+  background: linear-gradient(90deg, rgb(var(--heat) / 0), rgb(var(--heat) / .75)) }
+pre span:hover, pre span:focus { outline: 2px solid; outline-offset: 1px }
+pre span:hover::after { content: attr(data-tip); position: fixed; left: 0; right: 0; bottom: 0;
+  padding: .7em 1.2em; background: Canvas; color: CanvasText; border-top: 1px solid var(--line);
+  font-size: 14px; line-height: 1.5; white-space: pre-wrap; max-height: 8em; overflow: hidden }
+"""
+
+
+def encoded(records: Iterable["Encoded"]) -> str:
+    """Texts with their tokens' colours in turn; the numbers of each where the pointer is."""
+    return _page(part for record in records for part in _encoded(record))
+
+
+def _encoded(record: "Encoded") -> Iterator[str]:
+    def tip(i: int) -> str:
+        start, end = record.offsets[i]
+        name, token = _name(record.ids[i], record.pieces[i]), one_line(record.tokens[i])
+        return f"{name}   {token}   {start} to {end}"
+
+    turn = 0
+    spans = []
+    for span in encoded_spans(record):
+        spans.append(_span(span, f'class="t{turn % TURNS}"', map(tip, span.tokens)))
+        turn += bool(span.tokens)
+    yield f'<pre dir="auto">{"".join(spans)}</pre>\n'
+    yield f"<p>{counted(record.count, 'token')}, {counted(len(record.text), 'character')}</p>\n"
+
+
+def scored(records: Iterable["ScoredToken | Perplexity"]) -> str:
+    """Texts coloured by surprisal, and their perplexity."""
+    return _page(_scored(records))
+
+
+def _scored(records: Iterable["ScoredToken | Perplexity"]) -> Iterator[str]:
+    yield (
+        '<p class="legend">surprisal <span>0</span><b></b>'
+        f"<span>{HOTTEST} bits and more</span></p>\n"
+    )
+    tokens: list[ScoredToken] = []
+    for record in records:
+        if record.kind == "token":
+            tokens.append(record)
+            continue
+        spans = "".join(
+            _span(span, _heat(tokens, span), (_score(tokens[i]) for i in span.tokens))
+            for span in scored_spans(tokens)
+        )
+        yield f'<pre dir="auto">{spans}</pre>\n'
+        whose = "" if record.model is None else f"{record.model}: "
+        total = "-" if record.perplexity is None else number(record.perplexity)
+        over = f"perplexity {total} over {counted(record.tokens, 'token')}"
+        yield f"<p>{escape(one_line(whose))}{over}</p>\n"
+        tokens = []
+
+
+def _heat(tokens: Sequence["ScoredToken"], span: Span) -> str:
+    """The colour of a span: the surprisal of all its tokens together."""
+    surprisal = sum(tokens[i].surprisal or 0.0 for i in span.tokens)
+    return f'class="h" style="--s:{min(1.0, surprisal / HOTTEST):.3f}"'
+
+
+def _score(token: "ScoredToken") -> str:
+    if token.prob is None:
+        return f"{_name(token.id, token.token)}   the first token: nothing before it"
+    named = {"prob": token.prob, "surprisal": token.surprisal, "entropy": token.entropy}
+    numbers = (f"{name} {number(value)}" for name, value in named.items() if value is not None)
+    return "   ".join((_name(token.id, token.token), f"rank {token.rank}", *numbers))
+
+
+def _name(token_id: int, text: str) -> str:
+    return f"id {token_id}   “{one_line(text)}”"
+
+
+def _span(span: Span, attributes: str, tips: Iterable[str]) -> str:
+    """A span of a text; line breaks and tabs are kept, and visible."""
+    text = escape(visible(span.text)).replace("\n", "<i>↵</i>\n").replace("\t", "<i>⇥</i>\t")
+    if not span.tokens:
+        return text
+    tip = escape("\n".join(tips)).replace("\n", "&#10;")
+    return f'<span {attributes} data-tip="{tip}">{text}</span>'
+
+
+def _page(parts: Iterable[str]) -> str:
+    return (
+        '<!DOCTYPE html>\n<html>\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width">\n'
+        f"<title>hftool</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n"
+        f"{''.join(parts)}</body>\n</html>\n"
+    )

@@ -1,0 +1,209 @@
+"""What a person reads: tables, bars and colours, through rich."""
+
+import io
+import os
+import re
+import shutil
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice, zip_longest
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from hftool.options.output import Color
+from hftool.output.view import Row, View
+from hftool.terminal import one_line
+
+BLOCK = 200  # rows measured together; the widths found hold for all that follow
+BAR_SHARE = 3  # a bar is at most this part of the width: a third
+LEAST_BAR_WIDTH = 6
+GAP = 2
+FOLDED_WIDTH = 12  # a column of texts is not made narrower than that for others to have room
+# Spaces that don't look like one, soft hyphen, joiners, variation selectors, tags.
+_INVISIBLE = re.compile(
+    "[\u00a0\u00ad\u034f\u180e\u2000-\u200d\u202f\u205f-\u2064\u3000\ufe00-\ufe0f\ufeff"
+    "\U000e0000-\U000e01ef]"
+)
+EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def table_console(color: Color, terminal: bool) -> Console:
+    """A console that renders to text, as wide as the terminal."""
+    wanted = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    colored = color == "always" or (color == "auto" and wanted)
+    return Console(
+        file=io.StringIO(),
+        force_terminal=colored,
+        no_color=not colored,
+        color_system="standard" if colored else None,
+        width=shutil.get_terminal_size((80, 24)).columns,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+
+
+def rendered(console: Console, *parts: RenderableType) -> str:
+    """Renderables as text for the console's terminal."""
+    with console.capture() as capture:
+        for part in parts:
+            console.print(part)
+    lines = capture.get().split("\n")
+    return "\n".join(line.rstrip(" ") for line in lines)
+
+
+def cell(value: Any) -> Text:
+    """A value for a table: control characters visible, numbers short."""
+    if value is None:
+        return Text("")
+    if isinstance(value, float):
+        return Text(number(value), justify="right")
+    if isinstance(value, bool):
+        return Text("yes" if value else "no")
+    if isinstance(value, int):
+        return Text(str(value), justify="right")
+    return Text(one_line(str(value)))
+
+
+def number(value: float) -> str:
+    """A number with four digits: 0.8231, 12.34, 3.1e-05."""
+    return f"{value:.4f}" if value == 0 or 1e-4 <= abs(value) < 10 else f"{value:.4g}"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: "1 token", "2 tokens"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def bar(share: float, width: int) -> str:
+    """A bar of `share` (0 to 1) of `width` characters, in eighths of one."""
+    eighths = round(max(0.0, min(1.0, share)) * width * 8)
+    whole, rest = divmod(eighths, 8)
+    return "█" * whole + (EIGHTHS[rest] if rest else "")
+
+
+def new_table(**settings: Any) -> Table:
+    """A table in hftool's style: no frame, a quiet head."""
+    return Table(box=None, header_style="dim", pad_edge=False, padding=(0, GAP, 0, 0), **settings)
+
+
+def shown(token: str) -> str:
+    """A token's text for a table: its spaces visible, what has no width by its code, and a mark
+    that goes on a character of the token before on a circle."""
+    text = _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", one_line(token))
+    if unicodedata.category(text[:1] or " ").startswith("M"):
+        text = "◌" + text
+    return text.replace(" ", "␣")
+
+
+def barred(
+    console: Console,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Text]],
+    shares: Sequence[float],
+    style: str,
+    row_styles: Sequence[str] = (),
+    drop: Sequence[str] = (),
+) -> Table:
+    """A table with a bar for each row's share (0 to 1), if any, where the console has room for it.
+
+    Where it has not even room for the columns, those in `drop` go, the first one first.
+    """
+    columns, rows = fitted(console, columns, rows, drop)
+    plain_rows = _filled(columns, rows, row_styles)
+    width = min(console.width // BAR_SHARE, console.width - console.measure(plain_rows).maximum - 3)
+    if width < LEAST_BAR_WIDTH or not shares:
+        return plain_rows
+    bars = [Text(bar(share, width), style) for share in shares]
+    return _filled([*columns, ""], [[*r, b] for r, b in zip(rows, bars, strict=True)], row_styles)
+
+
+def fitted(
+    console: Console,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Text]],
+    drop: Sequence[str],
+) -> tuple[Sequence[str], Sequence[Sequence[Text]]]:
+    """A table without as many of the columns in `drop` as it takes to fit."""
+    for name in drop:
+        if fits(console, columns, rows):
+            break
+        kept = [i for i, column in enumerate(columns) if column != name]
+        columns = [columns[i] for i in kept]
+        rows = [[row[i] for i in kept] for row in rows]
+    return columns, rows
+
+
+def fits(console: Console, columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> bool:
+    """Whether a table's numbers fit the console's width; its texts can be folded."""
+    width = GAP * (len(columns) - 1)
+    for i, name in enumerate(columns):
+        widest = max(len(name), *(row[i].cell_len for row in rows), 0)
+        width += widest if _is_number(rows, i) else min(widest, FOLDED_WIDTH)
+    return width <= console.width
+
+
+def _is_number(rows: Sequence[Sequence[Text]], column: int) -> bool:
+    """Whether a column holds numbers alone; such a one is not folded."""
+    cells = [row[column] for row in rows if row[column].plain]
+    return bool(cells) and all(text.justify == "right" for text in cells)
+
+
+def _filled(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Text]],
+    row_styles: Sequence[str],
+    widths: Sequence[int | None] | None = None,
+) -> Table:
+    table = new_table()
+    for i, name in enumerate(columns):
+        numbers = _is_number(rows, i)
+        table.add_column(
+            name,
+            width=widths[i] if widths else None,
+            justify="right" if numbers else "left",
+            no_wrap=numbers,
+            overflow="fold",
+        )
+    for row, style in zip_longest(rows, row_styles, fillvalue=""):
+        table.add_row(*row, style=str(style))
+    return table
+
+
+def plain_table(view: View) -> Callable[[Iterable[Any], Console], Iterator[str]]:
+    """A table of a view's rows, block by block with the columns and widths of the first."""
+
+    def lines(events: Iterable[Any], console: Console) -> Iterator[str]:
+        records = (event for event in events if not isinstance(event, str))
+        rows = (row for record in records for row in view.rows(record))
+        names: Sequence[str] = view.columns
+        widths: list[int | None] = []
+        while block := list(islice(rows, BLOCK)):
+            cells: Sequence[Sequence[Text]]
+            cells = [[_cell_of(view, name, row) for name in names] for row in block]
+            if first := not widths:
+                names, cells = fitted(console, names, cells, view.drop)
+                widths = _widths(console, names, cells)
+            table = _filled(names, cells, (), widths)
+            table.show_header = first
+            yield rendered(console, table)
+
+    return lines
+
+
+def _cell_of(view: View, name: str, row: Row) -> Text:
+    value = row.get(name)
+    return Text(shown(value)) if value and name in view.pieces else cell(value)
+
+
+def _widths(
+    console: Console, columns: Sequence[str], rows: Sequence[Sequence[Text]]
+) -> list[int | None]:
+    """The widths of columns, so that a further table has the same; None where they don't fit."""
+    widths = [max(len(n), *(row[i].cell_len for row in rows)) for i, n in enumerate(columns)]
+    fit = sum(widths) + GAP * (len(widths) - 1) <= console.width
+    return [*widths] if fit else [None] * len(widths)

@@ -1,0 +1,106 @@
+"""What a person sees of models: what each is, and whether it fits into this machine."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from hftool.output.tables.base import GAP, new_table, rendered
+from hftool.terminal import one_line
+
+LONGEST_ALIAS = 16  # characters; a longer name is cut off in the list
+LESS_NEEDED = ("licence", "context", "float32", "bfloat16")  # a narrow list leaves them out
+
+
+def aliases(records: Iterable[Any], console: Console) -> Iterator[str]:
+    """Each alias in two lines: what it needs, and what it means."""
+    entries = list(records)
+    facts = [_alias_facts(entry) for entry in entries]
+    widths = {name: max(len(name), *(len(f[name]) for f in facts)) for name in facts[0]}
+    for name in LESS_NEEDED:
+        if sum(widths.values()) + GAP * (len(widths) - 1) > console.width:
+            del widths[name]
+    table = new_table()
+    for name, width in widths.items():
+        table.add_column(
+            name,
+            width=width,
+            style="bold" if name == "alias" else "",
+            justify="left" if name in ("alias", "licence") else "right",
+            no_wrap=True,
+        )
+    for fact in facts:
+        table.add_row(*(Text(fact[name]) for name in widths))
+    heading, *rows = rendered(console, table).splitlines(keepends=True)
+    yield heading
+    for row, entry in zip(rows, entries, strict=True):
+        meaning = Text(f"{one_line(entry.model)}: {entry.purpose}", "dim", overflow="fold")
+        yield row + rendered(console, Padding(meaning, (0, 0, 0, 2)))
+    yield "\nIn memory the weights take what stands under float32 or bfloat16;\n"
+    yield f"this machine has {size(entries[0].machine_bytes)}. `hftool models show` tells more.\n"
+
+
+def _alias_facts(entry: Any) -> dict[str, str]:
+    """What the first line of an alias says, by column."""
+    name = one_line(entry.alias)
+    return {
+        "alias": name if len(name) <= LONGEST_ALIAS else name[: LONGEST_ALIAS - 1] + "…",
+        "here": size(entry.size_bytes),
+        "float32": size(entry.float32_bytes),
+        "bfloat16": size(entry.bfloat16_bytes),
+        "fits": {"float32": "yes", "bfloat16": "bfloat16", "none": "no"}.get(entry.fits, "-"),
+        "context": "-" if entry.context_length is None else f"{entry.context_length:,}",
+        "licence": ", ".join([entry.license or "-", *(["gated"] if entry.gated else [])]),
+    }
+
+
+def model(records: Iterable[Any], console: Console) -> Iterator[str]:
+    """A model's facts, a line each, and whether it fits."""
+    from hftool.output.views.models import MEMORY_COLUMNS, facts
+
+    for record in records:
+        table = new_table(show_header=False)
+        table.add_column(style="dim")
+        table.add_column(overflow="fold")
+        for name, value in facts(record):
+            if name not in MEMORY_COLUMNS:
+                table.add_row(name, Text(value))
+        table.add_row("memory", Text(requirements(record)))
+        yield rendered(console, table)
+
+
+def requirements(record: Any) -> str:
+    """What a model's weights take, and whether this machine has it, in a sentence."""
+    machine = f"this machine has {size(record.machine_bytes)}"
+    if record.fits is None:
+        return machine
+    verdict = {
+        "float32": "fits",
+        "bfloat16": "fits in bfloat16",
+        "none": "does not fit",
+    }[record.fits]
+    needs = f"{size(record.float32_bytes)} in float32, {size(record.bfloat16_bytes)} in bfloat16"
+    return f"needs {needs}; {machine}: {verdict}"
+
+
+def size(count: int | None) -> str:
+    """Bytes for a person: "542 MB", "6.4 GB"; "-" where they are not known."""
+    if count is None:
+        return "-"
+    return f"{count / 1e6:,.0f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"
+
+
+def loaded_models(records: Iterable[Any], console: Console) -> Iterator[str]:
+    """The models of a server: what each takes, and how much it is used."""
+    table = new_table()
+    for name in ("model", "kind", "state"):
+        table.add_column(name)
+    for name in ("memory", "requests", "last used"):
+        table.add_column(name, justify="right")
+    for held in records:
+        ago = f"{held.idle:.0f} s ago"
+        numbers = (size(held.memory), str(held.requests), ago)
+        table.add_row(one_line(held.model), held.kind, held.state, *numbers)
+    yield rendered(console, table) if table.rows else "no model is in memory yet\n"

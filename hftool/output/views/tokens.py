@@ -1,0 +1,208 @@
+"""Views of tokens: vocabularies, encodings, next tokens."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from hftool.output.view import Row, View, escaped, line, plain
+
+if TYPE_CHECKING:
+    from hftool.generation.next_token import Candidate, Perplexity, ScoredToken
+    from hftool.tokenization.encode import Encoded
+    from hftool.tokenization.vocabulary import VocabularyStats
+
+
+def _statistics_table(records: Iterable[Any], console: Any) -> Iterator[str]:
+    from hftool.output.tables import tokens
+
+    return tokens.statistics(records, console)
+
+
+def _encoded_table(records: Iterable[Any], console: Any) -> Iterator[str]:
+    from hftool.output.tables import tokens
+
+    return tokens.encoded(records, console)
+
+
+def _compared_table(records: Iterable[Any], console: Any) -> Iterator[str]:
+    from hftool.output.tables import tokens
+
+    return tokens.compared(records, console)
+
+
+def _text_field_table(records: Iterable[Any], console: Any) -> Iterator[str]:
+    from hftool.output.tables import tokens
+
+    return tokens.text_field(records, console)
+
+
+def _scored_table(records: Iterable[Any], console: Any) -> Iterator[str]:
+    from hftool.output.tables import tokens
+
+    return tokens.scored(records, console)
+
+
+def _candidates_table(records: Iterable[Any], console: Any) -> Iterator[str]:
+    from hftool.output.tables import tokens
+
+    return tokens.candidates(records, console)
+
+
+def _candidates_compared_table(records: Iterable[Any], console: Any) -> Iterator[str]:
+    from hftool.output.tables import tokens
+
+    return tokens.candidates_compared(records, console)
+
+
+def _encoded_page(records: list[Any]) -> str:
+    from hftool.output import heatmap
+
+    return heatmap.encoded(records)
+
+
+def _scored_page(records: list[Any]) -> str:
+    from hftool.output import heatmap
+
+    return heatmap.scored(records)
+
+
+ENTRY_COLUMNS = ("id", "token", "text", "bytes", "kind")
+
+VOCABULARY = View(
+    columns=ENTRY_COLUMNS,
+    text=lambda entry: f"{entry.id}:{escaped(entry.text)}\n",
+    pieces=("text",),
+    drop=("bytes", "token"),
+    live=False,
+    at_once=1024,
+)
+RAW_VOCABULARY = replace(VOCABULARY, text=lambda entry: f"{entry.id}:{entry.text}\n")
+
+DIFFERENCE = View(
+    columns=("side", *ENTRY_COLUMNS),
+    text=lambda entry: line(entry.side, f"{entry.id}:{escaped(entry.text)}"),
+    pieces=("text",),
+    drop=("bytes", "token"),
+    live=False,
+)
+RAW_DIFFERENCE = replace(
+    DIFFERENCE, text=lambda entry: line(entry.side, f"{entry.id}:{entry.text}")
+)
+
+
+def _statistics_rows(stats: "VocabularyStats") -> Iterator[Row]:
+    """A row a number or text: {"of": "kinds", "name": "byte", "value": 256}."""
+    for of, value in plain(stats).items():
+        if isinstance(value, dict):
+            yield from ({"of": of, "name": name, "value": v} for name, v in value.items())
+        elif isinstance(value, list):
+            yield from ({"of": of, "name": str(i), "value": v} for i, v in enumerate(value, 1))
+        else:
+            yield {"of": of, "name": "", "value": value}
+
+
+STATISTICS = View(
+    columns=("of", "name", "value"),
+    text=lambda stats: "".join(
+        line(row["of"], row["name"], escaped(str(row["value"]))) for row in _statistics_rows(stats)
+    ),
+    rows=_statistics_rows,
+    table=_statistics_table,
+)
+
+
+def _encoded_rows(encoded: "Encoded") -> Iterator[Row]:
+    rows = zip(encoded.ids, encoded.tokens, encoded.pieces, encoded.offsets, strict=True)
+    for index, (token_id, token, piece, (start, end)) in enumerate(rows):
+        yield {
+            "index": index,
+            "id": token_id,
+            "token": token,
+            "piece": piece,
+            "start": start,
+            "end": end,
+        }
+
+
+ENCODED = View(
+    columns=("index", "id", "token", "piece", "start", "end"),
+    text=lambda encoded: " ".join(map(str, encoded.ids)) + "\n",
+    rows=_encoded_rows,
+    table=_encoded_table,
+    page=_encoded_page,
+    live=False,
+)
+
+COUNTS = View(
+    columns=("count", "text"),
+    text=lambda counted: f"{counted.count}\n",
+    live=False,
+)
+
+COMPARED = View(
+    columns=("model", "count", "bytes_per_token", "ids", "pieces"),
+    text=lambda c: line(c.model, c.count, c.bytes_per_token, " ".join(map(str, c.ids))),
+    table=_compared_table,
+)
+
+RENDERED = View(
+    columns=("text",),
+    text=lambda rendered: rendered.text + "\n",
+    table=_text_field_table,
+)
+
+ROUND_TRIPS = View(
+    columns=("same", "differs_at", "text", "decoded"),
+    text=lambda r: "same\n" if r.same else f"differs at character {r.differs_at}\n",
+)
+
+DECODED = View(
+    columns=("ids", "text"),
+    text=lambda decoded: decoded.text + "\n",
+    table=_text_field_table,
+)
+
+CANDIDATE_COLUMNS = ("position", "rank", "id", "token", "prob", "logprob", "cumulative", "entropy")
+SCORED_COLUMNS = ("position", "id", "token", "bytes", "prob", "rank", "surprisal", "entropy")
+
+
+def expectations_view(*, scored: bool, sampled: bool, models: bool, texts: bool) -> View:
+    """How `topk` shows its records: candidates, or each token of a text with its surprisal.
+
+    `models` and `texts` say whether there are several.
+    """
+    about = (*("index",) * texts, *("model",) * models)
+    if scored:
+        return View(
+            columns=(*about, *SCORED_COLUMNS),
+            text=_scored_text,
+            rows=lambda record: [plain(record)] if record.kind == "token" else [],
+            table=_scored_table,
+            page=_scored_page,
+        )
+    columns = list(CANDIDATE_COLUMNS)
+    if sampled:
+        columns.insert(columns.index("prob") + 1, "sampled_prob")
+    return View(
+        columns=(*about, *columns),
+        text=_candidate_text,
+        table=_candidates_compared_table if models else _candidates_table,
+    )
+
+
+def _candidate_text(c: "Candidate") -> str:
+    sampled = () if c.sampled_prob is None else (c.sampled_prob,)
+    return line(*_about(c), c.rank, c.id, c.prob, *sampled, escaped(c.token))
+
+
+def _about(record: "Candidate | ScoredToken | Perplexity") -> list[Any]:
+    """Which text and which model a record is about, where there are several."""
+    return [value for value in (record.index, record.model) if value is not None]
+
+
+def _scored_text(record: "ScoredToken | Perplexity") -> str:
+    about = _about(record)
+    if record.kind == "perplexity":
+        return line(*about, "perplexity", record.perplexity)
+    s = record
+    return line(*about, s.position, s.id, s.prob, s.rank, s.surprisal, s.entropy, escaped(s.token))

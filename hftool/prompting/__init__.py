@@ -1,0 +1,1 @@
+"""Prompts: chat templates, messages and the token ids they become."""

@@ -1,0 +1,230 @@
+"""What is in a vocabulary."""
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from hftool.errors import HftoolError, UsageError
+from hftool.json_files import read_json
+from hftool.tokenization.tokenizer import Tokenizer, TokenKind
+
+log = logging.getLogger("hftool")
+
+Sort = Literal["id", "text", "length"]
+DECODE_BATCH = 4096  # tokens decoded by one call
+LONGEST_LISTED = 10  # tokens listed in the statistics
+MOST_IDS = 10_000_000  # an id beyond is a broken file's, or made to keep us busy
+
+
+@dataclass(slots=True)  # not frozen: a quarter of a million would take some times as long
+class VocabularyEntry:
+    """One id: the token as stored, what it decodes to alone, its bytes in hex."""
+
+    id: int
+    token: str
+    text: str
+    bytes: str | None
+    kind: TokenKind
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularyDifference:
+    """An entry that only one of two vocabularies has: `side` names which."""
+
+    side: str
+    id: int
+    token: str
+    text: str
+    bytes: str | None
+    kind: TokenKind
+
+
+@dataclass(frozen=True)
+class VocabularyStats:
+    """Sizes and counts.
+
+    `vocab_size` counts the model's own tokens, `size` the added ones too; `embedding_rows` is what
+    the model's config says, None where there is no config. `longest` are texts, `special_tokens`
+    by role; `kinds` and `scripts` count entries.
+    """
+
+    vocab_size: int
+    size: int
+    embedding_rows: int | None
+    kinds: dict[str, int]
+    scripts: dict[str, int]
+    longest: tuple[str, ...]
+    special_tokens: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which entries to take; None takes all. Lengths are in characters of the text."""
+
+    grep: str | None = None
+    kind: TokenKind | None = None
+    ids: str | None = None
+    min_length: int | None = None
+    max_length: int | None = None
+    script: str | None = None
+    sort: Sort = "id"
+
+
+def vocabulary(
+    tokenizer: Tokenizer, selection: Selection | None = None
+) -> Iterator[VocabularyEntry]:
+    """The entries of a selection: without one every id of the tokenizer once, ascending.
+
+    An id missing inside the range is there with empty texts, of kind `unused`. Embedding rows past
+    the last token come only where the kind `unused` is asked for.
+
+    Ids that are all past the last token are logged.
+
+    Raises:
+        UsageError: a broken regular expression, range of ids or script.
+        HftoolError: ids that no vocabulary has.
+    """
+    selection = selection or Selection()
+    entries = _entries(tokenizer, selection.kind == "unused")
+    for condition in _conditions(selection):
+        entries = filter(condition, entries)
+    if selection.ids is not None and selection.kind != "unused":
+        if all(ids.start >= tokenizer.size for ids in parse_ranges(selection.ids)):
+            log.warning("the ids of %s go from 0 to %d", tokenizer.name, tokenizer.size - 1)
+    if selection.sort == "text":
+        return iter(sorted(entries, key=lambda entry: entry.text))
+    if selection.sort == "length":
+        return iter(sorted(entries, key=lambda entry: (-len(entry.text), entry.id)))
+    return entries
+
+
+def _entries(tokenizer: Tokenizer, rows: bool) -> Iterator[VocabularyEntry]:
+    size = max(tokenizer.size, embedding_rows(tokenizer) or 0) if rows else tokenizer.size
+    if size > MOST_IDS:
+        raise HftoolError(f"the ids of {tokenizer.name} go up to {size - 1:,}: no vocabulary's do")
+    for start in range(0, size, DECODE_BATCH):
+        ids = range(start, min(start + DECODE_BATCH, size))
+        for token_id, text in zip(ids, tokenizer.texts_alone(ids), strict=True):
+            token, data, kind = tokenizer.described(token_id)
+            yield VocabularyEntry(
+                token_id,
+                token,
+                "" if kind == "unused" else text,
+                None if data is None else data.hex(),
+                kind,
+            )
+
+
+def _conditions(selection: Selection) -> list[Callable[[VocabularyEntry], bool]]:
+    """What an entry must be like."""
+    conditions: list[Callable[[VocabularyEntry], bool]] = []
+    if selection.grep is not None:
+        try:
+            search = re.compile(selection.grep).search
+        except re.error as error:
+            raise UsageError(f"--grep: {error}", "a regular expression is needed") from None
+        conditions.append(lambda entry: search(entry.text) is not None)
+    if selection.kind is not None:
+        conditions.append(lambda entry: entry.kind == selection.kind)
+    if selection.ids is not None:
+        ranges = parse_ranges(selection.ids)
+        conditions.append(lambda entry: any(entry.id in ids for ids in ranges))
+    if (shortest := selection.min_length) is not None:
+        conditions.append(lambda entry: len(entry.text) >= shortest)
+    if (longest := selection.max_length) is not None:
+        conditions.append(lambda entry: len(entry.text) <= longest)
+    if selection.script is not None:
+        wanted = _script_name(selection.script)
+        conditions.append(lambda entry: script_of(entry.text) == wanted)
+    return conditions
+
+
+def parse_ranges(text: str) -> list[range]:
+    """Ids and ranges of ids, both ends included: "0-5,100" -> 0 to 5, and 100.
+
+    Raises:
+        UsageError: something in the text is neither.
+    """
+    ranges = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,10})(?:\s*-\s*(\d{1,10}))?\s*", part, re.ASCII)
+        if not match or int(match[2] or match[1]) < int(match[1]):
+            raise UsageError(f"--ids: '{part[:40]}' is no id and no range", "as in --ids 0-5,100")
+        ranges.append(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return ranges
+
+
+def statistics(tokenizer: Tokenizer, selection: Selection | None = None) -> VocabularyStats:
+    """Sizes and counts of a selection.
+
+    Raises: as `vocabulary`.
+    """
+    entries = list(vocabulary(tokenizer, selection))
+    texts = [entry.text for entry in entries if entry.kind in ("normal", "added")]
+    return VocabularyStats(
+        vocab_size=tokenizer.backend.get_vocab_size(with_added_tokens=False),
+        size=tokenizer.backend.get_vocab_size(with_added_tokens=True),
+        embedding_rows=embedding_rows(tokenizer),
+        kinds=dict(Counter(entry.kind for entry in entries).most_common()),
+        scripts=dict(Counter(map(script_of, texts)).most_common()),
+        longest=tuple(sorted(texts, key=len, reverse=True)[:LONGEST_LISTED]),
+        special_tokens=tokenizer.special_tokens,
+    )
+
+
+def difference(
+    ours: Tokenizer, theirs: Tokenizer, selection: Selection | None = None
+) -> Iterator[VocabularyDifference]:
+    """What only one of two vocabularies has: tokens are the same where their bytes are, special
+    ones where their names are.
+
+    Raises: as `vocabulary`.
+    """
+    sides = [(t.name, list(vocabulary(t, selection))) for t in (ours, theirs)]
+    keys = [{_identity(entry) for entry in entries} for _, entries in sides]
+    for (name, entries), others in zip(sides, reversed(keys), strict=True):
+        for e in entries:
+            if e.kind != "unused" and _identity(e) not in others:
+                yield VocabularyDifference(name, e.id, e.token, e.text, e.bytes, e.kind)
+
+
+def _identity(entry: VocabularyEntry) -> tuple[bool, str]:
+    return (True, entry.token) if entry.bytes is None else (False, entry.bytes)
+
+
+def embedding_rows(tokenizer: Tokenizer) -> int | None:
+    """How many rows the model's embedding has, by its config; at least one for each token."""
+    config = read_json(tokenizer.folder / "config.json")
+    text_config = config.get("text_config")
+    inner = text_config.get("vocab_size") if isinstance(text_config, dict) else None
+    rows = config.get("vocab_size") or inner
+    return rows if type(rows) is int else None
+
+
+def script_of(text: str) -> str:
+    """The Unicode script of a text's letters: "Latin", "Han", …; "Common" without any (digits,
+    signs, spaces), "Mixed" with several."""
+    scripts = {_script(character) for character in text} - {"Common", "Inherited"}
+    return "Common" if not scripts else scripts.pop() if len(scripts) == 1 else "Mixed"
+
+
+@cache
+def _script(character: str) -> str:
+    from fontTools import unicodedata
+
+    return str(unicodedata.script_name(unicodedata.script(character)))
+
+
+def _script_name(asked: str) -> str:
+    """The name of a script that was asked for by its name or its code: "han", "Hani" -> "Han"."""
+    from fontTools import unicodedata
+
+    code = unicodedata.script_code(asked, default=asked.title())
+    name = "Mixed" if asked.lower() == "mixed" else unicodedata.script_name(code, default=None)
+    if name is None:
+        raise UsageError(f"--script: there is no script '{asked}'", "as in --script Han")
+    return str(name)

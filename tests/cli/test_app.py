@@ -1,0 +1,89 @@
+"""The application as a whole."""
+
+import re
+import sys
+
+import pytest
+
+from tests.conftest import run, run_process
+
+HEAVY = {"torch", "transformers", "huggingface_hub", "numpy"}
+LIGHT_COMMANDS = [
+    ["encode", "good morning"],
+    ["decode", "260 1015"],
+    ["vocab-dump", "smollm2"],
+]
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """The modules a process of hftool has imported when it ends."""
+    code = (
+        "import sys, atexit\n"
+        f"sys.argv = ['hftool', *{list(arguments)!r}]\n"
+        "atexit.register(lambda: print('\\nMODULES', *sys.modules, file=sys.stderr))\n"
+        "from hftool.cli.app import main\n"
+        "main()\n"
+    )
+    import os
+    import subprocess
+
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, input=""
+    )
+    assert process.returncode == 0, process.stderr
+    return set(process.stderr.rpartition("MODULES")[2].split())
+
+
+def test_help_imports_nothing_heavy() -> None:
+    assert not imported_by("--help") & (HEAVY | {"tokenizers", "jinja2"})
+
+
+@pytest.mark.parametrize("arguments", LIGHT_COMMANDS, ids=lambda a: a[0])
+def test_tokenizer_commands_import_no_torch(arguments: list[str], smollm2_folder: object) -> None:
+    assert not imported_by(*arguments) & {"torch", "transformers"}
+
+
+def test_a_table_needs_no_transformers(smollm2_folder: object) -> None:
+    assert not imported_by("topk", "good morning") & {"transformers", "torch._dynamo"}
+
+
+def test_a_text_needs_neither_compiler_nor_distribution(smollm2_folder: object) -> None:
+    loaded = imported_by("generate", "good morning", "-n", "2")
+    assert "transformers" in loaded  # its filters
+    assert not loaded & {"torch._dynamo", "torch.distributed.tensor", "transformers.modeling_utils"}
+
+
+def test_version_names_the_libraries() -> None:
+    import torch
+    import transformers
+
+    lines = run("--version").stdout.splitlines()
+    assert lines[0].startswith("hftool ")
+    assert f"torch {torch.__version__}" in lines
+    assert f"transformers {transformers.__version__}" in lines
+
+
+def test_module_runs_as_a_program() -> None:
+    assert "vocab-dump" in run_process("--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "notes"),
+    [
+        (["encode"], [r"loaded the tokenizer of .+ in \d+\.\d\d s"]),
+        (["topk", "-k", "1"], [r"loaded .+: torch\.\w+ on cpu in ", r"prefill: 2 tokens in "]),
+        (["topk", "--position", "all"], [r"prefill: 1 tokens in .+, \d+ tokens/s"]),
+        (["generate", "-n", "3", "--greedy"], [r"prefill: 2 tokens", r"decode: 2 tokens in "]),
+        (["sentiment"], [r"loaded .+: torch.float32 on cpu", r"1 texts in .+, \d+\.\d texts/s"]),
+    ],
+    ids=lambda values: " ".join(values[:2]),
+)
+def test_verbose_says_where_the_time_went(
+    arguments: list[str], notes: list[str], smollm2_folder: object, minilm_folder: object
+) -> None:
+    done = run(*arguments, "-v", "good morning")
+    quiet = run(*arguments, "good morning")
+    assert (done.exit_code, done.stdout, quiet.stderr) == (0, quiet.stdout, "")
+    places = [re.search(f"^{note}", done.stderr, re.MULTILINE) for note in notes]
+    starts = [place.start() for place in places if place]
+    assert starts == sorted(starts) and len(starts) == len(notes), done.stderr

@@ -1,0 +1,277 @@
+"""Beams, drafts, several sequences and log-probabilities, against transformers' own."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hftool.errors import HftoolError
+from hftool.generation.beam_search import search
+from hftool.generation.generate import generate
+from hftool.generation.prefix_cache import CachedModel
+from hftool.generation.records import Beams, CandidateGenerator, Generation, Request
+from hftool.generation.sampling import SamplingSettings
+from hftool.generation.speculative import assistant_generator, prompt_lookup_generator
+from hftool.models.load import LanguageModel
+from tests.conftest import run
+from tests.tiny_models import (
+    ARCHITECTURES,
+    SLIDING_WINDOW,
+    VOCABULARY,
+    all_logits,
+    greedy_ids,
+    load_model,
+    save_model,
+    transformers_model,
+)
+
+GREEDY = SamplingSettings(greedy=True, seed=None)
+SAMPLED = SamplingSettings(greedy=False, seed=11, temperature=0.8, top_k=20)
+PROMPT = (1, 2, 3, 1, 2, 3, 1, 2)
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    endless = {"eos_token_id": VOCABULARY}  # no text ends by itself
+    return save_model(
+        tmp_path_factory.mktemp(request.param), request.param, generation_config=endless
+    )
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> LanguageModel:
+    return load_model(folder)
+
+
+@pytest.fixture(scope="module")
+def reference(folder: Path) -> Any:
+    return transformers_model(folder)
+
+
+def text_of(model: LanguageModel, ids: list[int]) -> str:
+    stream = model.tokenizer.stream(skip_special=True)
+    return "".join(map(stream.step, ids)) + stream.end()
+
+
+def last(events: Any) -> Generation:
+    *_, record = events
+    assert isinstance(record, Generation)
+    return record
+
+
+# Beam search
+
+
+@pytest.mark.parametrize("settings", [{}, {"length_penalty": -1.0}, {"no_repeat_ngram_size": 2}])
+def test_beams_are_those_of_transformers(
+    model: LanguageModel, reference: Any, settings: dict[str, Any]
+) -> None:
+    prompt = torch.tensor([PROMPT])
+    expected = reference.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=12,
+        do_sample=False,
+        num_beams=4,
+        num_return_sequences=3,
+        **settings,
+    )
+    beams = Beams(4, 3, settings.get("length_penalty", 1.0))
+    penalty = {k: v for k, v in settings.items() if k != "length_penalty"}
+    asked = Request("", PROMPT, SamplingSettings(greedy=True, seed=None, **penalty), 12)
+    records = list(search(model, asked, beams))
+    texts = [text_of(model, row[len(PROMPT) :].tolist()) for row in expected]
+    assert [record.text for record in records] == texts
+    assert len(set(texts)) > 1
+    assert [record.index for record in records] == [0, 1, 2]
+
+
+def test_beam_ends_before_a_stop_string(smollm2: LanguageModel) -> None:
+    ids = tuple(smollm2.tokenizer.encode("Once upon a time", special=True).ids)
+    [full] = search(smollm2, Request("", ids, GREEDY, 12), Beams(3, 1, 1.0))
+    stop = full.text[5:11]
+    asked = Request("", ids, GREEDY, 12, stop=(stop,))
+    [cut] = search(smollm2, asked, Beams(3, 1, 1.0))
+    assert stop not in cut.text
+    if cut.stop:
+        assert (cut.stop, cut.finish_reason) == (stop, "stop")
+    [alone] = search(smollm2, asked, Beams(1, 1, 1.0))
+    greedy = last(generate(smollm2, asked))
+    assert (alone.text, alone.stop) == (greedy.text, greedy.stop)
+
+
+def test_beams_on_the_command_line(folder: Path) -> None:
+    arguments = ("generate", "-m", str(folder), "--dtype", "float32", "abcabc", "-n", "8")
+    beams = ("--num-beams", "4", "--num-return-sequences", "2")
+    records = json.loads(run(*arguments, *beams, "--json").stdout)
+    assert [record["index"] for record in records] == [0, 1]
+    assert [record["seed"] for record in records] == [None, None]
+    text = run(*arguments, *beams).stdout
+    assert text == "".join(record["text"] + "\n" for record in records)
+    sampled = [
+        json.loads(run(*arguments, *beams, "--json", "--seed", seed).stdout) for seed in "556"
+    ]
+    texts = [[record["text"] for record in records] for records in sampled]
+    assert texts[0] == texts[1] != texts[2]
+    assert sampled[0][0]["seed"] == 5
+
+
+# Drafts
+
+
+class Counting:
+    """A draft, and how many of its guesses there were."""
+
+    def __init__(self, draft: CandidateGenerator) -> None:
+        self.draft, self.guessed = draft, 0
+
+    def __call__(self, ids: Any) -> list[int]:
+        found = self.draft(ids)
+        self.guessed += len(found)
+        return found
+
+
+@pytest.mark.parametrize("settings", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_drafts_change_nothing(model: LanguageModel, settings: SamplingSettings) -> None:
+    asked = Request("", PROMPT, settings, 40)
+    plain = last(generate(model, asked))
+    perfect, looked_up = (
+        Counting(assistant_generator(model, model)),
+        Counting(prompt_lookup_generator(4)),
+    )
+    for draft in (perfect, looked_up, lambda ids: [7, 7, 7]):
+        drafted = last(generate(model, asked, draft=draft))
+        assert (drafted.text, drafted.usage) == (plain.text, plain.usage)
+    assert perfect.guessed >= 30
+    assert looked_up.guessed > 0
+
+
+def test_greedy_draft_of_transformers(model: LanguageModel, reference: Any) -> None:
+    expected = greedy_ids(reference, PROMPT, 30, prompt_lookup_num_tokens=3)
+    drafted = last(
+        generate(model, Request("", PROMPT, GREEDY, 30), draft=prompt_lookup_generator(3))
+    )
+    assert drafted.text == text_of(model, expected)
+
+
+def test_drafts_save_passes(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A perfect draft needs a sixth of the passes, beyond a sliding window too."""
+    passes: list[int] = []
+    forward = CachedModel._forward
+
+    def counted(self: CachedModel, ids: Any, count: int) -> torch.Tensor:
+        if self is target:
+            passes.append(len(ids))
+        return forward(self, ids, count)
+
+    monkeypatch.setattr(CachedModel, "_forward", counted)
+    target = CachedModel(model, rewinds=True)
+    draft = assistant_generator(model, model)
+    record = last(generate(model, Request("", PROMPT, GREEDY, 36), decoder=target, draft=draft))
+    assert record.usage.completion_tokens == 36 > SLIDING_WINDOW
+    assert len(passes) == 6
+    assert sum(passes[1:]) == 5 * 6  # nothing is computed a second time
+
+
+def test_draft_at_the_end_of_the_context(tmp_path: Path) -> None:
+    endless = {"eos_token_id": VOCABULARY}
+    short = load_model(save_model(tmp_path, context=12, generation_config=endless))
+    plain = last(generate(short, Request("", PROMPT, GREEDY, 30)))
+    assert plain.usage.completion_tokens == 5
+    for draft in (assistant_generator(short, short), prompt_lookup_generator(6)):
+        assert (
+            last(generate(short, Request("", PROMPT, GREEDY, 30), draft=draft)).text == plain.text
+        )
+
+
+def test_assistant_of_another_vocabulary(smollm2: LanguageModel, model: LanguageModel) -> None:
+    with pytest.raises(HftoolError, match="has another vocabulary"):
+        assistant_generator(smollm2, model)
+
+
+def test_drafts_on_the_command_line(folder: Path) -> None:
+    arguments = ("generate", "-m", str(folder), "--dtype", "float32", "abcabcab", "--seed", "3")
+    plain = run(*arguments).stdout
+    assert run(*arguments, "--prompt-lookup", "3").stdout == plain
+    assert run(*arguments, "--assistant-model", str(folder)).stdout == plain
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--assistant-model", "smollm2", "--prompt-lookup", "3"),
+        ("--num-beams", "2", "--prompt-lookup", "3"),
+        ("--num-beams", "2", "--num-return-sequences", "3"),
+        ("--greedy", "--num-return-sequences", "3"),
+    ],
+    ids=" ".join,
+)
+def test_options_that_exclude_each_other(folder: Path, options: tuple[str, ...]) -> None:
+    result = run("generate", "-m", str(folder), "ab", *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Error: ")
+
+
+# Several sequences
+
+
+def test_sequences_are_those_of_their_seeds(folder: Path) -> None:
+    arguments = ("generate", "-m", str(folder), "--dtype", "float32", "abc", "-n", "9", "--json")
+    several = run(*arguments, "--seed", "7", "--num-return-sequences", "3")
+    records = json.loads(several.stdout)
+    assert [(r["index"], r["seed"]) for r in records] == [(0, 7), (1, 8), (2, 9)]
+    for record in records:
+        [alone] = json.loads(run(*arguments, "--seed", str(record["seed"])).stdout)
+        assert alone["text"] == record["text"]
+    assert len({record["text"] for record in records}) == 3
+    drawn = json.loads(run(*arguments, "--num-return-sequences", "2").stdout)
+    assert drawn[1]["seed"] == drawn[0]["seed"] + 1
+
+
+# Log-probabilities, echo, streaming
+
+
+def test_logprobs_are_the_models_own(model: LanguageModel, reference: Any) -> None:
+    for beams in (None, Beams(3, 1, 1.0)):
+        asked = Request("", PROMPT, SAMPLED if beams is None else GREEDY, 6, logprobs=3)
+        record = (
+            last(generate(model, asked)) if beams is None else last(search(model, asked, beams))
+        )
+        assert record.logprobs is not None
+        ids = list(PROMPT)
+        assert len(record.logprobs) == 6
+        for token in record.logprobs:
+            expected = torch.log_softmax(all_logits(reference, ids)[-1].double(), dim=-1)
+            assert token.logprob == pytest.approx(float(expected[token.id]), abs=1e-4)
+            assert [t.id for t in token.top] == expected.topk(3).indices.tolist()
+            best = [t.logprob for t in token.top]
+            assert best == pytest.approx(expected.topk(3).values.tolist(), abs=1e-4)
+            assert token.token == model.tokenizer.token_text(token.id)
+            ids.append(token.id)
+
+
+def test_logprobs_on_the_command_line(folder: Path) -> None:
+    arguments = ("generate", "-m", str(folder), "--dtype", "float32", "abc", "-n", "3", "--json")
+    [plain] = json.loads(run(*arguments).stdout)
+    assert "logprobs" not in plain
+    [chosen] = json.loads(run(*arguments, "--logprobs").stdout)
+    assert [len(token["top"]) for token in chosen["logprobs"]] == [0, 0, 0]
+    [best] = json.loads(run(*arguments, "--top-logprobs", "2").stdout)
+    assert [len(token["top"]) for token in best["logprobs"]] == [2, 2, 2]
+
+
+def test_echo(folder: Path) -> None:
+    arguments = ("generate", "-m", str(folder), "--dtype", "float32", "--greedy", "-n", "5")
+    plain = run(*arguments, " a\tb").stdout
+    assert run(*arguments, "--echo", " a\tb").stdout == " a\tb" + plain
+    [record] = json.loads(run(*arguments, "--echo", "--json", " a\tb").stdout)
+    assert record["text"] + "\n" == " a\tb" + plain
+    kept = run(*arguments, "--echo", "--chat", "--keep-special", "hi").stdout
+    assert kept.startswith("<|user|>hi<|end|><|assistant|>")
+
+
+def test_no_stream_writes_the_same(folder: Path) -> None:
+    arguments = ("generate", "-m", str(folder), "--dtype", "float32", "--seed", "4", "abc")
+    assert run(*arguments, "--no-stream").stdout == run(*arguments).stdout

@@ -1,0 +1,105 @@
+"""Traces of `sample`: a run made again is the same, and where it is not it says so."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hftool.errors import HftoolError
+from hftool.generation.trace import read_trace
+from tests.conftest import run
+from tests.tiny_models import save_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("llama"))
+
+
+def traced(folder: Path, file: Path, *arguments: str) -> str:
+    """The records of a traced run."""
+    done = run(
+        *("sample", "abc", "-m", str(folder), "--steps", "6", "--format", "jsonl"),
+        *("--trace", str(file), *arguments),
+    )
+    assert done.exit_code == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("arguments", [("--seed", "7"), (), ("--greedy",), ("--temp", "2")])
+def test_a_replay_is_the_run_again(
+    arguments: tuple[str, ...], folder: Path, tmp_path: Path
+) -> None:
+    first = traced(folder, tmp_path / "t", *arguments)
+    again = run("sample", "-m", str(folder), "--replay", str(tmp_path / "t"), "--format", "jsonl")
+    assert (again.exit_code, again.stdout) == (0, first)
+    assert again.stderr == f"all {len(first.splitlines())} steps are those of the trace\n"
+
+
+def test_a_trace_holds_what_the_records_hold(folder: Path, tmp_path: Path) -> None:
+    records = [json.loads(line) for line in traced(folder, tmp_path / "t").splitlines()]
+    head, *steps = map(json.loads, (tmp_path / "t").read_text("utf-8").splitlines())
+    assert steps == [{"id": r["id"], "drawn": r["drawn"]} for r in records]
+    assert head["settings"]["top_k"] == 50
+
+
+def test_a_replay_says_at_which_step_it_differs(folder: Path, tmp_path: Path) -> None:
+    records = [json.loads(line) for line in traced(folder, tmp_path / "t").splitlines()]
+    lines = (tmp_path / "t").read_text("utf-8").splitlines()
+    other = records[2]["id"] + 1
+    lines[3] = json.dumps({"id": other, "drawn": records[2]["drawn"]})
+    (tmp_path / "t").write_text("\n".join(lines), "utf-8")
+    done = run("sample", "-m", str(folder), "--replay", str(tmp_path / "t"), "--format", "jsonl")
+    assert done.exit_code == 1
+    assert f"Error: step 3 differs: id {other} in the trace, id {records[2]['id']}" in done.stderr
+    assert len(done.stdout.splitlines()) == 2
+    lines[1] = json.dumps({"id": records[0]["id"], "drawn": 0.5})
+    (tmp_path / "t").write_text("\n".join(lines), "utf-8")
+    done = run("sample", "-m", str(folder), "--replay", str(tmp_path / "t"))
+    drawn = records[0]["drawn"]
+    assert f"step 1 differs: 0.5 drawn in the trace, {drawn} drawn now\n" in done.stderr
+
+
+def test_a_trace_of_another_model_or_precision(folder: Path, tmp_path: Path) -> None:
+    traced(folder, tmp_path / "t", "--dtype", "float32")
+    other = save_model(tmp_path / "other", "gpt2")
+    done = run("sample", "-m", str(other), "--replay", str(tmp_path / "t"))
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "Error: the trace is of another model" in done.stderr
+    done = run(
+        *("sample", "-m", str(folder), "--replay", str(tmp_path / "t"), "--dtype", "bfloat16")
+    )
+    assert done.exit_code == 1
+    assert "Hint: --dtype float32" in done.stderr
+
+
+@given(
+    st.text(max_size=40)
+    | st.recursive(
+        st.none() | st.integers() | st.text(max_size=5),
+        lambda c: (
+            st.lists(c, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(
+                    ["format", "model", "fingerprint", "dtype", "ids", "settings", "id", "drawn"]
+                ),
+                c,
+                max_size=8,
+            )
+        ),
+    ).map(json.dumps)
+)
+def test_what_is_no_trace_is_an_error(text: str) -> None:
+    with pytest.raises(HftoolError):
+        read_trace(text)
+
+
+def test_an_interrupted_run_leaves_no_half_trace(folder: Path, tmp_path: Path) -> None:
+    done = run(
+        *("sample", "abc", "-m", str(folder), "--trace", str(tmp_path / "t")),
+        *("-o", str(tmp_path / "absent" / "o")),
+    )
+    assert done.exit_code == 1
+    assert list(tmp_path.iterdir()) == []

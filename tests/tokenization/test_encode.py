@@ -1,0 +1,338 @@
+"""Encoding, decoding and chat templates, against transformers' answers."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from hftool.errors import HftoolError, UsageError
+from hftool.options.inputs import PromptOptions
+from hftool.prompting.chat_template import chat_template
+from hftool.prompting.messages import prompt_messages
+from hftool.prompting.prompt import prompt_ids
+from hftool.tokenization.encode import decode_ids, encode_texts, parse_ids
+from hftool.tokenization.tokenizer import Tokenizer
+from tests.conftest import run
+from tests.tokenization.test_tokenizer import PAGE, byte_level, gemma_like, with_gap
+
+
+@pytest.fixture(scope="module")
+def theirs(smollm2_folder: Path) -> Any:
+    """Transformers' tokenizer of SmolLM2."""
+    return AutoTokenizer.from_pretrained(smollm2_folder)
+
+
+# Text to ids
+
+
+def test_records_equal_transformers(tokenizer: Tokenizer, theirs: Any) -> None:
+    for encoded in encode_texts(tokenizer, PAGE, special=False):
+        expected = theirs(encoded.text, return_offsets_mapping=True, add_special_tokens=False)
+        assert list(encoded.ids) == expected["input_ids"]
+        assert list(encoded.offsets) == expected["offset_mapping"]
+        assert list(encoded.tokens) == theirs.convert_ids_to_tokens(expected["input_ids"])
+        assert encoded.count == len(expected["input_ids"]) == len(encoded.pieces)
+
+
+def test_pieces_are_the_readable_tokens(tokenizer: Tokenizer) -> None:
+    (encoded,) = encode_texts(tokenizer, ["good morning 佽"], special=False)
+    assert encoded.pieces[:2] == ("good", " morning")
+    assert "".join(encoded.pieces[2:]) == " <0xE4><0xBD><0xBD>"
+
+
+def test_special_tokens_are_added_on_request(minilm_folder: Path) -> None:
+    minilm = Tokenizer(minilm_folder, "minilm")
+    for special, expected in ((True, ("[CLS]", "hello", "[SEP]")), (False, ("hello",))):
+        (encoded,) = encode_texts(minilm, ["hello"], special=special)
+        assert encoded.tokens == expected
+
+
+def test_encode_prints_ids(theirs: Any) -> None:
+    assert theirs.encode("good morning") == [12018, 5738]
+    assert run("encode", "good morning").stdout == "12018 5738\n"
+
+
+def test_encode_of_an_empty_text_is_an_empty_line() -> None:
+    assert run("encode", "").stdout == "\n"
+    assert run("encode", "", "--count").stdout == "0\n"
+    assert json.loads(run("encode", "", "--json").stdout) == [
+        {"text": "", "ids": [], "tokens": [], "pieces": [], "offsets": [], "count": 0}
+    ]
+
+
+def test_encode_lines(theirs: Any) -> None:
+    result = run("encode", "--lines", stdin="good morning\n\n大家好\n")
+    expected = [theirs.encode(text) for text in ("good morning", "", "大家好")]
+    assert result.stdout == "".join(" ".join(map(str, ids)) + "\n" for ids in expected)
+
+
+def test_count(theirs: Any) -> None:
+    result = run("encode", "--count", "--lines", stdin="good morning\n大家好\n")
+    assert result.stdout == f"2\n{len(theirs.encode('大家好'))}\n"
+
+
+@pytest.mark.parametrize("arguments", [(), ("-v",), ("-q",)])
+def test_all_cores_tokenize(arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)  # unset, the library uses one
+    assert run("encode", "--count", "good", *arguments).stdout == "1\n"
+    assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
+
+
+def test_max_tokens_cuts_and_says_so(theirs: Any) -> None:
+    ids = theirs.encode("one two three four")
+    result = run("encode", "--max-tokens", "2", "--json", "one two three four")
+    (record,) = json.loads(result.stdout)
+    assert record["ids"] == ids[:2]
+    assert record["count"] == len(record["offsets"]) == len(record["pieces"]) == 2
+    assert result.stderr == f"Warning: cut a text of {len(ids)} tokens to 2\n"
+
+
+def test_max_tokens_is_silent_where_nothing_is_cut_or_with_quiet(theirs: Any) -> None:
+    count = str(len(theirs.encode("one two three")))
+    assert run("encode", "--max-tokens", count, "one two three").stderr == ""
+    assert run("encode", "--max-tokens", "1", "one two three", "-q").stderr == ""
+
+
+# Ids to text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1 22 333", "1,22,333", "1\n22\n333\n", "[1, 22, 333]", " [ 1 22,\n333 ] ", "1\t22, 333"],
+)
+def test_ids_are_parsed_from(text: str) -> None:
+    assert parse_ids(text) == (1, 22, 333)
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "[]", "[ ]"])
+def test_no_ids_are_parsed_from(text: str) -> None:
+    assert parse_ids(text) == ()
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 2**32 - 1)), st.sampled_from([" ", ",", "\n", ", ", " , "]))
+def test_any_ids_are_parsed_from_text_and_json(ids: list[int], separator: str) -> None:
+    assert parse_ids(separator.join(map(str, ids))) == tuple(ids) == parse_ids(json.dumps(ids))
+
+
+@pytest.mark.parametrize(
+    "word", ["x", "-1", "1.5", "1e3", "0x10", "４", "²", "4294967296", "9" * 5000, "1[2"]
+)
+def test_no_id_is(word: str) -> None:
+    with pytest.raises(UsageError, match="is not a token id") as caught:
+        parse_ids(f"1 {word} 2")
+    assert len(caught.value.message) < 100
+
+
+def test_decode_equals_transformers(tokenizer: Tokenizer, theirs: Any) -> None:
+    for text in PAGE:
+        ids = theirs.encode(text)
+        for skip in (True, False):
+            expected = theirs.decode(ids, skip_special_tokens=skip)
+            assert decode_ids(tokenizer, ids, skip_special=skip).text == expected
+
+
+def test_decode_names_an_id_out_of_range(tokenizer: Tokenizer) -> None:
+    with pytest.raises(HftoolError, match="id 49152 is not in the vocabulary") as caught:
+        decode_ids(tokenizer, [1, 49152], skip_special=False)
+    assert caught.value.hint == "its ids go from 0 to 49151"
+
+
+def test_decode_names_an_id_that_is_missing_inside(tmp_path: Path) -> None:
+    with pytest.raises(HftoolError, match="id 257 is not"):
+        decode_ids(Tokenizer(with_gap(tmp_path), "gap"), [257], skip_special=False)
+
+
+def test_decode_out_of_range_is_status_1() -> None:
+    result = run("decode", "260", "60000")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: id 60000 is not in the vocabulary of smollm2\nHint: ")
+
+
+def test_decode_of_a_word_is_status_2() -> None:
+    result = run("decode", "260 the")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: 'the' is not a token id\n")
+
+
+@pytest.mark.parametrize("arguments", [["12018", "5738"], ["12018,5738"], ["[12018, 5738]"]])
+def test_decode_of_arguments(arguments: list[str]) -> None:
+    assert run("decode", *arguments).stdout == "good morning\n"
+
+
+def test_decode_by_lines() -> None:
+    result = run("decode", "--lines", stdin="12018 5738\n\n[5738]\n")
+    assert result.stdout == "good morning\n\n morning\n"
+
+
+def test_decode_skips_special_tokens() -> None:
+    assert run("decode", "12018 2 5738").stdout == "good<|im_end|> morning\n"
+    assert run("decode", "12018 2 5738", "--skip-special").stdout == "good morning\n"
+
+
+@pytest.mark.parametrize("text", ["", "大家好", "a\r\n\n", "👩\u200d👧 \x00<|im_end|>"])
+def test_decode_takes_what_encode_gives(text: str) -> None:
+    decoded = run("decode", stdin=run("encode", text).stdout)
+    assert decoded.stdout_bytes.decode() == text + "\n"
+
+
+# Chats
+
+
+@pytest.mark.parametrize("system", [None, "You are a pirate.", ""])
+@pytest.mark.parametrize("prefill", [None, "Arr", "Arr, ", "two\nlines\n"])
+def test_chat_equals_transformers(
+    tokenizer: Tokenizer, theirs: Any, system: str | None, prefill: str | None
+) -> None:
+    options = PromptOptions(chat=True, system=system, prefill=prefill)
+    messages = [{"role": "user", "content": " hi {{ x }} <|im_end|>"}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
+    if prefill is not None:
+        messages.append({"role": "assistant", "content": prefill})
+    how = {"add_generation_prompt": True} if prefill is None else {"continue_final_message": True}
+    assert prompt_messages(" hi {{ x }} <|im_end|>", options) == messages
+    expected = theirs.apply_chat_template(messages, tokenize=False, **how)
+    assert chat_template(tokenizer).render(messages) == expected
+    ids = theirs.apply_chat_template(messages, return_dict=False, **how)
+    assert prompt_ids(tokenizer, " hi {{ x }} <|im_end|>", options) == ids
+
+
+def test_system_or_prefill_imply_chat() -> None:
+    assert PromptOptions(system="").templated and PromptOptions(prefill="").templated
+    assert not PromptOptions().templated
+
+
+def chatty(folder: Path, template: str) -> Tokenizer:
+    """A tokenizer that puts <bos> before a text, with a chat template."""
+    gemma_like(folder)
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return Tokenizer(folder, "chatty")
+
+
+def test_template_that_writes_bos_gets_no_second(tmp_path: Path) -> None:
+    template = "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    ours = chatty(tmp_path, template)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    ids = prompt_ids(ours, "the hat", PromptOptions(chat=True))
+    assert ids == theirs.apply_chat_template(
+        [{"role": "user", "content": "the hat"}], return_dict=False
+    )
+    assert ids.count(ours.backend.token_to_id("<bos>") or 0) == 1
+
+
+def test_plain_prompt_gets_bos_unless_told_otherwise(tmp_path: Path) -> None:
+    ours = Tokenizer(gemma_like(tmp_path), "gemma")
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert prompt_ids(ours, "the hat", PromptOptions()) == theirs.encode("the hat")
+    plain = theirs.encode("the hat", add_special_tokens=False)
+    assert prompt_ids(ours, "the hat", PromptOptions(special=False)) == plain
+    assert theirs.encode("the hat") == [2, *plain]
+
+
+@pytest.mark.parametrize(
+    ("template", "cause"),
+    [
+        ("{{ raise_exception('system role not supported') }}", "system role not supported"),
+        ("{% for m in messages %}", "end of template"),
+        ("{{ nothing.at.all }}", "undefined"),
+        ("{{ 1 / 0 }}", "division"),
+        ("{{ messages[0].content + 1 }}", "str"),
+        ("{{ [].pop() }}", "pop"),
+        ("{% for i in range(10 ** 9) %}{% endfor %}", "range"),
+        ("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}", "recursion"),
+    ],
+)
+def test_template_that_fails_is_an_error_with_its_cause(
+    tmp_path: Path, template: str, cause: str
+) -> None:
+    with pytest.raises(HftoolError, match="the chat template of chatty fails") as caught:
+        prompt_ids(chatty(tmp_path, template), "hi", PromptOptions(chat=True))
+    assert cause in caught.value.message.lower()
+
+
+def test_template_that_drops_the_prefill_is_an_error(tmp_path: Path) -> None:
+    ours = chatty(tmp_path, "{{ messages[0].content }}")
+    with pytest.raises(HftoolError, match="the chat template of chatty fails"):
+        prompt_ids(ours, "hi", PromptOptions(prefill="Sure"))
+
+
+def test_model_without_a_template(tmp_path: Path) -> None:
+    with pytest.raises(HftoolError, match="plain has no chat template") as caught:
+        prompt_ids(Tokenizer(byte_level(tmp_path), "plain"), "hi", PromptOptions(chat=True))
+    assert "--chat" in (caught.value.hint or "")
+
+
+def test_empty_prompt_is_an_error(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    with pytest.raises(HftoolError, match="the prompt is empty"):
+        prompt_ids(tokenizer, "", PromptOptions())
+    assert prompt_ids(Tokenizer(gemma_like(tmp_path), "gemma"), "", PromptOptions()) == [2]
+
+
+# Single tokens
+
+
+# encode: chats, comparisons, round trips
+
+
+MESSAGES = [
+    {"role": "user", "content": "你好"},
+    {"role": "assistant", "content": "Hello!"},
+    {"role": "user", "content": "Which day?"},
+]
+
+
+def test_encode_chat_equals_apply_chat_template(theirs: Any, tmp_path: Path) -> None:
+    one = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+    expected = theirs.apply_chat_template(one, add_generation_prompt=True)["input_ids"]
+    for special in ("--special", "--no-special"):
+        done = run("encode", "hi", "--chat", "-s", "Be brief.", special)
+        assert list(map(int, done.stdout.split())) == expected
+    file = tmp_path / "chat.json"
+    for content in (MESSAGES, {"messages": MESSAGES}):
+        file.write_text(json.dumps(content), "utf-8")
+        expected = theirs.apply_chat_template(MESSAGES, add_generation_prompt=True)["input_ids"]
+        assert list(map(int, run("encode", "--messages", str(file)).stdout.split())) == expected
+
+
+def test_show_template_is_the_rendered_text(theirs: Any) -> None:
+    done = run("encode", "hi", "--show-template")
+    messages = [{"role": "user", "content": "hi"}]
+    rendered = theirs.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    assert done.stdout == rendered + "\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "{}", '["hi"]', '[{"role": "user"}]', '[{"role": 1, "content": ""}]'],
+)
+def test_broken_messages_are_an_error(content: str, tmp_path: Path) -> None:
+    (tmp_path / "chat.json").write_text(content)
+    done = run("encode", "--messages", str(tmp_path / "chat.json"))
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: ")
+
+
+def test_compare_lines_tokenizers_up(theirs: Any, minilm_folder: Path) -> None:
+    text = "hello 大家好"
+    records = json.loads(run("encode", text, "--compare", "minilm-sst2", "--json").stdout)
+    other = AutoTokenizer.from_pretrained(minilm_folder)
+    for record, tokenizer in zip(records, (theirs, other), strict=True):
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        assert record["ids"] == ids
+        assert record["count"] == len(ids)
+        assert record["bytes_per_token"] == 15 / len(ids)
+    assert [record["model"] for record in records] == ["smollm2", "minilm-sst2"]
+    assert "大" in run("encode", text, "--compare", "minilm-sst2", "--format", "table").stdout
+
+
+def test_roundtrip_says_where_texts_part() -> None:
+    assert run("encode", "Héllo\n", "--roundtrip").stdout == "same\n"
+    done = run("encode", "ok Fine", "--roundtrip", "-m", "minilm-sst2", "--json")
+    (record,) = json.loads(done.stdout)
+    assert record == {"text": "ok Fine", "decoded": "ok fine", "same": False, "differs_at": 3}

@@ -1,0 +1,134 @@
+"""The Formats page and a JSON Schema a record, out of the classes: `make reference`."""
+
+import inspect
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from hftool.chat.conversation import Turn
+from hftool.classification.classify import Classification
+from hftool.classification.summary import LabelSummary
+from hftool.generation.next_token import Candidate, Perplexity, ScoredToken
+from hftool.generation.records import Failure, Generation
+from hftool.generation.steps import Step
+from hftool.models.info import AliasEntry, ModelEntry
+from hftool.prompting.prompt import Rendered
+from hftool.server.records import LoadedModel
+from hftool.tokenization.encode import Compared, Counted, Decoded, Encoded, RoundTrip
+from hftool.tokenization.vocabulary import VocabularyDifference, VocabularyEntry, VocabularyStats
+
+DOCS = Path(__file__).parent.parent / "docs"
+RECORDS: dict[str, tuple[str, type[Any]]] = {
+    "vocabulary": ("vocab-dump", VocabularyEntry),
+    "vocabulary-difference": ("vocab-dump --diff", VocabularyDifference),
+    "vocabulary-statistics": ("vocab-dump --stats", VocabularyStats),
+    "encoded": ("encode", Encoded),
+    "count": ("encode --count", Counted),
+    "compared": ("encode --compare", Compared),
+    "round-trip": ("encode --roundtrip", RoundTrip),
+    "template": ("encode --show-template", Rendered),
+    "decoded": ("decode", Decoded),
+    "candidate": ("topk", Candidate),
+    "scored-token": ("topk --position all", ScoredToken),
+    "perplexity": ("topk --position all, at the end", Perplexity),
+    "step": ("sample", Step),
+    "generation": ("generate", Generation),
+    "batch-error": ("generate --batch, a line that failed", Failure),
+    "turn": ("chat", Turn),
+    "judgement": ("sentiment", Classification),
+    "summary": ("sentiment --summary", LabelSummary),
+    "model": ("models show, models pull", ModelEntry),
+    "alias": ("models list", AliasEntry),
+    "held-model": ("serve --status", LoadedModel),
+}
+INTRODUCTION = """\
+# Formats
+
+<!-- made by `make reference` from the records' classes -->
+
+`--format json` writes one array of records, `jsonl` one record a line as it is known, both in full
+precision; `csv` and `tsv` write rows, where a record is one row (in `encode` each token is one).
+`table` is for people and may change; `text` is for `cut` and `read` and stays as it is.
+
+Each record has a JSON Schema, in `docs/schemas`. What is no finite number is `null`. Probabilities
+are between 0 and 1, `logprob` is a natural logarithm, `entropy` and `surprisal` are in bits,
+offsets count characters, not bytes.
+"""
+
+
+def schema_of(record: type[Any]) -> dict[str, Any]:
+    """The JSON Schema of a record class as hftool writes it."""
+    schema = TypeAdapter(record).json_schema(mode="serialization")
+    optional = {f.name for f in fields(record) if f.metadata.get("optional")}
+    given_back = record is Classification  # with the columns that its text came with
+    if given_back:
+        del schema["properties"]["columns"]
+    schema["required"] = [name for name in schema["properties"] if name not in optional]
+    schema["additionalProperties"] = given_back
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_untitled(schema)}
+
+
+def _untitled(schema: Any) -> Any:
+    """Without titles and defaults; a field may be called "title" all the same."""
+    if isinstance(schema, list):
+        return [_untitled(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: schema[key] for key in schema if key not in ("title", "default", "description")}
+    named = {key: kept.pop(key) for key in ("properties", "$defs") if key in kept}
+    named = {key: {n: _untitled(v) for n, v in of.items()} for key, of in named.items()}
+    return {key: _untitled(value) for key, value in kept.items()} | named
+
+
+def _in_json(text: str) -> str:
+    return re.sub(r"\bNone\b", "null", text)
+
+
+def _type(schema: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        return "object"
+    if "anyOf" in schema:
+        return " or ".join(_type(part) for part in schema["anyOf"])
+    if "enum" in schema:
+        return " or ".join(f'"{value}"' for value in schema["enum"])
+    if "prefixItems" in schema:
+        return f"[{', '.join(_type(part) for part in schema['prefixItems'])}]"
+    if schema.get("type") == "array":
+        return f"array of {_type(schema['items'])}"
+    return str(schema.get("type", "anything"))
+
+
+def generated() -> dict[Path, str]:
+    """Each generated file's path and text."""
+    files = {}
+    page = [INTRODUCTION]
+    for name, (command, record) in RECORDS.items():
+        schema = schema_of(record)
+        file = DOCS / "schemas" / f"{name}.json"
+        files[file] = json.dumps(schema, indent=2) + "\n"
+        page += [f"## `{command}`", "", _in_json(inspect.cleandoc(record.__doc__ or "")), ""]
+        page += ["| field | type |", "|---|---|"]
+        for field, kind in schema["properties"].items():
+            absent = "" if field in schema["required"] else "; may be absent"
+            page.append(f"| `{field}` | {_type(kind)}{absent} |")
+        page += ["", f"Schema: [{file.name}](schemas/{file.name})", ""]
+    files[DOCS / "formats.md"] = "\n".join(page)
+    return files
+
+
+def main() -> None:
+    """Write the files, and remove the schemas of records that are no more."""
+    files = generated()
+    (DOCS / "schemas").mkdir(exist_ok=True)
+    for old in set((DOCS / "schemas").iterdir()) - set(files):
+        old.unlink()
+    for path, text in files.items():
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
