@@ -4,10 +4,11 @@ import sys
 
 
 def main() -> None:
-    """Run the command line, on the server where there is one; exits."""
+    """Run the command line, in the daemon if one is running; exits."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to clear up
-    # What is imported stays: Python need not look for garbage in it again and again.
+        # Until the application installs its handlers nothing needs cleaning up.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Imported modules live until the end; collecting garbage among them again and again is slow.
     gc.set_threshold(100_000)
     from hftool.server import client
 

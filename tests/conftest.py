@@ -50,7 +50,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HFTOOL_CONFIG", str(tmp_path / "config.toml"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HFTOOL_SERVER", "off")
+    monkeypatch.setenv("HFTOOL_DAEMON", "off")
     monkeypatch.setenv("COLUMNS", "80")
     from hftool import config
 

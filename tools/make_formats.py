@@ -43,7 +43,7 @@ RECORDS: dict[str, tuple[str, type[Any]]] = {
     "summary": ("sentiment --summary", LabelSummary),
     "model": ("models show, models pull", ModelEntry),
     "alias": ("models list", AliasEntry),
-    "held-model": ("serve --status", LoadedModel),
+    "loaded-model": ("daemon status", LoadedModel),
 }
 INTRODUCTION = """\
 # Formats

@@ -1,53 +1,80 @@
-"""The process: signals, standard streams that are closed, and the way out."""
+"""The process that runs a command line: its signals, its standard streams and how it ends."""
 
 import gc
+import io
 import os
 import signal
 import sys
 import threading
+import traceback
+from collections.abc import Callable
 from typing import Any, NoReturn
 
-INTERRUPTED = 130
-LEAVING = ("SIGINT", "SIGTERM", "SIGHUP")  # what asks a program to end; Windows has no SIGHUP
-GRACE = 20  # seconds that clearing up may take
+from hftool.redaction import hide_token
+from hftool.terminal import show_on_stderr
 
+INTERRUPTED = 130  # the status after Ctrl-C
+TERMINATION_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+CLEANUP_SECONDS = 20
 
-_received: list[str] = []  # the signals that have come to end this process
+_received: list[signal.Signals] = []  # the termination signals so far
 
 
 class _Terminated(BaseException):
-    """One of the signals in `LEAVING` has come, other than SIGINT."""
+    """Raised on a termination signal other than SIGINT."""
+
+
+def run(command: Callable[..., object]) -> NoReturn:
+    """Run the command line in `sys.argv` and exit with its status, or by the signal that ended it.
+
+    Args:
+        command: the application, as `typer.main.get_command` returns it.
+    """
+    reopen_closed_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    install_handlers(stop)
+    hide_token()
+    try:
+        command(prog_name="hftool")
+    except SystemExit as system_exit:
+        leave(system_exit)
+    except BaseException as error:  # a bug, or HFTOOL_DEBUG is set
+        show_on_stderr("".join(traceback.format_exception(error)).rstrip())
+        leave(SystemExit(1))
+    leave(SystemExit(0))
 
 
 def end_if_signalled() -> None:
-    """End as the signal that has come asks for, also where a library made another error of it."""
-    if "SIGINT" in _received:
+    """End as a termination signal asks for, even if a library turned it into another error."""
+    if signal.SIGINT in _received:
         sys.exit(INTERRUPTED)
     if _received:
         end_by_signal(_received[0])
 
 
-def end_by_signal(name: str) -> None:
-    """End as a program does that knows nothing of the signal, without a word.
+def end_by_signal(number: signal.Signals) -> None:
+    """End silently, as a program without a handler for the signal ends.
 
-    For SIGPIPE that is what `cat` does when nobody reads on. Python ignores it, which keeps a peer
-    that hangs up in a download an ordinary error.
+    On SIGPIPE `cat` ends this way when its reader is gone. Python ignores SIGPIPE, so that a peer
+    that hangs up during a download is an ordinary error.
     """
-    if not hasattr(signal, name):  # Windows
-        os._exit(1)
-    number = getattr(signal, name)
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
 
 def reopen_closed_streams() -> None:
-    """Standard streams that were closed become the null device, the wrong way round: what is
-    opened later is not taken for one of them, and what is written there is an error."""
-    for descriptor, way in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):
+    """Reopen closed standard descriptors on /dev/null in the opposite mode.
+
+    Files that are opened later then cannot get the numbers 0 to 2, and writing to a stdout that was
+    closed still fails.
+    """
+    for descriptor, mode in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, way)  # takes the lowest number that is free
+            os.open(os.devnull, mode)  # gets the lowest free number, which is `descriptor`
     if sys.stdout is None:
         sys.stdout = open(1, "w", closefd=False)
     if sys.stderr is None:
@@ -55,39 +82,52 @@ def reopen_closed_streams() -> None:
 
 
 def install_handlers(handler: Any) -> None:
-    """Have the signals that ask for an end handled so, but for those ignored, as under nohup."""
-    for name in LEAVING:
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+    """Install `handler` for the termination signals, except those already ignored (nohup)."""
+    for number in TERMINATION_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)
 
 
 def stop(number: int, frame: object) -> NoReturn:
-    """Stop where we are, and clear up; end in any case, also where the exception gets lost (Python
-    drops those of a `__del__`) or the clearing up hangs."""
-    sys.unraisablehook = lambda lost: None
-    name = signal.Signals(number).name
-    _received.append(name)
-    if hasattr(signal, "SIGALRM"):
-        signal.signal(signal.SIGALRM, lambda number, frame: end_by_signal(name))
-        signal.alarm(GRACE)
-    if name == "SIGINT":
+    """Handle a termination signal: raise an exception, so that the command cleans up and ends.
+
+    The process ends after `CLEANUP_SECONDS` even if the exception gets lost (Python drops those
+    raised in a `__del__`) or the clean-up hangs.
+
+    Raises:
+        KeyboardInterrupt: on SIGINT.
+        _Terminated: on the other signals.
+    """
+    sys.unraisablehook = lambda unraisable: None
+    received = signal.Signals(number)
+    _received.append(received)
+    signal.signal(signal.SIGALRM, lambda number, frame: end_by_signal(received))
+    signal.alarm(CLEANUP_SECONDS)
+    if received == signal.SIGINT:
         raise KeyboardInterrupt
-    raise _Terminated(name)
+    raise _Terminated(received.name)
 
 
-def leave(ended: SystemExit) -> NoReturn:
-    """End now: Python would wait for a library's threads, such as those of a download, and would
-    try again to write what could not be written."""
-    install_handlers(signal.SIG_DFL)  # there is nothing left to clear up
-    status = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
-    at_once = threading.active_count() > 1
+def leave(system_exit: SystemExit) -> NoReturn:
+    """Exit without waiting for a library's threads, such as those of a download.
+
+    A normal exit would wait for them, and would try again to write what could not be written.
+    """
+    install_handlers(signal.SIG_DFL)  # nothing is left to clean up
+    status = (
+        system_exit.code
+        if isinstance(system_exit.code, int)
+        else 0
+        if system_exit.code is None
+        else 1
+    )
+    skip_python = threading.active_count() > 1
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError):  # said already; or the stream is closed
-            at_once = True
-    if at_once:
+        except (OSError, ValueError):  # reported before; or the stream is closed
+            skip_python = True
+    if skip_python:
         os._exit(status)
-    gc.freeze()  # else Python looks through all that torch made once more, which takes a second
-    raise ended
+    gc.freeze()  # otherwise Python inspects all of torch's objects once more, for about a second
+    raise system_exit

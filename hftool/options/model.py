@@ -41,16 +41,19 @@ class SourceOptions:
 
 
 @dataclass(frozen=True)
-class ServedOptions(SourceOptions):
-    """Of a command that `hftool serve` can run; what decides that is the command line itself."""
+class DaemonClientOptions(SourceOptions):
+    """Options of a command that the daemon can run.
 
-    no_server: Annotated[
-        bool, _model("--no-server", help="Run here, even where `hftool serve` has the model.")
+    `hftool.server.client` looks for --no-daemon in the command line before Typer parses it.
+    """
+
+    no_daemon: Annotated[
+        bool, _model("--no-daemon", help="Do not use the daemon, even if one is running.")
     ] = False
 
 
 @dataclass(frozen=True)
-class ModelOptions(ServedOptions):
+class ModelOptions(DaemonClientOptions):
     """Which language model's files."""
 
     model: Annotated[
@@ -94,7 +97,7 @@ class TopkLoadOptions(LoadOptions):
 
 
 @dataclass(frozen=True)
-class ClassifierOptions(ComputeOptions, ServedOptions):
+class ClassifierOptions(ComputeOptions, DaemonClientOptions):
     """A classifier, or what else gives texts a label, loaded."""
 
     model: Annotated[

@@ -1,1 +1,1 @@
-"""A process that keeps models in memory, and the commands that let it run them."""
+"""The daemon: processes that keep models in memory and run commands with them."""

@@ -1,4 +1,4 @@
-"""A command line, run by the server where there is one."""
+"""The client: has the daemon run this process's command line, if a daemon is running."""
 
 import json
 import logging
@@ -11,70 +11,78 @@ from typing import Any, NoReturn
 from hftool.redaction import TOKEN_OPTIONS
 from hftool.server import protocol
 
-SERVED = ("topk", "sample", "generate", "chat", "sentiment", "encode", "decode", "vocab-dump")
-ANSWER_SECONDS = 2.0  # a server that is busy takes a request on in much less
-READY_SECONDS = 60.0  # to load a model; then the command loads it itself
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGWINCH")
-FORWARDED = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]  # not on Windows
+COMMANDS = ("topk", "sample", "generate", "chat", "sentiment", "encode", "decode", "vocab-dump")
+ANSWER_SECONDS = 2.0  # a busy daemon accepts a request in much less
+READY_SECONDS = 60.0  # for the daemon to load a model; after that, the command loads it itself
+FORWARDED_SIGNALS = (
+    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGWINCH),
+)
 
-declined: str | None = None  # why no server runs this command, where there is one
+_declined: str | None = None  # why a running daemon does not run this command
 
 
 def run_on_daemon(arguments: Sequence[str]) -> None:
-    """Let the server run a command, and exit as it does. Returns where none can."""
-    global declined
-    path = protocol.socket_path() if arguments and arguments[0] in SERVED else None
-    if path is None or "--no-server" in arguments or not path.exists():
+    """Have the daemon run a command line, and exit as it does. Return if no daemon can run it."""
+    global _declined
+    path = protocol.socket_path() if arguments and arguments[0] in COMMANDS else None
+    if path is None or "--no-daemon" in arguments or not path.exists():
         return
     if any(argument.startswith(TOKEN_OPTIONS) for argument in arguments):
-        declined = "a token was given, and belongs to one process alone"
+        _declined = "hub tokens are never sent to it"
         return
     if not protocol.is_private(path.parent):
-        declined = f"others can enter {path.parent}"
+        _declined = f"others can enter {path.parent}"
         return
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(ANSWER_SECONDS)
             connection.connect(str(path))
             if not protocol.is_own_user(connection):
-                declined = "it is another user's"
+                _declined = "it is another user's"
                 return
             _run(connection, arguments)
     except (OSError, ValueError) as error:
-        declined = f"it does not answer ({error})"
+        _declined = f"it does not answer ({error})"
 
 
 def log_declined() -> None:
-    """Log why the server does not run this command, where there is one."""
-    if declined is not None:
-        logging.getLogger("hftool").debug("not run by the server: %s", declined)
+    """Log why a running daemon does not run this command."""
+    if _declined is not None:
+        logging.getLogger("hftool").debug("not run by the daemon: %s", _declined)
 
 
 def _run(connection: socket.socket, arguments: Sequence[str]) -> None:
-    global declined
-    files = _inherited()
-    protocol.send_request(connection, {"run": _surroundings(arguments, files)})
+    """Have the daemon run a command line, and exit as it does. Return if the daemon declines.
+
+    Raises:
+        OSError: the daemon is gone or does not answer in time.
+        ValueError: it sends something other than an answer.
+    """
+    global _declined
+    files = _inheritable_files()
+    protocol.send_request(connection, {"run": _request(arguments, files)})
     answers = _Answers(connection)
     answer = answers.next()
     connection.settimeout(READY_SECONDS)
     while "loading" in answer:
         answer = answers.next()
     if "ready" not in answer:
-        declined = str(answer.get("declined", answer))
+        _declined = str(answer.get("declined", answer))
         return
     _forward_signals(connection)
     connection.settimeout(None)
-    # Only now: a server that hangs would keep a pipe open for ever.
+    # Files are sent only now: those sent to a daemon that hangs would keep a pipe open forever.
     socket.send_fds(connection, [bytes([protocol.GO])], files)
     try:
         answer = answers.next()
     except OSError:
-        answer = {"signal": signal.SIGKILL}  # who watched the command is gone, and it with them
+        # The process that watches the command was killed, and the command with it.
+        answer = {"signal": signal.SIGKILL}
     _end(answer)
 
 
-def _surroundings(arguments: Sequence[str], files: Sequence[int]) -> dict[str, Any]:
-    """What a command sees of where it was started."""
+def _request(arguments: Sequence[str], files: Sequence[int]) -> dict[str, Any]:
+    """Return what a command needs to run as if this process ran it."""
     import resource
 
     limits = [name for name in dir(resource) if name.startswith("RLIMIT_")]
@@ -87,50 +95,52 @@ def _surroundings(arguments: Sequence[str], files: Sequence[int]) -> dict[str, A
         "folder": os.getcwd(),
         "mask": mask,
         "limits": [[name, *resource.getrlimit(getattr(resource, name))] for name in limits],
-        "ignored": [s for s in FORWARDED if signal.getsignal(s) == signal.SIG_IGN],
+        "ignored": [s for s in FORWARDED_SIGNALS if signal.getsignal(s) == signal.SIG_IGN],
         "files": list(files),
     }
 
 
-def _inherited() -> list[int]:
-    """The open files a program started from here would have: also those of `<(…)`."""
+def _inheritable_files() -> list[int]:
+    """Return the open files that a child process would inherit, `<(…)` of the shell included."""
     names = [int(name) for name in os.listdir("/proc/self/fd")]
-    found = []
-    for file in sorted(name for name in names if name < protocol.HIGHEST_FILE):
+    files = []
+    for file in sorted(name for name in names if name < protocol.MAX_FILE_NUMBER):
         try:
             if os.get_inheritable(file):
-                found.append(file)
+                files.append(file)
         except OSError:
-            continue  # the folder itself, closed again
-    return found[: protocol.MOST_FILES]
+            continue  # the listed folder itself, closed by now
+    return files[: protocol.MAX_FILES]
 
 
 class _Answers:
+    """The daemon's answers, one per line."""
+
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._rest = b""
 
     def next(self) -> dict[str, Any]:
-        """The next answer.
+        """Receive the next answer.
 
         Raises:
-            OSError: there is none, or not in time.
-            ValueError: it is none.
+            OSError: the daemon is gone, or does not answer in time.
+            ValueError: it is not an answer.
         """
         while b"\n" not in self._rest:
-            some = self._connection.recv(4096)
-            if not some:
-                raise ConnectionResetError("the server is gone")
-            self._rest += some
+            received = self._connection.recv(4096)
+            if not received:
+                raise ConnectionResetError("the daemon is gone")
+            self._rest += received
         line, self._rest = self._rest.split(b"\n", 1)
         answer = json.loads(line)
         if not isinstance(answer, dict):
-            raise ValueError("no answer")
+            raise ValueError("an answer must be a JSON object")
         return answer
 
 
 def _forward_signals(connection: socket.socket) -> None:
-    """Let signals reach the command instead of this process, which stops and goes on with it."""
+    """Send signals on to the command. Ctrl-Z stops both it and this process."""
 
     def forward(number: int, _frame: Any) -> None:
         connection.send(bytes([number]))
@@ -139,7 +149,7 @@ def _forward_signals(connection: socket.socket) -> None:
         connection.send(bytes([signal.SIGSTOP]))
         os.kill(os.getpid(), signal.SIGSTOP)
 
-    for number in FORWARDED:
+    for number in FORWARDED_SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, forward)
     signal.signal(signal.SIGTSTP, stop)
@@ -147,7 +157,7 @@ def _forward_signals(connection: socket.socket) -> None:
 
 
 def _end(answer: dict[str, Any]) -> NoReturn:
-    """End with the status or by the signal that the command ended with."""
+    """End with the status or by the signal with which the command ended."""
     if number := answer.get("signal"):
         if number != signal.SIGKILL:
             signal.signal(number, signal.SIG_DFL)

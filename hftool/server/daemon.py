@@ -1,4 +1,4 @@
-"""The server: takes requests, and lets each command run where its model is in memory."""
+"""The daemon: accepts requests and hands each to the process that has its model in memory."""
 
 import contextlib
 import inspect
@@ -9,270 +9,321 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import psutil
+from typer.core import TyperGroup
+from typer.exceptions import Abort, Exit, TyperException
 
 from hftool.errors import HftoolError
 from hftool.options.model import DEFAULT_CLASSIFIER
 from hftool.server import command_process, protocol
+from hftool.server.command_process import RunCommandLine
+from hftool.server.log import log, log_path, start_log
 from hftool.server.model_process import MODEL_KINDS, READY, RequestedModel, start
 from hftool.server.records import LoadedModel
 
-REQUEST_SECONDS = 2.0  # for a request to arrive whole
+REQUEST_SECONDS = 2.0  # for a request to arrive as a whole
 BACKLOG = 128
-# What commands would import each time.
-IMPORTED = (
-    *(
-        "hftool.cli.app",
-        "hftool.generation.next_token",
-        "hftool.generation.steps",
-        "hftool.generation.trace",
-        "hftool.generation.strategies",
-    ),
-    *(
-        "hftool.generation.batch",
-        "hftool.generation.requests",
-        "hftool.chat.conversation",
-        "hftool.chat.slash_commands",
-    ),
-    *(
-        "hftool.classification.scorers",
-        "hftool.inputs.tables",
-        "hftool.tokenization.encode",
-        "hftool.tokenization.vocabulary",
-        "hftool.models.load",
-    ),
-    *(
-        "hftool.output.formats",
-        "hftool.output.views.tokens",
-        "hftool.output.tables.tokens",
-        "rich.console",
-    ),
-)
+PAUSE_SECONDS = 0.1  # after an error, so that one that recurs does not keep a core busy
 
 
 @dataclass
 class ModelProcess:
-    """A model in a process of its own, and the requests that wait for it to be loaded."""
+    """A process with one model in memory, and the requests that wait until the model is loaded.
+
+    `name` is the model's reference, `last_used` a time of the monotonic clock in seconds,
+    `requests` the number of requests so far; `waiting` holds each request with its connection.
+    """
 
     name: str
     process: int
     channel: socket.socket
-    used: float
-    ready: bool = False
+    last_used: float
+    is_ready: bool = False
     requests: int = 0
     waiting: list[tuple[dict[str, Any], socket.socket]] = field(default_factory=list)
 
 
 class Daemon:
-    """Answers on a Unix socket in a folder that only the user can enter, until it is told to stop.
+    """Answers requests on a Unix socket in a folder that only the user can enter.
 
     Args:
-        path: of the socket.
-        idle: seconds without a request after which it ends; None: never.
-        memory_limit: bytes the models may take; beyond, those not used for longest are unloaded.
+        path: the socket's path.
+        root: the application's group of commands, with which command lines are parsed.
+        run: runs the command line in `sys.argv` in its process; called in forked processes only.
+        idle: seconds without a request after which the daemon ends; None: never.
+        memory_limit: bytes that the models may use; beyond that, the least recently used ones are
+            unloaded. None: no limit.
 
     Raises:
-        HftoolError: the folder can't be made, others can enter it, or a server is there.
+        HftoolError: the socket's folder cannot be created or is open to others, or a daemon is
+            running.
     """
 
-    def __init__(self, path: Path, *, idle: float | None, memory_limit: float | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        root: TyperGroup,
+        run: RunCommandLine,
+        *,
+        idle: float | None,
+        memory_limit: float | None,
+    ) -> None:
         import torch
 
-        from hftool.cli.app import command
         from hftool.models.device import choose_device
 
-        for name in IMPORTED:
-            import_module(name)
-        command()
-        self._path, self._idle, self._memory_limit = path, idle, memory_limit
+        _import_what_commands_need()
+        self._path, self._root, self._run_command_line = path, root, run
+        self._idle, self._memory_limit = idle, memory_limit
         self._threads = torch.get_num_threads()
         torch.set_num_threads(1)  # threads don't survive a fork
-        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # nor does what CUDA's own check sets up
-        self._accelerated = choose_device("auto").type != "cpu"
-        self._held: dict[RequestedModel, ModelProcess] = {}
+        # CUDA's own check of its devices sets up a state that does not survive a fork either.
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+        self._has_accelerator = choose_device("auto").type != "cpu"
+        self._model_processes: dict[RequestedModel, ModelProcess] = {}
         self._identity = protocol.identity()
-        self._stopped = False
+        self._is_stopped = False
         self._selector = selectors.DefaultSelector()
         self._listener = _listen(path)
 
     def serve(self) -> None:
-        """Answer until told to stop, by a request, by a signal or by having nothing to do."""
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
+        """Answer requests until a request or a signal ends the daemon, or until it was idle."""
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the child processes
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         self._selector.register(self._listener, selectors.EVENT_READ)
         try:
-            while not self._stopped:
+            while not self._is_stopped:
                 ready = self._selector.select(self._idle)
                 if not ready:
                     return
                 for key, _ in ready:
-                    if key.fileobj is self._listener:
-                        self._accept()
-                    else:
-                        self._hear(key.data)
+                    self._handle(key.data)
         except KeyboardInterrupt:
             pass
         finally:
             self._path.unlink(missing_ok=True)
-            for held in self._held.values():
-                os.kill(held.process, signal.SIGTERM)
+            for model_process in self._model_processes.values():
+                with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+                    os.kill(model_process.process, signal.SIGTERM)
+
+    def _handle(self, ready: RequestedModel | None) -> None:
+        """Handle what is ready: the process of a model, or (None) a new connection.
+
+        An unexpected error is logged, and does not end the daemon.
+        """
+        try:
+            if ready is None:
+                self._accept()
+            else:
+                self._on_model_ready(ready)
+        except Exception:
+            log.exception("an unexpected error")
+            time.sleep(PAUSE_SECONDS)
 
     def _accept(self) -> None:
         connection, _ = self._listener.accept()
-        with connection, contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with connection:
             connection.settimeout(REQUEST_SECONDS)
             if not protocol.is_own_user(connection):
+                log.warning("a connection of another user was refused")
                 return
-            request, files = protocol.receive_request(connection)
-            protocol.close(files)
-            self._answer(connection, request)
+            try:
+                request, files = protocol.receive_request(connection)
+                protocol.close(files)
+                self._answer(connection, request)
+            except ConnectionError:
+                pass  # the client has ended, or has closed the connection
+            except TimeoutError:
+                log.warning("a request did not arrive in %.0f s", REQUEST_SECONDS)
+            except (ValueError, KeyError, TypeError):
+                log.exception("a request is broken")
 
     def _answer(self, connection: socket.socket, request: dict[str, Any]) -> None:
         if "run" in request:
             self._run(connection, request["run"])
-        elif request.get("ask") == "stop":
-            self._stopped = True
+        elif request["ask"] == "stop":
+            self._is_stopped = True
             protocol.send_answer(connection, stopping=os.getpid())
         else:
-            models = [vars(model) for model in self._models()]
+            models = [vars(model) for model in self._loaded_models()]
             protocol.send_answer(connection, process=os.getpid(), models=models)
 
     def _run(self, connection: socket.socket, request: dict[str, Any]) -> None:
         if request["identity"] != self._identity:
             protocol.send_answer(connection, declined="it is of another version or environment")
             return
-        command_process.adopt_environment(request)
-        asked = model_asked(request["arguments"])
-        device = getattr(asked, "device", "cpu")
-        if device != "cpu" and (self._accelerated or device != "auto"):
-            protocol.send_answer(connection, declined="it computes on the CPU alone")
-        elif asked is None:
-            command_process.start(connection, request)
+        try:
+            command_process.adopt_environment(request)
+        except OSError as error:  # the client's folder is gone; the client runs the command
+            log.warning("a command was not started: %s", error)
+            return
+        requested = requested_model(self._root, request["arguments"])
+        device = getattr(requested, "device", "cpu")
+        if device != "cpu" and (self._has_accelerator or device != "auto"):
+            protocol.send_answer(connection, declined="it only computes on the CPU")
+        elif requested is None:
+            command_process.start(connection, request, self._run_command_line)
         else:
             protocol.send_answer(connection, loading=True)
-            self._pass_on(asked, request, connection)
+            self._pass_on(requested, request, connection)
 
     def _pass_on(
-        self, asked: RequestedModel, request: dict[str, Any], connection: socket.socket
+        self, requested: RequestedModel, request: dict[str, Any], connection: socket.socket
     ) -> None:
-        """Give a request to the process that holds its model, now or when that is loaded."""
-        held = self._held.get(asked)
-        if held is None:
-            process, its_socket = start(asked, self._threads)
-            name = asked.model or DEFAULT_CLASSIFIER
-            held = ModelProcess(name, process, its_socket, time.monotonic())
-            self._held[asked] = held
-            self._selector.register(its_socket, selectors.EVENT_READ, asked)
-        held.used = time.monotonic()
-        held.requests += 1
-        held.waiting.append((request, connection.dup()))
-        if held.ready:
-            self._send_waiting(held)
+        """Send a request to the process that has its model, once the model is loaded."""
+        model_process = self._model_processes.get(requested)
+        if model_process is None:
+            process, channel = start(requested, self._threads, self._run_command_line)
+            name = requested.model or DEFAULT_CLASSIFIER
+            model_process = ModelProcess(name, process, channel, time.monotonic())
+            self._model_processes[requested] = model_process
+            self._selector.register(channel, selectors.EVENT_READ, requested)
+        model_process.last_used = time.monotonic()
+        model_process.requests += 1
+        model_process.waiting.append((request, connection.dup()))
+        if model_process.is_ready:
+            self._send_waiting(model_process)
 
-    def _hear(self, asked: RequestedModel) -> None:
-        """A model is loaded, or the process that held it has ended."""
-        held = self._held[asked]
+    def _on_model_ready(self, requested: RequestedModel) -> None:
+        """Send the waiting requests to a process whose model is loaded; forget one that ended."""
+        model_process = self._model_processes.get(requested)
+        if model_process is None:
+            return  # unloaded since it became ready
         try:
-            held.ready = held.channel.recv(1) == READY
-        except OSError:
-            held.ready = False
-        if held.ready:
-            self._send_waiting(held)
+            model_process.is_ready = model_process.channel.recv(1) == READY
+        except ConnectionError:
+            model_process.is_ready = False
+        if model_process.is_ready:
+            self._send_waiting(model_process)
             self._unload_beyond_limit()
         else:
-            self._unload(asked)
+            log.warning("the process of %s has ended", model_process.name)
+            self._unload(requested)
 
-    def _send_waiting(self, held: ModelProcess) -> None:
-        while held.waiting:
-            request, connection = held.waiting.pop(0)
-            with connection, contextlib.suppress(OSError):  # it has ended, as will be heard
-                protocol.send_request(held.channel, request, [connection.fileno()])
+    def _send_waiting(self, model_process: ModelProcess) -> None:
+        while model_process.waiting:
+            request, connection = model_process.waiting.pop(0)
+            # An error here means that the process has ended, which `_on_model_ready` handles.
+            with connection, contextlib.suppress(ConnectionError):
+                protocol.send_request(model_process.channel, request, [connection.fileno()])
 
-    def _unload(self, asked: RequestedModel) -> None:
-        held = self._held.pop(asked)
-        self._selector.unregister(held.channel)
-        held.channel.close()  # then it ends; commands that run go on
-        for _, connection in held.waiting:
+    def _unload(self, requested: RequestedModel) -> None:
+        model_process = self._model_processes.pop(requested)
+        self._selector.unregister(model_process.channel)
+        model_process.channel.close()  # ends the process; commands that it started go on
+        for _, connection in model_process.waiting:
             connection.close()
 
     def _unload_beyond_limit(self) -> None:
         if self._memory_limit is None:
             return
-        by_use = sorted(self._held, key=lambda asked: self._held[asked].used)
-        sizes = {asked: _own_memory(self._held[asked].process) for asked in by_use}
-        for asked in by_use:
+        processes = self._model_processes
+        by_use = sorted(processes, key=lambda requested: processes[requested].last_used)
+        sizes = {requested: _own_memory(processes[requested].process) for requested in by_use}
+        for requested in by_use:
             if sum(sizes.values()) <= self._memory_limit:
                 return
-            if self._held[asked].ready:
-                self._unload(asked)
-                del sizes[asked]
+            if processes[requested].is_ready:
+                self._unload(requested)
+                del sizes[requested]
 
-    def _models(self) -> Iterator[LoadedModel]:
+    def _loaded_models(self) -> Iterator[LoadedModel]:
         now = time.monotonic()
-        for asked, held in self._held.items():
-            memory, idle = _own_memory(held.process), now - held.used
+        for requested, model_process in self._model_processes.items():
             yield LoadedModel(
-                held.name,
-                MODEL_KINDS[type(asked)],
-                "ready" if held.ready else "loading",
-                memory,
-                held.requests,
-                idle,
-                held.process,
+                model=model_process.name,
+                kind=MODEL_KINDS[type(requested)],
+                state="ready" if model_process.is_ready else "loading",
+                memory=_own_memory(model_process.process),
+                requests=model_process.requests,
+                idle=now - model_process.last_used,
+                process=model_process.process,
             )
 
 
-def model_asked(arguments: Sequence[str]) -> RequestedModel | None:
-    """The model a command line needs, as far as it is on this machine; None where it needs none,
-    or the command line is wrong."""
+def _import_what_commands_need() -> None:
+    """Import once, before forking, the modules that every command would import by itself."""
+    from rich import console  # noqa: F401
+
+    from hftool.chat import conversation, slash_commands  # noqa: F401
+    from hftool.classification import scorers  # noqa: F401
+    from hftool.generation import (  # noqa: F401
+        batch,
+        next_token,
+        requests,
+        steps,
+        strategies,
+        trace,
+    )
+    from hftool.inputs import tables  # noqa: F401
+    from hftool.models import load  # noqa: F401
+    from hftool.output import formats  # noqa: F401
+    from hftool.output.tables import tokens as token_tables  # noqa: F401
+    from hftool.output.views import tokens as token_views  # noqa: F401
+    from hftool.tokenization import encode, vocabulary  # noqa: F401
+
+
+def requested_model(root: TyperGroup, arguments: Sequence[str]) -> RequestedModel | None:
+    """Return the options that load the model of a command line, if this machine has the model.
+
+    Return None if the command line needs no model or is wrong: then the command runs without one,
+    and reports by itself what is wrong.
+
+    Raises:
+        KeyError: there is no such command.
+    """
     from hftool import config
-    from hftool.cli import app
     from hftool.models.local_files import local_folder
     from hftool.models.references import resolve_reference
 
-    command = app.command().commands[arguments[0]]
+    command = root.commands[arguments[0]]
     try:
         defaults = config.load().defaults.get(arguments[0])
-        with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
+        with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
             context = command.make_context("hftool", list(arguments[1:]), default_map=defaults)
-        asked = _model_options(command.callback, context.params)
-        if asked is None or context.params.get("labels") is not None:
+        requested = _model_options(command.callback, context.params)
+        if requested is None or context.params.get("labels") is not None:
             return None
-        source = resolve_reference(asked.model or DEFAULT_CLASSIFIER, asked.revision)
-        return asked if local_folder(source, asked.trust_remote_code) else None
-    except (Exception, SystemExit):  # the command meets it again, and shows it
+        source = resolve_reference(requested.model or DEFAULT_CLASSIFIER, requested.revision)
+        return requested if local_folder(source, requested.trust_remote_code) else None
+    except (HftoolError, TyperException, Exit, Abort):
+        return None  # wrong usage, or --help
+    except Exception:
+        log.exception("cannot tell which model a command line needs")
         return None
 
 
 def _model_options(command: Any, values: dict[str, Any]) -> RequestedModel | None:
-    """The dataclass with the options of loading a model, out of a command's values."""
-    for kind in get_type_hints(inspect.unwrap(command)).values():
+    """Return the dataclass of options that load a command's model, made from its values."""
+    for annotation in get_type_hints(inspect.unwrap(command)).values():
         for options in get_args(RequestedModel):
-            if isinstance(kind, type) and issubclass(kind, options):
-                asked = options(**{item.name: values[item.name] for item in fields(options)})
-                found: RequestedModel = replace(asked, offline=True, hub_token=None)  # it is here
-                return found
+            if isinstance(annotation, type) and issubclass(annotation, options):
+                requested: RequestedModel = options(
+                    **{item.name: values[item.name] for item in fields(options)}
+                )
+                # The model is on this machine, so the hub is not needed, nor who asks it.
+                return replace(requested, offline=True, hub_token=None)
     return None
 
 
 def _listen(path: Path) -> socket.socket:
+    """Return a listening socket, after starting the log next to it."""
     folder = path.parent
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not protocol.is_private(folder):
             raise HftoolError(f"others can enter {folder}", f"chmod 700 {folder}")
-        listener = socket.socket(socket.AF_UNIX)
-        try:
-            listener.connect(str(path))
-        except (FileNotFoundError, ConnectionRefusedError):
-            path.unlink(missing_ok=True)  # of a server that was killed
-        else:
-            raise HftoolError("a server is running", "`hftool serve --stop` ends it")
-        listener.close()
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(path))
+            except (FileNotFoundError, ConnectionRefusedError):
+                path.unlink(missing_ok=True)  # left by a daemon that was killed
+            else:
+                raise HftoolError("a daemon is running", "`hftool daemon stop` ends it")
+        start_log(log_path(path))
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
         listener.listen(BACKLOG)
@@ -282,7 +333,7 @@ def _listen(path: Path) -> socket.socket:
 
 
 def _own_memory(process: int) -> int:
-    """The bytes no other process shares, 0 where the process has ended."""
+    """Return the bytes that a process does not share with others, 0 if it has ended."""
     try:
         return int(psutil.Process(process).memory_full_info().uss)
     except psutil.Error:

@@ -1,6 +1,5 @@
-"""A process with one model in memory, from which commands that use it are forked."""
+"""A process with one model in memory, from which the commands that use the model are forked."""
 
-import contextlib
 import os
 import signal
 import socket
@@ -9,9 +8,12 @@ from typing import Any
 
 from hftool.options.model import ClassifierOptions, LoadOptions, ModelOptions
 from hftool.server import command_process, protocol
+from hftool.server.command_process import RunCommandLine
+from hftool.server.log import log
 from hftool.server.records import ModelKind
 
-RequestedModel = ClassifierOptions | LoadOptions | ModelOptions  # of the last the tokenizer alone
+# A command that takes only `ModelOptions` needs only the tokenizer.
+RequestedModel = ClassifierOptions | LoadOptions | ModelOptions
 MODEL_KINDS: dict[type, ModelKind] = {
     ClassifierOptions: "classifier",
     LoadOptions: "language-model",
@@ -20,62 +22,93 @@ MODEL_KINDS: dict[type, ModelKind] = {
 READY = b"."
 
 
-def start(asked: RequestedModel, threads: int) -> tuple[int, socket.socket]:
-    """Fork a process that takes requests for one model from a socket; it writes a byte to it when
-    the model is loaded.
+def start(
+    requested: RequestedModel, threads: int, run: RunCommandLine
+) -> tuple[int, socket.socket]:
+    """Fork a process that loads a model, and then runs the command lines that it receives.
 
-    Returns: the process and the socket.
+    It sends `READY` once it has loaded the model, and ends when the daemon closes the socket.
+
+    Returns:
+        The process id, and the socket to the process.
     """
-    ours, its = socket.socketpair()
+    ours, theirs = socket.socketpair()
     process = os.fork()
     if process:
-        its.close()
+        theirs.close()
         return process, ours
-    protocol.close_others({its.fileno()})
-    with contextlib.suppress(OSError, KeyboardInterrupt):  # the server is gone
-        _serve_model(its, _loader(asked), threads)
-    os._exit(0)
+    try:  # nothing may get past this block: the caller's code is the daemon's
+        _handle_signals()
+        protocol.close_others({theirs.fileno()})
+        _serve_model(theirs, _loader(requested), threads, run)
+    except ConnectionError:
+        pass  # the daemon has closed the socket, or has ended
+    except BaseException:
+        log.exception("the process of a model failed")
+    finally:
+        os._exit(0)
 
 
-def _serve_model(server: socket.socket, load: Callable[[], Any], threads: int) -> None:
-    """Load the model, then fork a command for each request.
+def _handle_signals() -> None:
+    """Ignore Ctrl-C, after which the daemon ends this process; die silently of other signals."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-    Nothing is computed here: threads don't survive a fork, and there must be none of OpenMP's.
+
+def _serve_model(
+    daemon: socket.socket, load: Callable[[], Any], threads: int, run: RunCommandLine
+) -> None:
+    """Load the model, then fork a process for each command line.
+
+    Nothing is computed in this process: OpenMP's threads do not survive a fork, so none may start.
+
+    Raises:
+        ConnectionError: the daemon has closed the socket.
     """
     import torch
 
     from hftool.models.resident import enable_cache
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the server
     enable_cache()
-    with contextlib.suppress(Exception):
-        load()
-    server.sendall(READY)
+    _try(load)
+    daemon.sendall(READY)
     while True:
-        request, files = protocol.receive_request(server)
-        connection = socket.socket(fileno=files[0])
-        with connection, contextlib.suppress(OSError):
-            command_process.adopt_environment(request)
-            with contextlib.suppress(Exception):  # the command meets the error again, and shows it
-                load()  # again only where its files were changed
+        request, files = protocol.receive_request(daemon)
+        with socket.socket(fileno=files[0]) as client:
+            try:
+                command_process.adopt_environment(request)
+            except OSError as error:  # the client's folder is gone; the client runs the command
+                log.warning("a command was not started: %s", error)
+                continue
+            _try(load)  # loads again only if the model's files have changed
             torch.set_num_threads(threads)
-            command_process.start(connection, request)
+            command_process.start(client, request, run)
             torch.set_num_threads(1)
 
 
-def _loader(asked: RequestedModel) -> Callable[[], Any]:
+def _try(load: Callable[[], Any]) -> None:
+    """Load a model; if that fails, the command will fail in the same way and report it."""
+    try:
+        load()
+    except Exception:
+        log.exception("a model was not loaded")
+
+
+def _loader(requested: RequestedModel) -> Callable[[], Any]:
     from hftool.models import load, local_files
 
-    if isinstance(asked, ClassifierOptions):
-        return lambda: load.load_classifier(asked)
-    if isinstance(asked, LoadOptions):
-        return lambda: _language_model(asked)
-    return lambda: local_files.load_tokenizer(asked.model, asked)
+    if isinstance(requested, ClassifierOptions):
+        return lambda: load.load_classifier(requested)
+    if isinstance(requested, LoadOptions):
+        return lambda: _load_language_model(requested)
+    return lambda: local_files.load_tokenizer(requested.model, requested)
 
 
-def _language_model(asked: LoadOptions) -> Any:
-    from transformers.generation import logits_process  # noqa: F401  once, not in each command
+def _load_language_model(requested: LoadOptions) -> Any:
+    # Imported here once, instead of in every command.
+    from transformers.generation import logits_process  # noqa: F401
 
     from hftool.models import load
 
-    return load.load_language_model(asked)
+    return load.load_language_model(requested)

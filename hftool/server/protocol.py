@@ -1,8 +1,8 @@
-"""What goes between a command and the server: requests in JSON, with open files beside them.
+"""What clients, the daemon and its processes send each other over Unix sockets.
 
-A request is a length (4 bytes) and a JSON object; file descriptors travel with the length (Unix,
-SCM_RIGHTS). Answers are JSON objects, a line each. After the answer `ready` the command writes
-bytes: `GO`, then the numbers of the signals it gets.
+A request is its length (4 bytes) and a JSON object; open files travel with the length (SCM_RIGHTS).
+Answers are JSON objects, one per line. After the answer `ready` the client writes bytes: `GO`, then
+the number of each signal that it receives.
 """
 
 import contextlib
@@ -13,81 +13,81 @@ import stat
 import struct
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 GO = 0
-MOST_FILES = 250  # that one message can carry
-HIGHEST_FILE = 512  # files of higher numbers are not passed on
-LARGEST = 64 * 2**20  # bytes of a request: a command line and an environment
+MAX_FILES = 250  # one message cannot carry many more (Linux: 253)
+MAX_FILE_NUMBER = 512  # files with higher numbers are not passed on
+MAX_REQUEST_BYTES = 64 * 2**20  # more than any command line and environment
 _LENGTH = struct.Struct("!I")
 _CREDENTIALS = struct.Struct("3i")  # process, user, group
 
-# Read by libraries when they are imported, or by the C library: a server can't follow these.
-_READ_ONCE = (
-    *(
-        "HF_",
-        "HUGGINGFACE_",
-        "TRANSFORMERS_",
-        "TORCH",
-        "PYTORCH_",
-        "TOKENIZERS_",
-        "RAYON_",
-        "CUDA_",
-    ),
-    *("OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "PYTHON", "LD_", "MALLOC_", "SSL_"),
+# Libraries read these when they are imported, or the C library when the process starts. The daemon
+# cannot adopt a client's values; it declines clients whose values differ from its own.
+_READ_ONCE_PREFIXES = (
+    *("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TOKENIZERS_", "TORCH", "PYTORCH_", "CUDA_"),
+    *("OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "RAYON_"),
+    *("PYTHON", "LD_", "MALLOC_", "SSL_"),
 )
-_NAMES = ("HOME", "XDG_CACHE_HOME", "TMPDIR", "TZ", "http_proxy", "https_proxy", "no_proxy")
+_READ_ONCE = ("HOME", "XDG_CACHE_HOME", "TMPDIR", "TZ", "http_proxy", "https_proxy", "no_proxy")
 
 
 def socket_path() -> Path | None:
-    """Where the server listens: `HFTOOL_SERVER`, else in the user's runtime folder. None: off, or
-    the folder is not the user's."""
-    named = os.environ.get("HFTOOL_SERVER")
-    if named == "off" or not hasattr(socket, "AF_UNIX"):
+    """Return where the daemon listens: `HFTOOL_DAEMON`, else a socket in the runtime folder.
+
+    Return None if `HFTOOL_DAEMON` is `off`, or if the runtime folder is another user's.
+    """
+    named = os.environ.get("HFTOOL_DAEMON")
+    if named == "off":
         return None
     if named:
-        return Path(named)
+        return Path(named).absolute()
     import platformdirs
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # there need be no XDG_RUNTIME_DIR
+        warnings.simplefilter("ignore")  # platformdirs warns if XDG_RUNTIME_DIR is not set
         try:
-            return platformdirs.user_runtime_path("hftool") / "server"
+            return platformdirs.user_runtime_path("hftool") / "daemon"
         except PermissionError:
             return None
 
 
 def is_private(folder: Path) -> bool:
-    """Whether a folder is the user's, and nobody else can enter it."""
+    """Return whether a folder is the user's and nobody else can enter it."""
     try:
-        found = folder.stat()
+        status = folder.stat()
     except OSError:
         return False
-    return found.st_uid == os.geteuid() and not stat.S_IMODE(found.st_mode) & 0o077
+    return status.st_uid == os.geteuid() and not stat.S_IMODE(status.st_mode) & 0o077
 
 
 def is_own_user(connection: socket.socket) -> bool:
-    """Whether the other end is a process of the same user."""
-    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return bool(_CREDENTIALS.unpack(found)[1] == os.geteuid())
+    """Return whether the other end is a process of the same user."""
+    content = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return bool(_CREDENTIALS.unpack(content)[1] == os.geteuid())
 
 
 def identity() -> list[Any]:
-    """What must be the same on both sides for the same answers: the program, the libraries, and
-    the settings that those read once."""
+    """Return what must be equal on both sides for equal answers, as JSON values.
+
+    It is the program, the libraries, and the variables that libraries read once.
+    """
     package = Path(__file__).parent.parent
     code = max(path.stat().st_mtime_ns for path in package.rglob("*.py"))
     folders = [path for path in sys.path if path.endswith("-packages")]
     libraries = [os.stat(folder).st_mtime_ns for folder in folders if os.path.isdir(folder)]
-    environment = first_environment().items()
-    once = sorted([n, v] for n, v in environment if n in _NAMES or n.startswith(_READ_ONCE))
-    return [sys.prefix, sys.version, str(package), code, folders, libraries, once]
+    variables = sorted(
+        [name, value]
+        for name, value in initial_environment().items()
+        if name in _READ_ONCE or name.startswith(_READ_ONCE_PREFIXES)
+    )
+    return [sys.prefix, sys.version, str(package), code, folders, libraries, variables]
 
 
-def first_environment() -> dict[str, str]:
-    """The environment this process was started with, whatever it has set since."""
+def initial_environment() -> dict[str, str]:
+    """Return the environment that this process was started with, without later changes."""
     entries = Path("/proc/self/environ").read_bytes().split(b"\0")
     pairs = (os.fsdecode(entry).partition("=") for entry in entries if b"=" in entry)
     return {name: value for name, _, value in pairs}
@@ -97,48 +97,50 @@ def send_request(to: socket.socket, request: dict[str, Any], files: Sequence[int
     """Send a request and open files.
 
     Raises:
-        OSError: the other end is gone, or does not read in time.
+        OSError: the other end is gone, or does not read within the socket's timeout.
     """
     content = json.dumps(request).encode("utf-8", "surrogateescape")
     socket.send_fds(to, [_LENGTH.pack(len(content))], files)
     to.sendall(content)
 
 
-def receive_request(of: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """The next request, with its files.
+def receive_request(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Receive one request and its open files.
 
     Raises:
-        OSError: the other end is gone, or does not write in time.
-        ValueError: what came is no request.
+        OSError: the other end is gone (ConnectionResetError), or does not write within the socket's
+            timeout (TimeoutError).
+        ValueError: it is not a request.
     """
-    start, files, _, _ = socket.recv_fds(of, _LENGTH.size, MOST_FILES)
+    start, files, _, _ = socket.recv_fds(connection, _LENGTH.size, MAX_FILES)
     try:
-        start += _exactly(of, _LENGTH.size - len(start))
+        start += _receive_exactly(connection, _LENGTH.size - len(start))
         length = _LENGTH.unpack(start)[0]
-        if length > LARGEST:
-            raise ValueError("too long")
-        request = json.loads(_exactly(of, length).decode("utf-8", "surrogateescape"))
+        if length > MAX_REQUEST_BYTES:
+            raise ValueError(f"a request of {length} bytes is too long")
+        content = _receive_exactly(connection, length)
+        request = json.loads(content.decode("utf-8", "surrogateescape"))
         if not isinstance(request, dict):
-            raise ValueError("no object")
+            raise ValueError("a request must be a JSON object")
     except BaseException:
         close(files)
         raise
     return request, files
 
 
-def _exactly(of: socket.socket, size: int) -> bytes:
-    found = bytearray()
-    while len(found) < size:
-        some = of.recv(size - len(found))
-        if not some:
+def _receive_exactly(connection: socket.socket, size: int) -> bytes:
+    content = bytearray()
+    while len(content) < size:
+        received = connection.recv(size - len(content))
+        if not received:
             raise ConnectionResetError("the other end is gone")
-        found += some
-    return bytes(found)
+        content += received
+    return bytes(content)
 
 
 def send_answer(to: socket.socket, **answer: Any) -> None:
-    """Send one answer; nothing happens where nobody waits for it any more."""
-    with contextlib.suppress(OSError):
+    """Send one answer, unless the client is gone or has stopped reading."""
+    with contextlib.suppress(ConnectionError, TimeoutError):
         to.sendall(json.dumps(answer).encode() + b"\n")
 
 
@@ -148,9 +150,9 @@ def close(files: Iterable[int]) -> None:
         os.close(file)
 
 
-def close_others(kept: Iterable[int]) -> None:
-    """Close all files but these and the three standard ones, in a process that was forked."""
+def close_others(kept: Container[int]) -> None:
+    """Close all files except `kept` and the three standard ones, in a forked process."""
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2 and int(name) not in kept:
-            with contextlib.suppress(OSError):  # the folder itself, closed again
+            with contextlib.suppress(OSError):  # the list includes the listed folder, now closed
                 os.close(int(name))

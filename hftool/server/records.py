@@ -8,7 +8,11 @@ ModelKind = Literal["language-model", "classifier", "tokenizer"]
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model a server has in memory. `memory` counts bytes of its own, `idle` seconds."""
+    """A model that the daemon has in memory or is loading.
+
+    `memory` is in bytes and leaves out what its process shares with others, `requests` counts the
+    commands so far, `idle` is the seconds since the last one, `process` is the process id.
+    """
 
     model: str
     kind: ModelKind

@@ -1,4 +1,4 @@
-"""Whole processes: hftool beside the tutorial's scripts, and beside itself with a server."""
+"""Whole processes: hftool beside the tutorial's scripts, and beside itself with the daemon."""
 
 import os
 import random
@@ -16,14 +16,14 @@ from tests.benchmarks.pairs import Pair
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parent / "scripts"
 HFTOOL = (sys.executable, "-m", "hftool")
-ALONE = {**os.environ, "HFTOOL_SERVER": "off", "HF_HUB_OFFLINE": "1"}
+ALONE = {**os.environ, "HFTOOL_DAEMON": "off", "HF_HUB_OFFLINE": "1"}
 IMPORTS = (sys.executable, "-c", "import typer, rich.console")
 PROMPT = "The capital of France is"
 TURNS = "What is a token?\nSay that more simply.\nThank you. And what is a vocabulary?\n"
 
 
 def pairs() -> Iterator[Pair]:
-    """Each step's command and script: cold, then with the model in a server's memory."""
+    """Each step's command and script: cold, then with the model in the daemon's memory."""
     here = SourceOptions(offline=True)
     smollm2, minilm = (str(ensure_local(ref, "model", here)) for ref in ("smollm2", "minilm-sst2"))
     yield _pair("--help", ("--help",), "import typer, rich.console", IMPORTS)
@@ -42,12 +42,12 @@ def pairs() -> Iterator[Pair]:
     for name, command, script in (*steps, *long_steps):
         yield _pair(f"{name}, cold", command, "the script", _script(*script))
     with tempfile.TemporaryDirectory() as folder:
-        served = {**ALONE, "HFTOOL_SERVER": f"{folder}/run/server"}
-        _run((*HFTOOL, "serve", "--detach", "-q"), served)
+        served = {**ALONE, "HFTOOL_DAEMON": f"{folder}/run/daemon"}
+        _run((*HFTOOL, "daemon", "start", "-q"), served)
         for name, command, script in steps:
             _run((*HFTOOL, *command), served)  # loads the model
             yield _pair(f"{name}, served", command, "the script", _script(*script), served)
-        _run((*HFTOOL, "serve", "--stop"), served)
+        _run((*HFTOOL, "daemon", "stop"), served)
 
 
 def counting(megabytes: int) -> Iterator[Pair]:

@@ -14,7 +14,7 @@ from tools import doc_blocks, make_reference
 
 DOCS = Path(__file__).parents[2] / "docs"
 NEEDS_HUB_OR_TERMINAL = (
-    *("qwen", "gemma", "hftool chat", "models alias", "models unalias", "hftool serve"),
+    *("qwen", "gemma", "hftool chat", "models alias", "models unalias", "hftool daemon"),
 )
 
 
@@ -36,7 +36,7 @@ def help_of(page: Page) -> str:
 def test_the_tree_is_the_designs() -> None:
     assert {page.path.split()[1] for page in COMMANDS} == {
         *("vocab-dump", "encode", "decode", "topk", "sample", "generate", "chat", "sentiment"),
-        *("models", "serve"),
+        *("models", "daemon"),
     }
 
 
@@ -96,7 +96,7 @@ def test_the_examples_run(page: Page, workplace: Path, hftool_on_path: Path) -> 
             doc_blocks.run_command(command, workplace)
 
 
-@pytest.mark.parametrize("arguments", [[], ["models"]])
+@pytest.mark.parametrize("arguments", [[], ["models"], ["daemon"]])
 def test_alone_it_says_what_to_type(arguments: list[str]) -> None:
     done = run(*arguments)
     assert (done.exit_code, done.stderr) == (0, "")
@@ -137,7 +137,7 @@ def test_usage_errors_are_two_lines() -> None:
         assert (done.exit_code, done.stdout) == (2, "")
         error, hint = done.stderr.splitlines()
         assert error.startswith("Error: ")
-        assert hint.startswith(f"Hint: `hftool {arguments[0]}")
+        assert hint.startswith(f"Hint: see: hftool {arguments[0]}")
 
 
 @pytest.mark.skipif(shutil.which("mandoc") is None, reason="no mandoc here")

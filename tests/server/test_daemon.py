@@ -1,4 +1,4 @@
-"""Commands that a server runs, against the same commands on their own."""
+"""Commands that the daemon runs, compared with the same commands without it."""
 
 import contextlib
 import json
@@ -25,18 +25,18 @@ from tests.e2e.test_processes import ANSWERING, PROMPT
 from tests.tiny_models import VOCABULARY, save_classifier, save_model
 
 HFTOOL = [sys.executable, "-m", "hftool"]
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the server needs Linux")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the daemon needs Linux")
 
 
-class Place:
-    """A folder with models, texts and perhaps a server; commands run in it."""
+class Workspace:
+    """A folder with models, texts and perhaps a daemon, in which commands run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.socket = folder / "run" / "server"
+        self.socket = folder / "run" / "daemon"
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("HFTOOL_", "HF_"))},
-            "HFTOOL_SERVER": str(self.socket),
+            "HFTOOL_DAEMON": str(self.socket),
             "HFTOOL_CONFIG": str(folder / "config.toml"),
             "HFTOOL_CACHE": os.environ["HFTOOL_CACHE"],
             "HF_HUB_OFFLINE": "1",
@@ -46,7 +46,7 @@ class Place:
         }
 
     def start(self, *options: str) -> None:
-        result = self.run("serve", "--detach", *options)
+        result = self.run("daemon", "start", *options)
         assert result.returncode == 0, result.stderr
 
     def run(
@@ -63,7 +63,7 @@ class Place:
         )
 
     def script(self, line: str, **environment: str) -> tuple[int, str, str]:
-        """What a shell says; $hftool is the program."""
+        """Run a line of bash, where $hftool is the program: status, stdout, stderr."""
         program = " ".join(HFTOOL)
         result = subprocess.run(
             ["bash", "-c", line],
@@ -86,21 +86,24 @@ class Place:
         )
 
     def status(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(self.run("serve", "--status", "--json").stdout)
-        return found
+        models: list[dict[str, Any]] = json.loads(self.run("daemon", "status", "--json").stdout)
+        return models
+
+    def log(self) -> str:
+        return self.socket.with_name("daemon.log").read_text("utf-8")
 
     def process(self) -> psutil.Process:
-        """The server itself."""
+        """The daemon itself: the processes of models and commands are its children."""
         for process in psutil.process_iter(["cmdline", "environ", "ppid"]):
             environment = process.info["environ"] or {}
-            serves = "serve" in (process.info["cmdline"] or [])
-            if serves and environment.get("HFTOOL_SERVER") == str(self.socket):
-                if "serve" not in _command(process.parent()):
+            is_daemon = "--foreground" in (process.info["cmdline"] or [])
+            if is_daemon and environment.get("HFTOOL_DAEMON") == str(self.socket):
+                if "--foreground" not in _command(process.parent()):
                     return process
-        raise AssertionError("no server")
+        raise AssertionError("no daemon")
 
     def end(self) -> None:
-        self.run("serve", "--stop")
+        self.run("daemon", "stop")
 
 
 def _command(process: psutil.Process | None) -> list[str]:
@@ -110,27 +113,27 @@ def _command(process: psutil.Process | None) -> list[str]:
         return []
 
 
-def fill(folder: Path) -> Place:
+def fill(folder: Path) -> Workspace:
     save_model(folder / "model", context=512)
-    save_classifier(folder / "judge")
+    save_classifier(folder / "classifier")
     (folder / "texts.txt").write_text("good\nbad\n\n")
     (folder / "prompts.jsonl").write_text('{"prompt": "a"}\nbroken\n{"prompt": "b", "seed": 2}\n')
-    return Place(folder)
+    return Workspace(folder)
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    place = fill(tmp_path_factory.mktemp("served"))
-    place.start()
-    yield place
-    place.end()
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    workspace = fill(tmp_path_factory.mktemp("served"))
+    workspace.start()
+    yield workspace
+    workspace.end()
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    place = fill(tmp_path)
-    yield place
-    place.end()
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    workspace = fill(tmp_path)
+    yield workspace
+    workspace.end()
 
 
 def without_times(text: str) -> str:
@@ -142,8 +145,8 @@ SCRIPTS = [
     '$hftool sample -m model "good" --steps 5 --seed 3 --format jsonl',
     '$hftool generate -m model "good" -n 8 --seed 1 --format jsonl --logprobs',
     "$hftool generate -m model --batch <(cat prompts.jsonl) -n 5 --seed 1 --format jsonl",
-    "$hftool sentiment -m judge good --check NEGATIVE; $hftool sentiment -m judge good --check X",
-    "cat texts.txt | $hftool sentiment -m judge --color always --format table",
+    "for label in NEGATIVE X; do $hftool sentiment -m classifier good --check $label; done",
+    "cat texts.txt | $hftool sentiment -m classifier --color always --format table",
     "$hftool encode -m model 'a b' | $hftool decode -m model",
     "$hftool vocab-dump ./model | tail -2",
     "$hftool vocab-dump smollm2 | head -2; echo ${PIPESTATUS[0]}",
@@ -169,37 +172,37 @@ MORE_SCRIPTS = [
     "line", [*SCRIPTS, *(pytest.param(line, marks=pytest.mark.slow) for line in MORE_SCRIPTS)]
 )
 @pytest.mark.usefixtures("smollm2_folder")
-def test_the_same_as_without_a_server(line: str, served: Place) -> None:
-    alone = served.script(line, HFTOOL_SERVER="off")
-    by_server = served.script(line)
-    assert [without_times(str(part)) for part in by_server] == [
-        without_times(str(part)) for part in alone
+def test_the_same_as_without_the_daemon(line: str, served: Workspace) -> None:
+    without = served.script(line, HFTOOL_DAEMON="off")
+    with_daemon = served.script(line)
+    assert [without_times(str(part)) for part in with_daemon] == [
+        without_times(str(part)) for part in without
     ]
 
 
-def test_it_is_the_server_that_runs_them(served: Place) -> None:
+def test_the_daemon_runs_the_commands(served: Workspace) -> None:
     served.run("topk", "-m", "model", "a")
-    before = {held["kind"]: held["requests"] for held in served.status()}
+    before = {model["kind"]: model["requests"] for model in served.status()}
     result = served.run("topk", "-m", "model", "a", "-v")
     assert result.returncode == 0
-    assert "not run by the server" not in result.stderr and "loaded" not in result.stderr
+    assert "not run by the daemon" not in result.stderr and "loaded" not in result.stderr
     status = served.status()
-    schema = Path(__file__).parents[2] / "docs" / "schemas" / "held-model.json"
-    for held in status:
-        jsonschema.validate(held, json.loads(schema.read_text("utf-8")))
-    after = {held["kind"]: held["requests"] for held in status}
+    schema = Path(__file__).parents[2] / "docs" / "schemas" / "loaded-model.json"
+    for model in status:
+        jsonschema.validate(model, json.loads(schema.read_text("utf-8")))
+    after = {model["kind"]: model["requests"] for model in status}
     assert after["language-model"] == before["language-model"] + 1
 
 
-def test_without_the_server_where_asked(served: Place) -> None:
-    result = served.run("topk", "-m", "model", "a", "-v", "--no-server")
+def test_no_daemon_is_used_if_the_option_says_so(served: Workspace) -> None:
+    result = served.run("topk", "-m", "model", "a", "-v", "--no-daemon")
     assert "loaded" in result.stderr
 
 
-def test_several_clients_at_once(served: Place) -> None:
+def test_several_clients_simultaneously(served: Workspace) -> None:
     prompts = [f"text {i}" for i in range(5)]
     arguments = [("topk", "-m", "model", prompt, "-k", "2") for prompt in prompts]
-    expected = [served.run(*a, "--no-server").stdout for a in arguments]
+    expected = [served.run(*a, "--no-daemon").stdout for a in arguments]
     found = [""] * len(prompts)
 
     def ask(i: int) -> None:
@@ -214,7 +217,7 @@ def test_several_clients_at_once(served: Place) -> None:
     assert len(set(found)) > 1
 
 
-def test_ctrl_c_ends_a_command_and_not_the_server(served: Place) -> None:
+def test_ctrl_c_ends_a_command_and_not_the_daemon(served: Workspace) -> None:
     process = served.popen("generate", "-m", "model", "a", "-n", "400", "--greedy")
     assert process.stdout
     assert process.stdout.read(1)
@@ -225,7 +228,7 @@ def test_ctrl_c_ends_a_command_and_not_the_server(served: Place) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_command_computes_no_more(number: signal.Signals, served: Place) -> None:
+def test_a_killed_command_computes_no_more(number: signal.Signals, served: Workspace) -> None:
     endless = {"eos_token_id": VOCABULARY}
     save_model(served.folder / "endless", context=100_000, generation_config=endless)
     arguments = ("chat", "-m", "endless", "-n", "40000")
@@ -242,21 +245,20 @@ def test_a_killed_command_computes_no_more(number: signal.Signals, served: Place
     assert gone and not alive
 
 
-def _running(served: Place) -> list[psutil.Process]:
+def _running(served: Workspace) -> list[psutil.Process]:
     """The processes that run commands: leaders of a session of their own, and their children."""
-    server = served.process()
-    others = [p for p in server.children(recursive=True) if os.getsid(p.pid) != server.pid]
+    daemon = served.process()
+    others = [p for p in daemon.children(recursive=True) if os.getsid(p.pid) != daemon.pid]
     orphans = [
         p
         for p in psutil.process_iter(["environ", "cmdline"])
-        if (p.info["environ"] or {}).get("HFTOOL_SERVER") == str(served.socket)
-        and "--detach" not in (p.info["cmdline"] or [])
-        and os.getsid(p.pid) not in (server.pid, os.getsid(0))
+        if (p.info["environ"] or {}).get("HFTOOL_DAEMON") == str(served.socket)
+        and os.getsid(p.pid) not in (daemon.pid, os.getsid(0))
     ]
     return list({p.pid: p for p in [*others, *orphans]}.values())
 
 
-def test_a_chat_at_a_terminal(served: Place) -> None:
+def test_a_chat_at_a_terminal(served: Workspace) -> None:
     endless = {"eos_token_id": VOCABULARY}
     save_model(served.folder / "endless", context=100_000, generation_config=endless)
     process = pexpect.spawn(
@@ -282,58 +284,58 @@ def test_a_chat_at_a_terminal(served: Place) -> None:
     assert process.exitstatus == 0
 
 
-def test_a_killed_server_is_no_hindrance(place: Place) -> None:
-    place.start()
-    expected = place.run("topk", "-m", "model", "a")
-    place.process().kill()
-    result = place.run("topk", "-m", "model", "a", "-v")
+def test_commands_run_although_the_daemon_was_killed(workspace: Workspace) -> None:
+    workspace.start()
+    expected = workspace.run("topk", "-m", "model", "a")
+    workspace.process().kill()
+    result = workspace.run("topk", "-m", "model", "a", "-v")
     assert result.stdout == expected.stdout
-    assert "not run by the server: it does not answer" in result.stderr
-    assert place.run("topk", "-m", "model", "a").stderr == ""
-    place.start()  # over the socket that was left
-    assert place.status() == []
+    assert "not run by the daemon: it does not answer" in result.stderr
+    assert workspace.run("topk", "-m", "model", "a").stderr == ""
+    workspace.start()  # replaces the socket that was left
+    assert workspace.status() == []
 
 
-def test_a_hanging_server_is_no_hindrance(place: Place) -> None:
-    place.start()
-    server = place.process()
-    server.suspend()
+def test_commands_run_although_the_daemon_hangs(workspace: Workspace) -> None:
+    workspace.start()
+    daemon = workspace.process()
+    daemon.suspend()
     try:
-        result = place.run("topk", "-m", "model", "a", "-v")
+        result = workspace.run("topk", "-m", "model", "a", "-v")
     finally:
-        server.resume()
+        daemon.resume()
     assert result.returncode == 0 and result.stdout
-    assert "not run by the server: it does not answer" in result.stderr
+    assert "not run by the daemon: it does not answer" in result.stderr
 
 
-def test_other_settings_of_the_libraries_are_not_the_servers(served: Place) -> None:
+def test_the_daemon_declines_other_settings_of_the_libraries(served: Workspace) -> None:
     result = served.run("topk", "-m", "model", "a", "-v", environment={"OMP_NUM_THREADS": "7"})
     assert result.returncode == 0
-    assert "not run by the server: it is of another version or environment" in result.stderr
+    assert "not run by the daemon: it is of another version or environment" in result.stderr
 
 
-def test_a_folder_that_others_can_enter(place: Place) -> None:
-    place.start()
-    place.socket.parent.chmod(0o755)
-    result = place.run("topk", "-m", "model", "a", "-v")
+def test_a_folder_that_others_can_enter(workspace: Workspace) -> None:
+    workspace.start()
+    workspace.socket.parent.chmod(0o755)
+    result = workspace.run("topk", "-m", "model", "a", "-v")
     assert result.returncode == 0
-    assert f"not run by the server: others can enter {place.socket.parent}" in result.stderr
-    place.socket.parent.chmod(0o700)
-    place.end()
-    place.socket.parent.chmod(0o755)
-    result = place.run("serve", "--detach")
+    assert f"not run by the daemon: others can enter {workspace.socket.parent}" in result.stderr
+    workspace.socket.parent.chmod(0o700)
+    workspace.end()
+    workspace.socket.parent.chmod(0o755)
+    result = workspace.run("daemon", "start")
     assert result.returncode == 1
-    folder = place.socket.parent
+    folder = workspace.socket.parent
     assert result.stderr == f"Error: others can enter {folder}\nHint: chmod 700 {folder}\n"
-    place.socket.parent.chmod(0o700)
+    workspace.socket.parent.chmod(0o700)
 
 
-def test_the_socket_is_the_users_alone(served: Place) -> None:
+def test_only_the_user_can_reach_the_socket(served: Workspace) -> None:
     assert served.socket.parent.stat().st_mode & 0o777 == 0o700
     assert served.socket.stat().st_uid == os.geteuid()
 
 
-def test_what_is_no_request_is_no_harm(served: Place) -> None:
+def test_what_is_no_request_is_no_harm(served: Workspace) -> None:
     contents = (b"", b"\0\0\0\2[]", b"\xff\xff\xff\xff", b"\0\0\0\5{", b"GET /", b"\0\0\0\2{}")
     for content in contents:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -346,51 +348,51 @@ def test_what_is_no_request_is_no_harm(served: Place) -> None:
     assert served.run("topk", "-m", "model", "a").returncode == 0
 
 
-def test_a_changed_model_is_loaded_again(place: Place) -> None:
-    place.start()
-    first = place.run("topk", "-m", "model", "a").stdout
-    save_model(place.folder / "model", context=512, seed=9)
-    second = place.run("topk", "-m", "model", "a").stdout
-    assert second == place.run("topk", "-m", "model", "a", "--no-server").stdout
+def test_a_changed_model_is_loaded_again(workspace: Workspace) -> None:
+    workspace.start()
+    first = workspace.run("topk", "-m", "model", "a").stdout
+    save_model(workspace.folder / "model", context=512, seed=9)
+    second = workspace.run("topk", "-m", "model", "a").stdout
+    assert second == workspace.run("topk", "-m", "model", "a", "--no-daemon").stdout
     assert second != first
 
 
-def test_memory_limit_and_one_server_at_a_time(place: Place) -> None:
-    place.start("--memory-limit", "1kB")
-    place.run("topk", "-m", "model", "a")
-    assert place.run("sentiment", "-m", "judge", "a").returncode == 0
+def test_memory_limit_and_a_second_daemon(workspace: Workspace) -> None:
+    workspace.start("--memory-limit", "1kB")
+    workspace.run("topk", "-m", "model", "a")
+    assert workspace.run("sentiment", "-m", "classifier", "a").returncode == 0
     deadline = time.monotonic() + 20
-    while place.status() and time.monotonic() < deadline:
+    while workspace.status() and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert place.status() == []
-    result = place.run("serve", "--detach")
+    assert workspace.status() == []
+    result = workspace.run("daemon", "start")
     assert result.returncode == 1
-    assert result.stderr == ("Error: a server is running\nHint: `hftool serve --stop` ends it\n")
+    assert result.stderr == "Error: a daemon is running\nHint: `hftool daemon stop` ends it\n"
 
 
-def test_idle(place: Place) -> None:
-    place.start("--idle", "2s")
-    process = place.process()
-    place.run("topk", "-m", "model", "a")
+def test_idle(workspace: Workspace) -> None:
+    workspace.start("--idle", "2s")
+    process = workspace.process()
+    workspace.run("topk", "-m", "model", "a")
     process.wait(timeout=30)
-    assert not place.socket.exists()
-    result = place.run("serve", "--status")
+    assert not workspace.socket.exists()
+    result = workspace.run("daemon", "status")
     assert result.returncode == 1
-    assert "no server is running" in result.stderr
+    assert "no daemon is running" in result.stderr
 
 
-def test_in_the_foreground_until_ctrl_c(place: Place) -> None:
-    with place.popen("serve") as process:
+def test_in_the_foreground_until_ctrl_c(workspace: Workspace) -> None:
+    with workspace.popen("daemon", "start", "--foreground") as process:
         assert process.stderr
-        assert b"serving" in process.stderr.readline()
-        assert place.run("topk", "-m", "model", "a").returncode == 0
+        assert b"daemon started" in process.stderr.readline()
+        assert workspace.run("topk", "-m", "model", "a").returncode == 0
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 0
-    assert not place.socket.exists()
+    assert not workspace.socket.exists()
 
 
 @pytest.mark.parametrize(
-    ("service", "seconds", "size"),
+    ("options", "seconds", "size"),
     [
         (DaemonOptions(), None, None),
         (DaemonOptions("90", "1000"), 90, 1000),
@@ -399,17 +401,17 @@ def test_in_the_foreground_until_ctrl_c(place: Place) -> None:
         (DaemonOptions("2d", "2g"), 172800, 2 * 10**9),
     ],
 )
-def test_times_and_sizes(service: DaemonOptions, seconds: float | None, size: int | None) -> None:
-    assert service.idle_seconds == seconds
-    assert service.memory_bytes == size
+def test_times_and_sizes(options: DaemonOptions, seconds: float | None, size: int | None) -> None:
+    assert options.idle_seconds == seconds
+    assert options.memory_bytes == size
 
 
 @pytest.mark.parametrize(
-    "service", [DaemonOptions("soon"), DaemonOptions("-1"), DaemonOptions("5w")]
+    "options", [DaemonOptions("soon"), DaemonOptions("-1"), DaemonOptions("5w")]
 )
-def test_no_time(service: DaemonOptions) -> None:
+def test_no_time(options: DaemonOptions) -> None:
     with pytest.raises(UsageError, match="--idle"):
-        _ = service.idle_seconds
+        _ = options.idle_seconds
 
 
 @pytest.mark.parametrize("size", ["much", "4 apples", "-1GB", "5i", "5 iB", "GB"])

@@ -1,50 +1,94 @@
-"""`hftool serve`"""
+"""`hftool daemon`"""
 
+import functools
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
+from hftool.cli import log_notes, process
 from hftool.cli.dataclass_options import expand_dataclasses
+from hftool.cli.help import HelpfulCommand, HelpfulGroup
 from hftool.options.output import OutputOptions
 
+daemon = typer.Typer(
+    cls=HelpfulGroup,
+    help="Keep models in memory, so that other commands start immediately.",
+    invoke_without_command=True,
+)
 
-@expand_dataclasses
-def daemon(
+
+@daemon.callback()
+def _daemon(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help(), color=ctx.color)
+
+
+@daemon.command("start", cls=HelpfulCommand)
+def start_daemon(
+    ctx: typer.Context,
     *,
-    detach: Annotated[bool, typer.Option("--detach", help="Serve in the background.")] = False,
-    stop: Annotated[bool, typer.Option("--stop", help="End the server.")] = False,
-    status: Annotated[bool, typer.Option("--status", help="Show the models in memory.")] = False,
     idle: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="End after so long without a request (30s, 10m, 2h)."),
+        typer.Option(metavar="TIME", help="End after this time without a request (30s, 10m, 2h)."),
     ] = None,
     memory_limit: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Unload what was used least recently beyond this (4GB)."),
+        typer.Option(
+            metavar="SIZE", help="Beyond this, unload the least recently used models (4GB)."
+        ),
     ] = None,
-    output: OutputOptions,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay in this terminal until Ctrl-C.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes.")] = False,
 ) -> None:
-    """Keep models in memory, so that other commands start at once.
+    """Start the daemon, and return when it answers.
 
-    They use the server by themselves; --no-server, or HFTOOL_SERVER=off, is without it.
+    Other commands use a running daemon automatically. Turn that off with --no-daemon for one
+    command, or with HFTOOL_DAEMON=off.
 
     Examples:
-        hftool serve --detach --idle 30m
-        # Which models it has in memory
-        hftool serve --status
-        hftool serve --stop
+        hftool daemon start --idle 30m
+        # Until Ctrl-C, with at most 4 GB of models
+        hftool daemon start --foreground --memory-limit 4GB
+    """
+    from hftool.server import control
+
+    log_notes.configure(quiet=quiet, verbose=False)
+    options = control.DaemonOptions(idle, memory_limit)
+    if foreground:
+        root = ctx.find_root().command
+        assert isinstance(root, TyperGroup)
+        control.run_in_foreground(options, root, functools.partial(process.run, root))
+    else:
+        control.start(options)
+
+
+@daemon.command("stop", cls=HelpfulCommand)
+def stop_daemon() -> None:
+    """End the daemon; commands that are running finish.
+
+    Examples:
+        hftool daemon stop
+    """
+    from hftool.server import control
+
+    control.stop()
+
+
+@daemon.command("status", cls=HelpfulCommand)
+@expand_dataclasses
+def daemon_status(*, output: OutputOptions) -> None:
+    """Show the models that the daemon has in memory; -v also shows where its log is.
+
+    Examples:
+        hftool daemon status
+        # For a script
+        hftool daemon status --json
     """
     from hftool.output.views.models import LOADED_MODELS
     from hftool.output.writer import write
     from hftool.server import control
 
-    asked = control.DaemonOptions(idle, memory_limit)
-    control.require_one_of(detach, stop, status)
-    if status:
-        write(control.loaded_models(), LOADED_MODELS, output)
-    elif stop:
-        control.stop()
-    elif detach:
-        control.detach(asked)
-    else:
-        control.serve(asked)
+    write(control.loaded_models(), LOADED_MODELS, output)

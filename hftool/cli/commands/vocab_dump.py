@@ -6,7 +6,7 @@ import typer
 
 from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.options.completion import known_models
-from hftool.options.model import DEFAULT_MODEL, MODEL_HELP, ServedOptions
+from hftool.options.model import DEFAULT_MODEL, MODEL_HELP, DaemonClientOptions
 from hftool.options.output import OutputOptions
 
 RefArgument = Annotated[
@@ -23,7 +23,7 @@ Sort = Literal["id", "text", "length"]
 def vocab_dump(
     ref: RefArgument = DEFAULT_MODEL,
     *,
-    source: ServedOptions,
+    source: DaemonClientOptions,
     grep: Annotated[
         str | None, typer.Option(metavar="REGEX", help="Only tokens whose text it matches.")
     ] = None,
