@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are written completely or not at all."""
 
 import os
 import tempfile
@@ -9,18 +9,18 @@ from typing import TextIO
 
 from hftool.errors import HftoolError
 
-STDOUT = Path("stdout")  # what an error calls it
+STDOUT = Path("stdout")  # its name in errors
 
 
 @contextmanager
 def atomic_file(path: Path, *, private: bool = False) -> Iterator[TextIO]:
-    """A text file (UTF-8) written beside `path` and renamed into place when the block ends well.
+    """Open a text file (UTF-8) next to `path`, renamed to `path` if the block succeeds.
 
-    A symbolic link is followed; something that is no regular file (`/dev/stdout`, a FIFO) is
-    written directly. A new file of a `private` kind is the user's alone to read.
+    Symbolic links are followed. Something other than a regular file (`/dev/stdout`, a FIFO) is
+    written directly. With `private`, only the user can read a new file.
 
     Raises:
-        HftoolError: the place can't be written.
+        HftoolError: the file can't be written.
     """
     with write_errors(path):
         if path.exists() and not path.is_file():
@@ -28,34 +28,35 @@ def atomic_file(path: Path, *, private: bool = False) -> Iterator[TextIO]:
                 yield file
             return
     with (
-        atomic_path(path, private=private) as beside,
-        beside.open("w", encoding="utf-8", newline="") as file,
+        atomic_path(path, private=private) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
     ):
         yield file
 
 
 @contextmanager
 def atomic_path(path: Path, *, private: bool = False) -> Iterator[Path]:
-    """An empty file beside `path`, renamed into place when the block ends well.
+    """Create an empty file next to `path`, renamed to `path` if the block succeeds.
 
-    Raises: as `atomic_file`.
+    Raises:
+        HftoolError: the file can't be written.
     """
     target = path.resolve()
     with write_errors(path):
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         os.close(descriptor)
-        beside = Path(name)
+        temporary = Path(name)
         try:
-            yield beside
-            beside.chmod(permissions(target, private=private))
-            beside.replace(target)
+            yield temporary
+            temporary.chmod(permissions(target, private=private))
+            temporary.replace(target)
         finally:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """What the system says against writing `path`, as one line."""
+    """Raise an OSError of the block as the error of writing `path` (see `write_error`)."""
     try:
         yield
     except OSError as error:
@@ -63,14 +64,14 @@ def write_errors(path: Path) -> Iterator[None]:
 
 
 def write_error(path: Path, error: OSError) -> Exception:
-    """The error to raise for one of writing `path`: stdout's broken pipe stays what it is."""
+    """Return the error to raise for one of writing `path`; a broken pipe stays what it is."""
     if isinstance(error, BrokenPipeError):
         return error
     return HftoolError(f"cannot write {path}: {error.strerror or error}")
 
 
 def permissions(target: Path, *, private: bool = False) -> int:
-    """The permissions `target` has, or those a new file gets here."""
+    """Return the permissions of `target`, or those of a new file if it does not exist."""
     if target.exists():
         return target.stat().st_mode & 0o777
     if private:

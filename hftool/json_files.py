@@ -8,10 +8,10 @@ from hftool.errors import HftoolError
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; an empty one where there is no such file.
+    """Return the object in a JSON file, or an empty one if the file does not exist.
 
     Raises:
-        HftoolError: the file can't be read as JSON, or holds something else.
+        HftoolError: the file can't be read, is not JSON, or holds something other than an object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -20,5 +20,5 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise HftoolError(f"cannot read {path}: {error}") from None
     if not isinstance(content, dict):
-        raise HftoolError(f"cannot read {path}: it holds no JSON object")
+        raise HftoolError(f"cannot read {path}: it is not a JSON object")
     return content

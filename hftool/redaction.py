@@ -1,4 +1,4 @@
-"""Keeps the hub token out of where other users of the machine can look."""
+"""Keep the hub token out of messages and of the list of processes."""
 
 import ctypes
 import os
@@ -11,33 +11,33 @@ from hftool.errors import HftoolError
 
 TOKEN_OPTIONS = ("--token", "--hub-token")
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-LEAST_LENGTH = 8  # a shorter word may well stand in a message for something else
+MIN_LENGTH = 8  # a shorter token could be an ordinary word in a message
 
 
 def hide_token() -> None:
-    """Overwrite a token given as an option in this process's title, where that can be done (Linux).
+    """Overwrite a token on the command line in this process's title (on Linux).
 
-    Anyone may read the titles of all processes (`ps`). What the command line means is known by now
-    from `sys.argv`, a copy.
+    All users can read the titles of all processes (`ps`). The title is not needed any more:
+    `sys.argv` is a copy.
     """
     try:
         title = Path("/proc/self/cmdline").read_bytes()
-        # Field 48 of proc_pid_stat(5); the second one, the name in brackets, may hold spaces.
+        # Field 48 of proc_pid_stat(5). Field 2, a name in brackets, may contain spaces.
         fields = Path("/proc/self/stat").read_text(errors="replace").rpartition(")")[2].split()
         start = int(fields[45])
     except (OSError, ValueError, IndexError):
         return
-    at = 0
+    offset = 0
     words = title.split(b"\0")
     for before, word in zip([b"", *words], words, strict=False):
         secret = _secret(before.decode(errors="replace"), word)
         if secret:
-            ctypes.memset(start + at + len(word) - len(secret), ord("*"), len(secret))
-        at += len(word) + 1
+            ctypes.memset(start + offset + len(word) - len(secret), ord("*"), len(secret))
+        offset += len(word) + 1
 
 
 def _secret(before: str, word: bytes) -> bytes:
-    """The part of a word of the command line that is a token."""
+    """Return the part of a word of the command line that is a token, given the word before it."""
     name, equals, value = word.partition(b"=")
     if before in TOKEN_OPTIONS:
         return word
@@ -45,23 +45,25 @@ def _secret(before: str, word: bytes) -> bytes:
 
 
 def redacted(text: str) -> str:
-    """A text for stderr without the token, whatever library's message it came in by."""
+    """Replace the hub token in a text by `***`; also a library's message may contain it."""
     for token in _tokens():
-        if len(token) >= LEAST_LENGTH:
+        if len(token) >= MIN_LENGTH:
             text = text.replace(token, "***")
     return text
 
 
 def _tokens() -> Iterator[str]:
-    """What the command line, the environment and config.toml name as a token."""
+    """Yield the tokens in the command line, the environment and config.toml."""
     words = sys.argv
     for before, word in zip(["", *words], words, strict=False):
         yield _secret(before, word.encode(errors="replace")).decode()
     yield from (os.environ.get(name, "") for name in TOKEN_VARIABLES)
     try:
         commands = config.load().defaults.values()
-    except HftoolError:  # the file can't be read, which is being said
+    except HftoolError:  # of a broken file, which the command reports
         return
     for values in commands:
         if isinstance(values, dict):
-            yield str(values.get("hub_token", ""))
+            token = values.get("hub_token", "")
+            # A list is an error, in whose message the tokens are hidden as well.
+            yield from map(str, token if isinstance(token, list) else [token])

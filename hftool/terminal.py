@@ -1,4 +1,4 @@
-"""What is safe to send to a terminal, and how wide it is there."""
+"""Write text to a terminal safely: control characters become visible escapes."""
 
 import re
 import sys
@@ -7,8 +7,8 @@ from typing import TextIO
 from hftool.errors import HftoolError
 from hftool.redaction import redacted
 
-# C0 other than newline and tab, DEL, C1, and the characters that reorder text (Unicode's
-# Bidi_Control); line and paragraph separators would break a line as well.
+# C0 other than newline and tab, DEL, C1, the characters that reorder text (Unicode's Bidi_Control),
+# and the line and paragraph separators.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _UNSAFE_IN_LINE = re.compile(f"{_UNSAFE.pattern[:-1]}\n\t\\\\]")
 _SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\"}
@@ -21,19 +21,19 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def visible(text: str) -> str:
-    r"""Control characters as escapes, newline and tab kept: "\x1b[2J" -> "\\x1b[2J"."""
+    r"""Escape control characters except newline and tab: "\x1b[2J" -> "\\x1b[2J"."""
     return _UNSAFE.sub(_escape, text)
 
 
 def one_line(text: str) -> str:
-    r"""As `visible`, with newline, tab and backslash escaped too: it can be undone."""
-    if text.isprintable() and "\\" not in text:  # most are, and this is quick
+    r"""Escape control characters, newline, tab and backslash, so that the text can be restored."""
+    if text.isprintable() and "\\" not in text:  # a fast path for most texts
         return text
     return _UNSAFE_IN_LINE.sub(_escape, text)
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a person looks at this stream."""
+    """Return whether a stream is an open terminal."""
     try:
         return stream is not None and stream.isatty()
     except ValueError:  # closed
@@ -41,14 +41,14 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def show_on_stderr(line: str) -> None:
-    """A text to stderr, without the hub token, escaped where it goes to a terminal."""
+    """Write a line to stderr without the hub token; on a terminal, escape control characters."""
     line = redacted(line)
     sys.stderr.write((visible(line) if is_terminal(sys.stderr) else line) + "\n")
     sys.stderr.flush()
 
 
 def show_error(error: HftoolError) -> None:
-    """An error and its hint to stderr, a line each."""
+    """Write an error and its hint to stderr, one line each."""
     show_on_stderr(f"Error: {one_line(error.message)}")
     if error.hint:
         show_on_stderr(f"Hint: {one_line(error.hint)}")

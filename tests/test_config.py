@@ -1,4 +1,4 @@
-"""Options, environment, config file, built-in: in this order; and the user's aliases."""
+"""Precedence of options, environment, config file and built-in defaults; the user's aliases."""
 
 import tomllib
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.tokenization.test_tokenizer import byte_level, gemma_like
 
 @pytest.fixture
 def config_file(tmp_path: Path) -> Path:
-    """The config file, which is not there yet."""
+    """The path of the config file, which does not exist yet."""
     return tmp_path / "config.toml"
 
 
@@ -28,7 +28,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path, Path]:
 
 
 def size(*arguments: str) -> int:
-    """How many tokens `vocab-dump` finds."""
+    """Return how many tokens `vocab-dump` lists."""
     config.load.cache_clear()
     return run("vocab-dump", *arguments).stdout.count("\n")
 
@@ -90,11 +90,75 @@ def test_option_can_turn_off_what_the_config_turns_on(config_file: Path, tmp_pat
     assert "2" not in run("encode", "a", "--no-special").stdout.split()
 
 
-def test_value_of_the_wrong_kind_is_wrong_usage(config_file: Path) -> None:
-    config_file.write_text('[encode]\nmax_tokens = "many"\n')
+@pytest.mark.parametrize(
+    ("command", "line", "error"),
+    [
+        (
+            "encode",
+            'max_tokens = "many"',
+            "max_tokens must be a whole number of at least 0, not 'many'",
+        ),
+        ("encode", "max_tokens = 1.5", "max_tokens must be a whole number of at least 0, not 1.5"),
+        ("encode", "max_tokens = [1]", "max_tokens must be a whole number of at least 0, not [1]"),
+        (
+            "generate",
+            'temperature = "hot"',
+            "temperature must be a number of at least 0, not 'hot'",
+        ),
+        ("generate", "top_p = 1.5", "top_p must be a number from 0 to 1, not 1.5"),
+        ("generate", "length_penalty = [1]", "length_penalty must be a number, not [1]"),
+        ("generate", 'greedy = "maybe"', "greedy must be true or false, not 'maybe'"),
+        ("generate", 'dtype = "fp12"', "dtype must be one of "),
+        ("generate", "dtype = true", "dtype must be one of "),
+        ("generate", 'stop = "x"', "stop must be a list of strings, not 'x'"),
+        ("generate", 'model = ["a"]', 'model must be a string, not ["a"]'),
+        ("generate", "output = 5", "output must be a path, not 5"),
+        ("models.list", 'format = "x"', "format must be one of "),
+    ],
+)
+def test_a_bad_value_is_reported_by_its_key(
+    config_file: Path, command: str, line: str, error: str
+) -> None:
+    config_file.write_text(f"[{command}]\n{line}\n")
+    result = run(*command.split("."), *([] if command == "models.list" else ["a"]))
+    assert (result.exit_code, result.stdout) == (1, "")
+    first, hint = result.stderr.splitlines()
+    assert first.startswith(f"Error: config file {config_file}: {command}.{error}")
+    assert hint == f"Hint: see: hftool {command.replace('.', ' ')} --help"
+
+
+def test_an_option_hides_a_bad_value_in_the_config(config_file: Path) -> None:
+    config_file.write_text('[encode]\nformat = "x"\n')
+    assert run("encode", "good morning", "--format", "text").stdout == "12018 5738\n"
+
+
+def test_a_bad_value_in_the_environment_is_reported_by_the_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "maybe")
     result = run("encode", "a")
     assert result.exit_code == 2
-    assert "Invalid value for '--max-tokens'" in result.stderr
+    assert result.stderr.startswith("Error: HF_HUB_OFFLINE must be true or false, not 'maybe'\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "hint"),
+    [
+        ("[encoed]\n", "'encoed' is not a command", "did you mean 'encode'?"),
+        (
+            "[encode]\ncuont = true\n",
+            "'cuont' is not an option of 'encode'",
+            "did you mean 'count'?",
+        ),
+        ("[models]\nlist = 3\n", "'list' is not a table", None),
+    ],
+)
+def test_unknown_names(config_file: Path, content: str, error: str, hint: str | None) -> None:
+    config_file.write_text(content)
+    result = run("encode", "a")
+    assert (result.exit_code, result.stdout) == (1, "")
+    lines = [f"Error: config file {config_file}: {error}", *([f"Hint: {hint}"] if hint else [])]
+    assert result.stderr.splitlines() == lines
 
 
 @pytest.mark.parametrize(
@@ -117,14 +181,14 @@ def test_broken_config_is_one_line(config_file: Path, content: bytes) -> None:
     assert all(hint.startswith("Hint: ") for hint in hints)
 
 
-def test_folder_is_no_config(config_file: Path) -> None:
+def test_a_folder_is_not_a_config_file(config_file: Path) -> None:
     config_file.mkdir()
     result = run_process("encode", "a")
     assert result.status == 1
     assert result.stderr.startswith(f"Error: cannot read the config file {config_file}: ")
 
 
-def test_config_and_cache_have_places_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_of_config_and_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HFTOOL_CONFIG", "/somewhere/my.toml")
     monkeypatch.setenv("HFTOOL_CACHE", "/elsewhere")
     assert config.config_path() == Path("/somewhere/my.toml")
@@ -139,7 +203,7 @@ def test_config_and_cache_have_places_of_their_own(monkeypatch: pytest.MonkeyPat
 # Aliases
 
 
-def test_alias_is_a_model_and_can_be_forgotten(tmp_path: Path, config_file: Path) -> None:
+def test_an_alias_names_a_model_and_can_be_removed(tmp_path: Path, config_file: Path) -> None:
     folder = byte_level(tmp_path / "model")
     assert run("models", "alias", "tiny", str(folder)).exit_code == 0
     assert tomllib.loads(config_file.read_text()) == {"aliases": {"tiny": str(folder)}}
@@ -155,7 +219,7 @@ def test_alias_hides_a_built_in_one(config_file: Path, tmp_path: Path) -> None:
     assert size("smollm2") == size() == 500
 
 
-def test_alias_of_an_alias_is_a_built_in_one(config_file: Path) -> None:
+def test_an_alias_may_refer_to_a_built_in_alias(config_file: Path) -> None:
     config_file.write_text('[aliases]\nmine = "smollm2"\n')
     assert size("mine") == 49152
 
@@ -183,6 +247,6 @@ def test_broken_config_is_reported_and_not_overwritten(config_file: Path) -> Non
     assert config_file.read_text() == "[encode"
 
 
-def test_forgetting_an_alias_that_is_none() -> None:
+def test_removing_an_alias_that_does_not_exist() -> None:
     result = run("models", "unalias", "tiny")
     assert (result.exit_code, result.stderr) == (1, "Error: you have no alias 'tiny'\n")

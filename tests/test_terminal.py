@@ -1,4 +1,4 @@
-"""What is sent to a terminal: no control characters, colours where they are wanted."""
+"""Output on a terminal: no control characters, and colours only if they are wanted."""
 
 import os
 import pty
@@ -19,7 +19,7 @@ from tests.conftest import run, run_process
 BIDI = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 CSI = re.compile(r"\x1b\[[0-9;]*m")
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
-# Hypothesis alone would seldom try what is dangerous.
+# By itself, Hypothesis would rarely generate dangerous characters.
 TEXTS = st.text(
     st.one_of(
         st.characters(),
@@ -31,12 +31,12 @@ TEXTS = st.text(
 
 
 def dangerous(text: str) -> set[str]:
-    """Characters that a terminal acts on: controls (C0, DEL, C1) and what reorders text."""
+    """Return the characters that control a terminal (C0, DEL, C1) or reorder text."""
     return {c for c in text if unicodedata.category(c) == "Cc" or ord(c) in BIDI}
 
 
-def undone(line: str) -> str:
-    """A line of `one_line` as it was."""
+def unescaped(line: str) -> str:
+    """Return the text that `one_line` escaped."""
 
     def character(match: re.Match[str]) -> str:
         short, code = match[1], match[2] or match[3]
@@ -57,10 +57,10 @@ def test_nothing_dangerous_is_left(text: str) -> None:
 
 @settings(deadline=None, max_examples=500)
 @given(TEXTS)
-@example(r"\x1b is no escape")
+@example(r"\x1b is not an escape")
 @example("\\\n\\n")
-def test_one_line_can_be_undone(text: str) -> None:
-    assert undone(one_line(text)) == text
+def test_one_line_can_be_unescaped(text: str) -> None:
+    assert unescaped(one_line(text)) == text
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_dangerous_text_is_shown_by_escapes(text: str, shown: str) -> None:
 
 
 def on_terminal(*arguments: str, **environment: str) -> str:
-    """What a command writes to a real terminal."""
+    """Run a command on a real terminal and return what it writes."""
     master, slave = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "hftool", *arguments],
@@ -106,7 +106,7 @@ def on_terminal(*arguments: str, **environment: str) -> str:
 def _read(descriptor: int) -> bytes:
     try:
         return os.read(descriptor, 65536)
-    except OSError:  # Linux ends a terminal whose other side is closed so
+    except OSError:  # Linux raises it once the other side of the terminal is closed
         return b""
 
 
@@ -115,7 +115,7 @@ EVIL = "a\x1b]0;title\x07\x9b2J\u202e[red]b[/red]"
 
 @pytest.fixture(scope="module")
 def evil_ids(tokenizer: Tokenizer) -> str:
-    """Tokens that say something dangerous."""
+    """Ids of tokens whose text is dangerous."""
     return " ".join(map(str, tokenizer.encode(EVIL, special=False).ids))
 
 

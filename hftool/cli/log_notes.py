@@ -1,4 +1,4 @@
-"""Notes on stderr: what the core logs under the name `hftool`."""
+"""Notes on stderr: the messages that the core logs under the name `hftool`."""
 
 import logging
 import os
@@ -15,14 +15,18 @@ class _Notes(logging.Handler):
 
 
 def configure(*, quiet: bool, verbose: bool) -> None:
-    """Choose which notes are shown; a library's own come only with `verbose`."""
+    """Choose what is shown: errors only (`quiet`), notes as well, or everything (`verbose`).
+
+    Messages of other libraries are shown only with `verbose`.
+    """
     log = logging.getLogger("hftool")
     log.handlers = [_Notes()]
     log.propagate = False
     log.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # unset, 0.23 uses one core
+    # Without it, tokenizers 0.23 uses one core.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     if not verbose:
-        # Read by the libraries when they are imported.
+        # The libraries read these when they are imported.
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")

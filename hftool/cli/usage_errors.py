@@ -32,11 +32,10 @@ def from_typer(error: TyperException) -> HftoolError:
     names = getattr(error, "possibilities", None)
     # Typer's own message would end with the list of these names.
     message = error.message if names else error.format_message()
-    message, _, suggestion = message.partition(". Did you mean ")
-    if names:
-        suggestion = f"'{names[0]}'?"
+    message, _, suggestions = message.partition(". Did you mean ")
+    closest = f"'{names[0]}'" if names else suggestions.partition(",")[0].removesuffix("?")
     message = message[:1].lower() + message[1:].removesuffix(".")
-    return UsageError(message, f"did you mean {suggestion}" if suggestion else help_hint)
+    return UsageError(message, f"did you mean {closest}?" if closest else help_hint)
 
 
 def _bad_value(error: Any, context: Any, parameter: Any, hint: str | None) -> HftoolError:

@@ -1,6 +1,8 @@
 """The application as a whole."""
 
+import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -16,7 +18,7 @@ LIGHT_COMMANDS = [
 
 
 def imported_by(*arguments: str) -> set[str]:
-    """The modules a process of hftool has imported when it ends."""
+    """Return the modules that a process of hftool has imported when it ends."""
     code = (
         "import sys, atexit\n"
         f"sys.argv = ['hftool', *{list(arguments)!r}]\n"
@@ -24,9 +26,6 @@ def imported_by(*arguments: str) -> set[str]:
         "from hftool.cli.app import main\n"
         "main()\n"
     )
-    import os
-    import subprocess
-
     process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, input=""
     )
@@ -78,12 +77,40 @@ def test_module_runs_as_a_program() -> None:
     ],
     ids=lambda values: " ".join(values[:2]),
 )
-def test_verbose_says_where_the_time_went(
+def test_verbose_shows_where_the_time_went(
     arguments: list[str], notes: list[str], smollm2_folder: object, minilm_folder: object
 ) -> None:
     done = run(*arguments, "-v", "good morning")
     quiet = run(*arguments, "good morning")
     assert (done.exit_code, done.stdout, quiet.stderr) == (0, quiet.stdout, "")
-    places = [re.search(f"^{note}", done.stderr, re.MULTILINE) for note in notes]
-    starts = [place.start() for place in places if place]
+    matches = [re.search(f"^{note}", done.stderr, re.MULTILINE) for note in notes]
+    starts = [match.start() for match in matches if match]
     assert starts == sorted(starts) and len(starts) == len(notes), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "hint"),
+    [
+        (
+            ["topk", "x", "-k", "zero"],
+            "--k must be a whole number of at least 1, not 'zero'",
+            "see",
+        ),
+        (["topk", "x", "-k", "0"], "--k must be a whole number of at least 1, not '0'", "see"),
+        (["generate", "x", "--top-p", "2"], "--top-p must be a number from 0 to 1, not '2'", "see"),
+        (
+            ["sentiment", "x", "--long", "chnk"],
+            "--long must be one of truncate, chunk, not 'chnk'",
+            "see",
+        ),
+        (["models", "show"], "missing argument 'REF'", "see: hftool models show --help"),
+        (["models", "lits"], "no such command 'lits'", "did you mean 'list'?"),
+        (["topk", "x", "--topk", "3"], "no such option: --topk", "did you mean '--top-k'?"),
+    ],
+)
+def test_wrong_usage_in_our_own_words(arguments: list[str], error: str, hint: str) -> None:
+    done = run(*arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    first, second = done.stderr.splitlines()
+    assert first == f"Error: {error}"
+    assert second.startswith(f"Hint: {hint}")

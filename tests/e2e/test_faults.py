@@ -193,10 +193,10 @@ def test_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: 
     assert known.stdout == "64\n", (known.stderr, known.exception)
     done = run("encode", "a", "-m", str(file))
     assert done.exit_code == 1
-    assert done.stderr == "Error: you have no home folder\nHint: name a place with HFTOOL_CACHE\n"
+    assert done.stderr == "Error: you have no home folder\nHint: set HFTOOL_CACHE to a path\n"
     done = run("models", "alias", "mine", str(model))
     assert done.exit_code == 1
-    assert done.stderr == "Error: you have no home folder\nHint: name a place with HFTOOL_CONFIG\n"
+    assert done.stderr == "Error: you have no home folder\nHint: set HFTOOL_CONFIG to a path\n"
     assert os.listdir(tmp_path) == ["tiny.gguf"]
 
 
