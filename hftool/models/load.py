@@ -22,6 +22,7 @@ from hftool.models.device import choose_device, choose_dtype
 from hftool.models.local_files import architectures_of, ensure_local, load_tokenizer
 from hftool.models.resident import cached
 from hftool.models.validation import SLACK, require_plausible, sizes_of_tensors
+from hftool.nn.architectures import CLASSIFIER_SUFFIX, CONTEXT_LENGTH_KEYS, GENERATOR_SUFFIXES
 from hftool.nn.bert import read_bert
 from hftool.nn.first_token_pooling import compute_first_token_only
 from hftool.nn.llama import Llama, read_llama
@@ -31,10 +32,8 @@ from hftool.tokenization.tokenizer import Tokenizer
 
 log = logging.getLogger("hftool")
 
-CLASSIFIER = "ForSequenceClassification"
 Activation = Literal["softmax", "sigmoid", "none"]
 NO_LIMIT = 1e9  # tokens; transformers writes 1e30 for it
-GENERATOR_SUFFIXES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
 @dataclass(frozen=True)
@@ -56,10 +55,9 @@ class LanguageModel:
     def context_length(self) -> int | None:
         """The most tokens the model can see, None where its config names no limit."""
         config = self.model.config.get_text_config()
-        length = getattr(config, "max_position_embeddings", None) or getattr(
-            config, "n_positions", None
-        )
-        return int(length) if length and length > 0 else None  # XLNet's config says -1
+        lengths = (getattr(config, name, None) for name in CONTEXT_LENGTH_KEYS)
+        length = next(filter(None, lengths), None)
+        return int(length) if length and length > 0 else None  # XLNet's config has -1
 
     @cached_property
     def end_ids(self) -> frozenset[int]:
@@ -120,7 +118,7 @@ def load_classifier(options: ClassifierOptions) -> Classifier:
     """
     name = options.model or DEFAULT_CLASSIFIER
     folder = ensure_local(name, "model", options)
-    _require(folder, name, (CLASSIFIER,), "a text classifier")
+    _require(folder, name, (CLASSIFIER_SUFFIX,), "a text classifier")
     model = _load("AutoModelForSequenceClassification", folder, options, plain=True)
     config = model.config
     tokenizer = load_tokenizer(name, options)
@@ -170,7 +168,7 @@ def _require(folder: Path, name: str, suffixes: tuple[str, ...], what: str) -> N
     if architectures and not any(a.endswith(suffixes) for a in architectures):
         hint = (
             "`sentiment` takes classifiers"
-            if any(a.endswith(CLASSIFIER) for a in architectures)
+            if any(a.endswith(CLASSIFIER_SUFFIX) for a in architectures)
             else "`hftool models list` shows models for each task"
         )
         raise HftoolError(f"{name} is not {what} (it is a {architectures[0]})", hint)
@@ -244,7 +242,7 @@ def _from_pretrained(
         )
         model = model.to(device)
     if bits is not None:
-        quantize(model, bits, inputs_too=auto.endswith(CLASSIFIER))
+        quantize(model, bits, inputs_too=auto.endswith(CLASSIFIER_SUFFIX))
     if problem := weights_problem(info):
         raise HftoolError(f"{folder} {problem}")
     compute_first_token_only(model)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hftool.json_files import read_json
+from hftool.nn.architectures import BERT_MODEL_TYPES, computed_model_type
 from hftool.nn.quantization import Bits
 from hftool.nn.weights import Weights, stored
 
@@ -24,7 +25,6 @@ class BertFamily:
     """How an architecture names its parts: `sizes` the keys of its config, `layer` the parts of
     layer `{}`; `outer` the layer behind the last and its activation."""
 
-    model_type: str
     sizes: Mapping[str, str]
     embeddings: str
     layer: str
@@ -34,8 +34,7 @@ class BertFamily:
 
 
 FAMILIES = {
-    "BertForSequenceClassification": BertFamily(
-        model_type="bert",
+    "bert": BertFamily(
         sizes={
             "hidden": "hidden_size",
             "width": "intermediate_size",
@@ -55,8 +54,7 @@ FAMILIES = {
         },
         outer=("bert.pooler.dense", torch.tanh),
     ),
-    "DistilBertForSequenceClassification": BertFamily(
-        model_type="distilbert",
+    "distilbert": BertFamily(
         sizes={
             "hidden": "dim",
             "width": "hidden_dim",
@@ -232,8 +230,12 @@ def read_bert(folder: Path, dtype: torch.dtype, bits: Bits | None) -> Bert | Non
         SafetensorError: a file of weights is broken.
     """
     given = read_json(folder / "config.json")
-    kind = next((k for name, k in FAMILIES.items() if given.get("architectures") == [name]), None)
-    if kind is None or (config := understood(given, kind)) is None:
+    model_type = computed_model_type(given, BERT_MODEL_TYPES)
+    if model_type is None:
+        return None
+    kind = FAMILIES[model_type]
+    config = understood(given, kind)
+    if config is None:
         return None
     weights = stored(folder, _shapes(config, kind))
     if weights is None:
@@ -245,7 +247,7 @@ def understood(config: Mapping[str, Any], kind: BertFamily) -> BertConfig | None
     """What a config.json says, None where any of it is not understood."""
     known = {*UNDERSTOOD, *WITHOUT_EFFECT, *kind.sizes.values()}
     others = any(config[n] not in values for n, values in UNDERSTOOD.items() if n in config)
-    if config.get("model_type") != kind.model_type or set(config) - known or others:
+    if set(config) - known or others:
         return None
     sizes: dict[str, Any] = {name: config.get(key) for name, key in kind.sizes.items()}
     sizes["vocab_size"] = config.get("vocab_size")

@@ -2,20 +2,13 @@
 
 from typing import Any
 
-# Their heads take the first token of the last layer; that layer's attention is a module of its own.
-FIRST_TOKEN = (
-    "BertForSequenceClassification",
-    "CamembertForSequenceClassification",
-    "ElectraForSequenceClassification",
-    "RobertaForSequenceClassification",
-    "XLMRobertaForSequenceClassification",
-)
+from hftool.nn.architectures import FIRST_TOKEN_CLASSIFIERS
 
 
 def compute_first_token_only(model: Any) -> None:
     """Let the last layer of such a model go on with the first token behind its attention: its
     feed-forward part, two thirds of a layer, would be thrown away for all others."""
-    if type(model).__name__ in FIRST_TOKEN:
+    if type(model).__name__ in FIRST_TOKEN_CLASSIFIERS:
         for last in model.base_model.encoder.layer[-1:]:  # a config may say 0 layers
             last.attention.register_forward_hook(_first_token)
 

@@ -7,12 +7,8 @@ from typing import Any
 
 import torch
 
-KINDS = {
-    "LlamaForCausalLM": "llama",
-    "MistralForCausalLM": "mistral",
-    "Qwen2ForCausalLM": "qwen2",
-    "Qwen3ForCausalLM": "qwen3",
-}
+from hftool.nn.architectures import LLAMA_MODEL_TYPES, computed_model_type
+
 # What a config must say, and what it may say besides; anything else is left to transformers.
 NEEDED = {
     "hidden_act": str,
@@ -72,8 +68,8 @@ class LlamaConfig:
 
 def understood(config: Mapping[str, Any]) -> LlamaConfig | None:
     """What a config.json says, None where any of it is not understood."""
-    kind = next((k for name, k in KINDS.items() if config.get("architectures") == [name]), None)
-    if kind is None or config.get("model_type") != kind or set(config) - UNDERSTOOD:
+    kind = computed_model_type(config, LLAMA_MODEL_TYPES)
+    if kind is None or set(config) - UNDERSTOOD:
         return None
     if any(type(config.get(name)) is not needed for name, needed in NEEDED.items()):
         return None

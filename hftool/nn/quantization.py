@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from hftool.errors import HftoolError
+from hftool.nn.architectures import SHARED_INPUT_LAYERS, TRANSPOSED_LINEAR
 
 GROUP = 32  # weights of a row that share scale and zero in int4, as in GGUF's Q4_0 and Q4_1
 OUTPUTS = 16  # torch's int4 kernel takes multiples of it
 TINY = torch.finfo(torch.float32).tiny
-SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 Bits = Literal["int8", "int4"]
 
 ROWS_PER_BLOCK = 1024  # rows quantized at once: fits the cache; torch packs int4 by blocks of 64
@@ -141,7 +141,7 @@ class Part(nn.Module):
 def _share_products(model: nn.Module) -> None:
     """Make one layer of those that transformers' models call with the same input."""
     for parent in list(model.modules()):
-        for names in SAME_INPUT:
+        for names in SHARED_INPUT_LAYERS:
             layers = [getattr(parent, name, None) for name in names]
             linear = [layer for layer in layers if type(layer) is nn.Linear]
             if len(linear) < len(names) or len({layer.bias is None for layer in linear}) > 1:
@@ -191,7 +191,7 @@ def quantize(model: nn.Module, bits: Bits, *, inputs_too: bool = False) -> None:
         (parent, name, layer)
         for parent in model.modules()
         for name, layer in parent.named_children()
-        if isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D"
+        if isinstance(layer, nn.Linear) or type(layer).__name__ == TRANSPOSED_LINEAR
     ]
     replaced = 0
     for parent, name, layer in places:
