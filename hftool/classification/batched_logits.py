@@ -10,15 +10,12 @@ from hftool.models.load import (
     Classifier,
     model_errors,
 )
+from hftool.nn.architectures import LENGTH_DEPENDENT_ROPE, PADDING_SENSITIVE
 
 WINDOW = 1024  # texts sorted by length together
 # Padded tokens of a batch. On a CPU what a layer computes of so many stays in the cache of a core.
 BATCH_TOKENS = 1024
 BATCH_TOKENS_ON_GPU = 16_384
-RESCALED = ("dynamic", "longrope")  # positions that a forward pass rescales by its own length
-# Model types that see padding in spite of its mask (by convolutions, pooling, the last place):
-# a batch of theirs is of one length.
-SEE_PADDING = ("canine", "convbert", "fnet", "funnel", "mobilebert", "nystromformer", "xlnet")
 
 T = TypeVar("T")
 
@@ -33,7 +30,7 @@ def batched_logits(
     if model.config.pad_token_id is None:
         batch_size = 1  # what pools the last token finds it by the padding
     most = BATCH_TOKENS if model.device.type == "cpu" else BATCH_TOKENS_ON_GPU
-    padded = getattr(model.config, "model_type", None) not in SEE_PADDING
+    padded = getattr(model.config, "model_type", None) not in PADDING_SENSITIVE
     batches = list(_batches([len(ids) for ids, _ in every], batch_size, most, padded=padded))
     logits = torch.empty(len(every), len(classifier.labels))
 
@@ -48,7 +45,7 @@ def _workers(model: Any, batches: int) -> int:
     """How many batches to compute at once: on a CPU each core computes one of its own, where there
     are enough, which is faster than all cores at the same."""
     cores = torch.get_num_threads()
-    rescaled = any(getattr(m, "rope_type", "") in RESCALED for m in model.modules())
+    rescaled = any(getattr(m, "rope_type", "") in LENGTH_DEPENDENT_ROPE for m in model.modules())
     return 1 if model.device.type != "cpu" or batches < 2 * cores or rescaled else cores
 
 

@@ -7,12 +7,9 @@ from hftool.classification.label_probability import PROMPT, PromptScorer
 from hftool.classification.sequence_classifier import ClassifierScorer
 from hftool.classification.zero_shot import HYPOTHESIS, EntailmentScorer
 from hftool.errors import UsageError
-from hftool.models.load import (
-    CLASSIFIER,
-    load_classifier,
-    load_language_model,
-)
+from hftool.models.load import load_classifier, load_language_model
 from hftool.models.local_files import architectures_of, ensure_local
+from hftool.nn.architectures import CLASSIFIER_SUFFIX
 from hftool.options.labels import LabelOptions
 from hftool.options.model import DEFAULT_MODEL, ClassifierOptions, LoadOptions
 
@@ -35,7 +32,7 @@ def load_scorer(load: ClassifierOptions, options: LabelOptions) -> Scorer:
         raise UsageError("--long chunk: with --labels a text that is too long is cut")
     name = load.model or DEFAULT_MODEL
     architectures = architectures_of(ensure_local(name, "model", load))
-    if any(architecture.endswith(CLASSIFIER) for architecture in architectures):
+    if any(architecture.endswith(CLASSIFIER_SUFFIX) for architecture in architectures):
         classifier = load_classifier(replace(load, model=name))
         return EntailmentScorer(classifier, labels, template or HYPOTHESIS, batch_size=batch_size)
     language_model = load_language_model(LoadOptions(**{**asdict(load), "model": name}))

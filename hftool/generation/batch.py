@@ -1,10 +1,8 @@
 """Several generations side by side: one pass of the model gives each its next token."""
 
-import inspect
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import psutil
 import torch
@@ -16,8 +14,8 @@ from hftool.generation.records import CandidateGenerator, Failure, Generation, R
 from hftool.generation.sampling import Sampler, are_finite, check_finite, sample_batch
 from hftool.generation.sequential import generate_each
 from hftool.inputs.readahead import arriving
-from hftool.models.load import LanguageModel, model_errors
-from hftool.nn.llama import KeyValueCache, Llama
+from hftool.models.load import LanguageModel
+from hftool.nn.cache import Cache
 
 log = logging.getLogger("hftool")
 
@@ -31,7 +29,7 @@ class BatchedModel:
 
     def __init__(self, language_model: LanguageModel) -> None:
         self._language_model = language_model
-        self._cache: Any = None
+        self._cache: Cache | None = None
         self._mask = torch.empty(0)
 
     @torch.inference_mode()
@@ -47,7 +45,7 @@ class BatchedModel:
         filled = torch.tensor(
             [[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device
         )
-        self._cache, self._mask = None, filled[:, :0]
+        self._cache, self._mask = self._language_model.new_cache(), filled[:, :0]
         logits = torch.empty(0)
         for start in range(0, width, PREFILL_SLICE):
             part = slice(start, start + PREFILL_SLICE)
@@ -63,51 +61,22 @@ class BatchedModel:
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows alone."""
         kept = torch.tensor(rows, device=self._mask.device)
-        self._cache.batch_select_indices(kept)
+        assert self._cache is not None  # as `LanguageModel.can_batch` requires
+        self._cache.select(kept)
         self._mask = self._mask[kept]
 
     def cache_bytes(self) -> int:
         """The size of the keys and values."""
-        if isinstance(self._cache, KeyValueCache):
-            return self._cache.nbytes
-        from hftool.nn.transformers_cache import nbytes
-
-        return nbytes(self._cache)
+        return self._cache.nbytes if self._cache is not None else 0
 
     def _forward(self, ids: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:
         language_model = self._language_model
         self._mask = torch.cat([self._mask, filled], dim=1)
-        arguments: dict[str, Any] = {"logits_to_keep": 1} if language_model.keeps_logits else {}
-        if _takes(language_model, "position_ids"):
+        inputs = {"attention_mask": self._mask}
+        if "position_ids" in language_model.parameters:
             positions = (self._mask.cumsum(1) - 1).clamp(min=0)
-            arguments["position_ids"] = positions[:, -ids.shape[1] :]
-        with model_errors():
-            output = language_model.model(
-                input_ids=ids,
-                attention_mask=self._mask,
-                past_key_values=self._cache,
-                use_cache=True,
-                **arguments,
-            )
-        self._cache = output.past_key_values
-        logits: torch.Tensor = output.logits[:, -1].float()
-        return logits
-
-
-def _takes(language_model: LanguageModel, parameter: str) -> bool:
-    return parameter in inspect.signature(language_model.model.forward).parameters
-
-
-def can_batch(language_model: LanguageModel) -> bool:
-    """Whether a model's sequences can be padded: it has a mask, and a cache of keys and values
-    alone (a state would take the padding in)."""
-    if isinstance(language_model.model, Llama):
-        return True
-    if not all(_takes(language_model, name) for name in ("attention_mask", "past_key_values")):
-        return False
-    from hftool.nn.transformers_cache import keeps_tokens
-
-    return keeps_tokens(language_model.model.config)
+            inputs["position_ids"] = positions[:, -ids.shape[1] :]
+        return language_model.forward(ids, self._cache, last=1, **inputs)[:, 0]
 
 
 def generate_rows(
@@ -189,7 +158,7 @@ def generate_batch(
         HftoolError: the memory does not suffice for a batch.
     """
     most = batch_size or MOST_ROWS
-    batchable = draft is None and can_batch(language_model)
+    batchable = draft is None and language_model.can_batch
     for window in arriving(requests, most * BATCHES_AHEAD, lambda request: 1):
         done: dict[int, Generation | Failure] = {}
         together: dict[int, Request] = {}

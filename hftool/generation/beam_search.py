@@ -60,7 +60,7 @@ def _sequences(
     language_model: LanguageModel, request: Request, beams: Beams, room: int
 ) -> list[list[int]]:
     """The generated ids of the best beams; behind one that ended before others stands padding."""
-    model = language_model.own_model
+    model = language_model.transformers_model
     prompt = torch.tensor([request.ids], device=model.device)
     if request.settings.seed is not None:
         torch.manual_seed(request.settings.seed)

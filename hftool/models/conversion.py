@@ -14,16 +14,9 @@ from safetensors.numpy import load_file, save_file
 
 from hftool.errors import HftoolError
 from hftool.models.validation import require_fitting
+from hftool.nn.architectures import GGUF_CONFIG_KEYS
 
 LABELS = ("NEGATIVE", "POSITIVE")
-GGUF_SIZES = {
-    "block_count": "num_hidden_layers",
-    "embedding_length": "hidden_size",
-    "feed_forward_length": "intermediate_size",
-    "head_count": "num_attention_heads",
-    "key_length": "head_dim",
-    "expert_count": "num_experts",
-}
 CONTROL_TOKEN = 3  # gguf.TokenType.CONTROL
 
 
@@ -117,7 +110,7 @@ def _gguf_fields(source: Path) -> dict[str, Any]:
         counts = {name.rpartition(".")[2]: f.contents() for name, f in fields.items() if f.data}
     except Exception as error:  # the reader takes a file's numbers as they are
         raise ValueError(f"it is cut off or no GGUF file ({error})") from None
-    config = {ours: counts.get(theirs) for theirs, ours in GGUF_SIZES.items()}
+    config = {ours: counts.get(theirs) for theirs, ours in GGUF_CONFIG_KEYS.items()}
     config["vocab_size"] = len(counts.get("tokens") or ())
     total = sum(int(tensor.n_elements) for tensor in reader.tensors)
     require_fitting(config, len(reader.tensors), total, "its head")

@@ -22,6 +22,7 @@ from hftool.models.references import (
     resolve_reference,
 )
 from hftool.models.validation import tensors
+from hftool.nn.architectures import CONTEXT_LENGTH_KEYS, task_of
 from hftool.options.model import SourceOptions
 
 Fits = Literal["float32", "bfloat16", "none"]
@@ -205,10 +206,10 @@ def _facts(folder: Path | None, alias: Alias | None) -> dict[str, Any]:
     config = read_json(folder / "config.json")
     text_config = config.get("text_config")
     text_config = text_config if isinstance(text_config, dict) else config
-    lengths = [text_config.get(k) for k in ("max_position_embeddings", "n_positions")]
+    lengths = [text_config.get(k) for k in CONTEXT_LENGTH_KEYS]
     dtypes, parameters = _tensors(folder)
     return {
-        "task": _task(architecture),
+        "task": architecture and task_of(architecture),
         "architecture": architecture,
         "parameters": parameters,
         "context_length": next((n for n in lengths if type(n) is int and n), None),
@@ -217,16 +218,6 @@ def _facts(folder: Path | None, alias: Alias | None) -> dict[str, Any]:
         "chat_template": (folder / "chat_template.jinja").is_file()
         or "chat_template" in read_json(folder / "tokenizer_config.json"),
     }
-
-
-def _task(architecture: str | None) -> str | None:
-    if architecture is None:
-        return None
-    if architecture.endswith("ForSequenceClassification"):
-        return "text-classification"
-    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
-        return "text-generation"
-    return None
 
 
 def _tensors(folder: Path) -> tuple[list[str], int | None]:

@@ -22,19 +22,19 @@ from hftool.models.device import choose_device, choose_dtype
 from hftool.models.local_files import architectures_of, ensure_local, load_tokenizer
 from hftool.models.resident import cached
 from hftool.models.validation import SLACK, require_plausible, sizes_of_tensors
+from hftool.nn.architectures import CLASSIFIER_SUFFIX, CONTEXT_LENGTH_KEYS, GENERATOR_SUFFIXES
 from hftool.nn.bert import read_bert
+from hftool.nn.cache import Cache, can_pad, new_cache
 from hftool.nn.first_token_pooling import compute_first_token_only
-from hftool.nn.llama import Llama, read_llama
+from hftool.nn.llama import read_llama
 from hftool.nn.quantization import Bits, quantize
 from hftool.options.model import DEFAULT_CLASSIFIER, ClassifierOptions, LoadOptions
 from hftool.tokenization.tokenizer import Tokenizer
 
 log = logging.getLogger("hftool")
 
-CLASSIFIER = "ForSequenceClassification"
 Activation = Literal["softmax", "sigmoid", "none"]
 NO_LIMIT = 1e9  # tokens; transformers writes 1e30 for it
-GENERATOR_SUFFIXES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
 @dataclass(frozen=True)
@@ -45,21 +45,20 @@ class LanguageModel:
     model: Any
     tokenizer: Tokenizer
     generation_config: dict[str, Any]
-    load_own: Callable[[], Any]
+    load_transformers_model: Callable[[], Any]
 
     @cached_property
-    def own_model(self) -> Any:
-        """The model as transformers' own class, whose `generate` can be called."""
-        return self.load_own() if isinstance(self.model, Llama) else self.model
+    def transformers_model(self) -> Any:
+        """The model as transformers' class, which has a method `generate`."""
+        return self.model if hasattr(self.model, "generate") else self.load_transformers_model()
 
     @property
     def context_length(self) -> int | None:
         """The most tokens the model can see, None where its config names no limit."""
         config = self.model.config.get_text_config()
-        length = getattr(config, "max_position_embeddings", None) or getattr(
-            config, "n_positions", None
-        )
-        return int(length) if length and length > 0 else None  # XLNet's config says -1
+        lengths = (getattr(config, name, None) for name in CONTEXT_LENGTH_KEYS)
+        length = next(filter(None, lengths), None)
+        return int(length) if length and length > 0 else None  # XLNet's config has -1
 
     @cached_property
     def end_ids(self) -> frozenset[int]:
@@ -72,9 +71,51 @@ class LanguageModel:
         return frozenset(i for i in listed if type(i) is int)
 
     @cached_property
-    def keeps_logits(self) -> bool:
-        """Whether the model can score chosen positions alone."""
-        return "logits_to_keep" in inspect.signature(self.model.forward).parameters
+    def can_batch(self) -> bool:
+        """Whether prompts of different lengths can be padded to one batch."""
+        return can_pad(self.model)
+
+    @cached_property
+    def parameters(self) -> frozenset[str]:
+        """The names of the arguments that the model takes."""
+        return frozenset(inspect.signature(self.model.forward).parameters)
+
+    def new_cache(self, *, rewinds: bool = False) -> Cache | None:
+        """Return an empty key-value cache, None if the model works without one.
+
+        `rewinds` lets it be cropped although the model has a sliding window, for more memory.
+        """
+        return new_cache(self.model, rewinds=rewinds)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        cache: Cache | None = None,
+        *,
+        last: int | None = None,
+        **inputs: Any,
+    ) -> torch.Tensor:
+        """Return the logits after each token: float32 [sequences, tokens, vocabulary].
+
+        Args:
+            input_ids: [sequences, tokens].
+            cache: has the tokens that come before, and gets these as well.
+            last: return only the logits after this number of last tokens.
+            inputs: other arguments of the model.
+
+        Raises:
+            HftoolError: the memory does not suffice, or the model's files don't fit together.
+        """
+        if last is not None and "logits_to_keep" in self.parameters:
+            inputs["logits_to_keep"] = last
+        with model_errors():
+            if cache is None:
+                output = self.model(input_ids=input_ids, use_cache=False, **inputs)
+            else:
+                output = cache.run(self.model, input_ids, **inputs)
+        logits = output.logits if last is None else output.logits[:, -last:]
+        result: torch.Tensor = logits.float()
+        return result
 
 
 @dataclass(frozen=True)
@@ -120,7 +161,7 @@ def load_classifier(options: ClassifierOptions) -> Classifier:
     """
     name = options.model or DEFAULT_CLASSIFIER
     folder = ensure_local(name, "model", options)
-    _require(folder, name, (CLASSIFIER,), "a text classifier")
+    _require(folder, name, (CLASSIFIER_SUFFIX,), "a text classifier")
     model = _load("AutoModelForSequenceClassification", folder, options, plain=True)
     config = model.config
     tokenizer = load_tokenizer(name, options)
@@ -170,7 +211,7 @@ def _require(folder: Path, name: str, suffixes: tuple[str, ...], what: str) -> N
     if architectures and not any(a.endswith(suffixes) for a in architectures):
         hint = (
             "`sentiment` takes classifiers"
-            if any(a.endswith(CLASSIFIER) for a in architectures)
+            if any(a.endswith(CLASSIFIER_SUFFIX) for a in architectures)
             else "`hftool models list` shows models for each task"
         )
         raise HftoolError(f"{name} is not {what} (it is a {architectures[0]})", hint)
@@ -244,7 +285,7 @@ def _from_pretrained(
         )
         model = model.to(device)
     if bits is not None:
-        quantize(model, bits, inputs_too=auto.endswith(CLASSIFIER))
+        quantize(model, bits, inputs_too=auto.endswith(CLASSIFIER_SUFFIX))
     if problem := weights_problem(info):
         raise HftoolError(f"{folder} {problem}")
     compute_first_token_only(model)

@@ -10,17 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from hftool.errors import HftoolError
+from hftool.nn.architectures import DIMENSION_KEYS, HIDDEN_SIZE_KEYS, LAYER_COUNT_KEYS
 
 LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format
-LAYERS = (
-    *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers"),
-    *("num_hidden_groups", "inner_group_num"),  # ALBERT's
-)
-WIDTHS = ("hidden_size", "n_embd", "d_model", "dim")
-SIZES = (
-    *("vocab_size", "intermediate_size", "n_inner", "num_attention_heads", "num_labels"),
-    *("head_dim", "num_experts"),
-)
 SLACK = 16  # packed weights: so many of 2 bits are one number of 32
 LINKS_HINT = "copy the file there; --trust-remote-code follows links as well"
 
@@ -116,12 +108,14 @@ def require_fitting(config: Mapping[str, Any], count: int, total: int, where: st
         HftoolError: with the value.
     """
     numbers = [(name, value) for name, value in _values(config) if type(value) is int]
-    width = max((value for name, value in numbers if name in WIDTHS), default=1)
-    sizes = [(name, value) for name, value in numbers if name in (*SIZES, *WIDTHS)]
+    width = max((value for name, value in numbers if name in HIDDEN_SIZE_KEYS), default=1)
+    dimensions = (*DIMENSION_KEYS, *HIDDEN_SIZE_KEYS)
+    sizes = [(name, value) for name, value in numbers if name in dimensions]
     labels = config.get("id2label")
     sizes.append(("id2label", len(labels) if isinstance(labels, dict) else 0))
     for name, value in numbers:
-        if name in LAYERS and value > SLACK * count:  # some models use a layer several times
+        # Some models use a layer several times.
+        if name in LAYER_COUNT_KEYS and value > SLACK * count:
             raise HftoolError(f"{where}: {name} is {value}, and the weights are {count} tensors")
     name, value = max(sizes, key=lambda size: size[1])
     if value * width > SLACK * total:

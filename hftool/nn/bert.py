@@ -1,10 +1,11 @@
-"""BERT and DistilBERT as classifiers in plain torch, for what `hftool.nn.llama` is there for.
+"""BERT and DistilBERT classifiers in plain torch, for the same reasons as `hftool.nn.llama`.
 
-The operations of transformers 5.23's classes, except that of the last layer only the first token is
-computed, which is all that the head looks at: the scores are the same up to the last digits. Any
-config with something that is not understood here is left to transformers.
+This module has the operations of transformers 5.23's classes, except that it computes the last
+layer only for the first token, which is all that the head reads: the scores agree except for the
+last digits. transformers computes any model whose config has something unknown here.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,27 +16,30 @@ import torch.nn.functional as F
 from torch import nn
 
 from hftool.json_files import read_json
+from hftool.nn.architectures import BERT_MODEL_TYPES, computed_model_type
 from hftool.nn.quantization import Bits
-from hftool.nn.weights import Weights, stored
+from hftool.nn.weights import Weights, embedded, read_weights
 
 
 @dataclass(frozen=True)
 class BertFamily:
-    """How an architecture names its parts: `sizes` the keys of its config, `layer` the parts of
-    layer `{}`; `outer` the layer behind the last and its activation."""
+    """The names that an architecture gives to its parts.
 
-    model_type: str
+    `sizes` has the keys of its config.json, `embeddings` the prefix of the embedding tables,
+    `layer` the prefix of layer `{}`, `attention` and `parts` what follows it. `pooler` is the layer
+    between the last encoder layer and the classifier, with its activation.
+    """
+
     sizes: Mapping[str, str]
     embeddings: str
     layer: str
     attention: tuple[str, str, str]
     parts: Mapping[str, str]
-    outer: tuple[str, Any]
+    pooler: tuple[str, Any]
 
 
 FAMILIES = {
-    "BertForSequenceClassification": BertFamily(
-        model_type="bert",
+    "bert": BertFamily(
         sizes={
             "hidden": "hidden_size",
             "width": "intermediate_size",
@@ -53,10 +57,9 @@ FAMILIES = {
             "down": "output.dense",
             "norm": "output.LayerNorm",
         },
-        outer=("bert.pooler.dense", torch.tanh),
+        pooler=("bert.pooler.dense", torch.tanh),
     ),
-    "DistilBertForSequenceClassification": BertFamily(
-        model_type="distilbert",
+    "distilbert": BertFamily(
         sizes={
             "hidden": "dim",
             "width": "hidden_dim",
@@ -74,11 +77,12 @@ FAMILIES = {
             "down": "ffn.lin2",
             "norm": "output_layer_norm",
         },
-        outer=("pre_classifier", torch.relu),
+        pooler=("pre_classifier", torch.relu),
     ),
 }
-# What a config may say besides sizes and labels; with another value it is left to transformers.
-UNDERSTOOD: Mapping[str, tuple[Any, ...]] = {
+# The values of config.json that are computed here; a model with any other is left to transformers,
+# as is one with a key that is neither a size, nor here, nor among those without an effect.
+SUPPORTED_VALUES: Mapping[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
     "chunk_size_feed_forward": (0,),
     "is_decoder": (False,),
@@ -100,9 +104,12 @@ WITHOUT_EFFECT = {
 }
 
 
+_LABEL_INDEX = re.compile(r"\d{1,9}", re.ASCII)
+
+
 @dataclass(frozen=True)
 class BertConfig:
-    """What the shape of such a model is, and its labels by the place of their logit."""
+    """The shape of a model, and its labels by the index of their logit."""
 
     hidden: int
     width: int
@@ -118,7 +125,7 @@ class BertConfig:
 
     @property
     def num_labels(self) -> int:
-        """How many logits a text has."""
+        """The number of logits per text."""
         return len(self.id2label)
 
 
@@ -132,15 +139,15 @@ class ClassifierOutput:
 class Bert(nn.Module):
     """An encoder with a classification head, for inference.
 
-    Called as transformers' classes are, with what hftool uses of their arguments.
+    It is called as transformers' classes are, with those of their arguments that hftool uses.
     """
 
-    def __init__(self, config: BertConfig, kind: BertFamily, weights: Weights) -> None:
+    def __init__(self, config: BertConfig, family: BertFamily, weights: Weights) -> None:
         super().__init__()
         self.config = config
         self.dtype = weights.dtype
         self.device = torch.device("cpu")
-        tables = f"{kind.embeddings}."
+        tables = f"{family.embeddings}."
         self._words = weights.tensor(f"{tables}word_embeddings.weight")
         self._positions = weights.tensor(f"{tables}position_embeddings.weight")
         self._types = None
@@ -148,10 +155,10 @@ class Bert(nn.Module):
             self._types = weights.tensor(f"{tables}token_type_embeddings.weight")
         self._norm = _Norm(weights, f"{tables}LayerNorm", config)
         self._layers = [
-            _Layer(config, kind, weights, kind.layer.format(i)) for i in range(config.layers)
+            _Layer(config, family, weights, family.layer.format(i)) for i in range(config.layers)
         ]
-        name, self._activation = kind.outer
-        self._outer = weights.product(name)
+        name, self._activation = family.pooler
+        self._pooler = weights.product(name)
         self._classifier = weights.product("classifier")
 
     def forward(
@@ -160,13 +167,16 @@ class Bert(nn.Module):
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
     ) -> ClassifierOutput:
-        """The logits of each of `input_ids` [sequences, tokens].
+        """Return the logits for each sequence of `input_ids` [sequences, tokens].
 
         Args:
             attention_mask: [sequences, tokens], 0 for padding.
-            token_type_ids: [sequences, tokens], which of two texts each token is of.
+            token_type_ids: [sequences, tokens], 0 or 1: the text of a pair that a token belongs to.
+
+        Raises:
+            HftoolError: a token id has no row in the embeddings.
         """
-        hidden = F.embedding(input_ids, self._words)
+        hidden = embedded(input_ids, self._words)
         if self._types is not None:
             types = self._types[0] if token_type_ids is None else self._types[token_type_ids]
             hidden = hidden + types
@@ -177,11 +187,11 @@ class Bert(nn.Module):
         for layer in self._layers[:-1]:
             hidden = layer.forward(hidden, hidden, mask)
         first = self._layers[-1].forward(hidden[:, :1], hidden, mask)[:, 0]
-        return ClassifierOutput(self._classifier(self._activation(self._outer(first))))
+        return ClassifierOutput(self._classifier(self._activation(self._pooler(first))))
 
 
 class _Norm:
-    """A layer norm."""
+    """A layer normalization."""
 
     def __init__(self, weights: Weights, name: str, config: BertConfig) -> None:
         self._weight = weights.tensor(f"{name}.weight")
@@ -193,11 +203,13 @@ class _Norm:
 
 
 class _Layer:
-    """Attention and a feed-forward part, each added to what it came from, with a norm behind."""
+    """Attention, then a feed-forward network, each added to its input and then normalized."""
 
-    def __init__(self, config: BertConfig, kind: BertFamily, weights: Weights, prefix: str) -> None:
-        parts = {part: f"{prefix}{name}" for part, name in kind.parts.items()}
-        query, *keys_values = (f"{prefix}{name}" for name in kind.attention)
+    def __init__(
+        self, config: BertConfig, family: BertFamily, weights: Weights, prefix: str
+    ) -> None:
+        parts = {part: f"{prefix}{name}" for part, name in family.parts.items()}
+        query, *keys_values = (f"{prefix}{name}" for name in family.attention)
         self._size = config.hidden // config.heads
         self._query = weights.product(query)
         self._keys_values = weights.product(*keys_values)
@@ -208,46 +220,53 @@ class _Layer:
         self._norm = _Norm(weights, parts["norm"], config)
 
     def forward(
-        self, hidden: torch.Tensor, every: torch.Tensor, mask: torch.Tensor | None
+        self, hidden: torch.Tensor, context: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor:
-        """The next hidden states [sequences, tokens, hidden] of some tokens, which look at `every`
-        [sequences, all tokens, hidden]."""
-        keys, values = self._split(self._keys_values(every)).chunk(2, dim=1)
-        seen = F.scaled_dot_product_attention(self._split(self._query(hidden)), keys, values, mask)
-        seen = self._out(seen.transpose(1, 2).reshape(hidden.shape))
-        hidden = self._attention_norm(seen + hidden)
+        """Return the next hidden states [sequences, tokens, hidden] of some tokens, which attend to
+        `context` [sequences, all tokens, hidden]."""
+        query = self._by_heads(self._query(hidden))
+        keys, values = self._by_heads(self._keys_values(context)).chunk(2, dim=1)
+        output = F.scaled_dot_product_attention(query, keys, values, mask)
+        output = self._out(output.transpose(1, 2).reshape(hidden.shape))
+        hidden = self._attention_norm(output + hidden)
         return self._norm(self._down(F.gelu(self._up(hidden))) + hidden)
 
-    def _split(self, numbers: torch.Tensor) -> torch.Tensor:
-        """By heads: [sequences, heads, tokens, size]; keys and values behind each other."""
-        sequences, tokens, width = numbers.shape
+    def _by_heads(self, states: torch.Tensor) -> torch.Tensor:
+        """Split the last dimension: [sequences, heads, tokens, size]. The heads of concatenated
+        keys and values follow each other."""
+        sequences, tokens, width = states.shape
         size = self._size
-        return numbers.view(sequences, tokens, width // size, size).transpose(1, 2)
+        return states.view(sequences, tokens, width // size, size).transpose(1, 2)
 
 
 def read_bert(folder: Path, dtype: torch.dtype, bits: Bits | None) -> Bert | None:
-    """The classifier in a folder; None where it is another one than can be computed here.
+    """Return the classifier in a folder; None if this module can't compute it.
 
     Raises:
-        SafetensorError: a file of weights is broken.
+        HftoolError: config.json or a file of weights is broken.
     """
-    given = read_json(folder / "config.json")
-    kind = next((k for name, k in FAMILIES.items() if given.get("architectures") == [name]), None)
-    if kind is None or (config := understood(given, kind)) is None:
+    content = read_json(folder / "config.json")
+    model_type = computed_model_type(content, BERT_MODEL_TYPES)
+    if model_type is None:
         return None
-    weights = stored(folder, _shapes(config, kind))
+    family = FAMILIES[model_type]
+    config = read_config(content, family)
+    if config is None:
+        return None
+    weights = read_weights(folder, _weight_shapes(config, family))
     if weights is None:
         return None
-    return Bert(config, kind, Weights(weights, dtype, bits, inputs_too=True))
+    return Bert(config, family, Weights(weights, dtype, bits, inputs_too=True))
 
 
-def understood(config: Mapping[str, Any], kind: BertFamily) -> BertConfig | None:
-    """What a config.json says, None where any of it is not understood."""
-    known = {*UNDERSTOOD, *WITHOUT_EFFECT, *kind.sizes.values()}
-    others = any(config[n] not in values for n, values in UNDERSTOOD.items() if n in config)
-    if config.get("model_type") != kind.model_type or set(config) - known or others:
+def read_config(config: Mapping[str, Any], family: BertFamily) -> BertConfig | None:
+    """Return the content of a config.json; None if it has anything that this code does not know."""
+    known_keys = {*SUPPORTED_VALUES, *WITHOUT_EFFECT, *family.sizes.values()}
+    if set(config) - known_keys:
         return None
-    sizes: dict[str, Any] = {name: config.get(key) for name, key in kind.sizes.items()}
+    if any(config[n] not in values for n, values in SUPPORTED_VALUES.items() if n in config):
+        return None
+    sizes: dict[str, Any] = {name: config.get(key) for name, key in family.sizes.items()}
     sizes["vocab_size"] = config.get("vocab_size")
     sizes["max_position_embeddings"] = config.get("max_position_embeddings")
     sizes["type_vocab_size"] = config.get("type_vocab_size", 0)
@@ -259,7 +278,7 @@ def understood(config: Mapping[str, Any], kind: BertFamily) -> BertConfig | None
         return None
     if min(sizes["layers"], sizes["heads"]) < 1 or sizes["hidden"] % sizes["heads"]:
         return None
-    if not isinstance(labels, dict) or not all(str(i).isdecimal() for i in labels):
+    if not isinstance(labels, dict) or not all(_LABEL_INDEX.fullmatch(str(i)) for i in labels):
         return None
     return BertConfig(
         **sizes,
@@ -270,22 +289,22 @@ def understood(config: Mapping[str, Any], kind: BertFamily) -> BertConfig | None
     )
 
 
-def _shapes(config: BertConfig, kind: BertFamily) -> dict[str, tuple[int, ...]]:
-    """The shape of each weight by its name in a checkpoint."""
+def _weight_shapes(config: BertConfig, family: BertFamily) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each weight by its name in a checkpoint."""
     hidden, width = config.hidden, config.width
     linear = {
-        kind.outer[0]: (hidden, hidden),
+        family.pooler[0]: (hidden, hidden),
         "classifier": (config.num_labels, hidden),
     }
-    norms = [f"{kind.embeddings}.LayerNorm"]
+    norms = [f"{family.embeddings}.LayerNorm"]
     for i in range(config.layers):
-        prefix, parts = kind.layer.format(i), kind.parts
-        for name in (*kind.attention, parts["out"]):
+        prefix, parts = family.layer.format(i), family.parts
+        for name in (*family.attention, parts["out"]):
             linear[prefix + name] = (hidden, hidden)
         linear[prefix + parts["up"]] = (width, hidden)
         linear[prefix + parts["down"]] = (hidden, width)
         norms += [prefix + parts["attention_norm"], prefix + parts["norm"]]
-    tables = f"{kind.embeddings}."
+    tables = f"{family.embeddings}."
     shapes: dict[str, tuple[int, ...]] = {
         f"{tables}word_embeddings.weight": (config.vocab_size, hidden),
         f"{tables}position_embeddings.weight": (config.max_position_embeddings, hidden),

@@ -1,5 +1,6 @@
-"""What a config.json of Llama or its kin must say for `hftool.nn.llama` to compute it."""
+"""Read the config.json of Llama and related models, if `hftool.nn.llama` can compute them."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -7,14 +8,11 @@ from typing import Any
 
 import torch
 
-KINDS = {
-    "LlamaForCausalLM": "llama",
-    "MistralForCausalLM": "mistral",
-    "Qwen2ForCausalLM": "qwen2",
-    "Qwen3ForCausalLM": "qwen3",
-}
-# What a config must say, and what it may say besides; anything else is left to transformers.
-NEEDED = {
+from hftool.nn.architectures import LLAMA_MODEL_TYPES, computed_model_type
+
+# Keys that a config must have, with their types. A config with a key that is not in KNOWN_KEYS is
+# left to transformers: it may change what the model computes.
+REQUIRED_KEYS = {
     "hidden_act": str,
     "hidden_size": int,
     "intermediate_size": int,
@@ -33,8 +31,8 @@ WITHOUT_EFFECT = {
     *("torch_dtype", "transformers.js_config", "transformers_version", "unk_token_id"),
     *("use_cache",),
 }
-UNDERSTOOD = {
-    *NEEDED,
+KNOWN_KEYS = {
+    *REQUIRED_KEYS,
     *WITHOUT_EFFECT,
     *("attention_bias", "head_dim", "layer_types", "mlp_bias", "rope_parameters", "rope_scaling"),
     *("rope_theta", "sliding_window", "use_mrope", "use_sliding_window"),
@@ -43,10 +41,10 @@ UNDERSTOOD = {
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """What the shape of such a model is.
+    """The shape of a model, by the names of config.json.
 
-    `biases` names the layers with a bias; `rotation` the angles by which a position turns each pair
-    of a head's numbers: float32 [head_dim / 2].
+    `biases` names the linear layers with a bias. `rotation` has the angle by which each position
+    rotates each pair of a head's numbers, in radians: float32 [head_dim / 2].
     """
 
     hidden_size: int
@@ -66,21 +64,23 @@ class LlamaConfig:
     eos_token_id: Any
 
     def get_text_config(self) -> "LlamaConfig":
-        """Itself, as transformers' configs of models that know nothing but text."""
+        """Return the config itself, as transformers' configs of text-only models do."""
         return self
 
 
-def understood(config: Mapping[str, Any]) -> LlamaConfig | None:
-    """What a config.json says, None where any of it is not understood."""
-    kind = next((k for name, k in KINDS.items() if config.get("architectures") == [name]), None)
-    if kind is None or config.get("model_type") != kind or set(config) - UNDERSTOOD:
+def read_config(config: Mapping[str, Any]) -> LlamaConfig | None:
+    """Return the content of a config.json; None if it has anything that this code does not know."""
+    model_type = computed_model_type(config, LLAMA_MODEL_TYPES)
+    if model_type is None or set(config) - KNOWN_KEYS:
         return None
-    if any(type(config.get(name)) is not needed for name, needed in NEEDED.items()):
+    if any(type(config.get(name)) is not required for name, required in REQUIRED_KEYS.items()):
         return None
-    ends = config.get("eos_token_id")
-    if any(type(i) is not int for i in (ends if isinstance(ends, list) else [ends or 0])):
+    end_ids = config.get("eos_token_id")
+    if any(type(i) is not int for i in (end_ids if isinstance(end_ids, list) else [end_ids or 0])):
         return None
-    if config["hidden_act"] != "silu" or _has_window(kind, config) or config.get("use_mrope"):
+    if config["hidden_act"] != "silu" or config.get("use_mrope"):
+        return None
+    if _has_sliding_window(model_type, config):
         return None
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     if min(heads, kv_heads, config["num_hidden_layers"]) < 1 or heads % kv_heads:
@@ -89,53 +89,54 @@ def understood(config: Mapping[str, Any]) -> LlamaConfig | None:
     rotation = _rotation(config, size) if type(size) is int and size > 0 and size % 2 == 0 else None
     if rotation is None:
         return None
-    fields = {name: config[name] for name in NEEDED if name != "hidden_act"}
+    fields = {name: config[name] for name in REQUIRED_KEYS if name != "hidden_act"}
     return LlamaConfig(
         **fields,
         head_dim=size,
-        biases=_biases(kind, config),
-        normed_heads=kind == "qwen3",
+        biases=_biases(model_type, config),
+        normed_heads=model_type == "qwen3",
         rotation=rotation,
-        model_type=kind,
-        eos_token_id=ends,
+        model_type=model_type,
+        eos_token_id=end_ids,
     )
 
 
-def _has_window(kind: str, config: Mapping[str, Any]) -> bool:
-    """Whether attention looks back a certain way only."""
-    if kind == "mistral":  # whose window has a size where the config names none
+def _has_sliding_window(model_type: str, config: Mapping[str, Any]) -> bool:
+    """Return whether a layer attends only to a limited number of tokens before."""
+    if model_type == "mistral":  # has a window of 4096 if its config does not mention one
         return config.get("sliding_window", 4096) is not None
-    others = set(config.get("layer_types") or ["full_attention"]) - {"full_attention"}
-    return bool(config.get("use_sliding_window") or others)
+    kinds = config.get("layer_types") or []
+    full = isinstance(kinds, list) and all(kind == "full_attention" for kind in kinds)
+    return bool(config.get("use_sliding_window")) or not full
 
 
-def _biases(kind: str, config: Mapping[str, Any]) -> frozenset[str]:
+def _biases(model_type: str, config: Mapping[str, Any]) -> frozenset[str]:
     attention = {"q_proj", "k_proj", "v_proj"}
-    if kind == "qwen2":
+    if model_type == "qwen2":
         return frozenset(attention)
-    found = set[str]()
-    if kind != "mistral" and config.get("attention_bias"):
-        found |= attention | {"o_proj"}
-    if kind == "llama" and config.get("mlp_bias"):
-        found |= {"gate_proj", "up_proj", "down_proj"}
-    return frozenset(found)
+    biases = set[str]()
+    if model_type != "mistral" and config.get("attention_bias"):
+        biases |= attention | {"o_proj"}
+    if model_type == "llama" and config.get("mlp_bias"):
+        biases |= {"gate_proj", "up_proj", "down_proj"}
+    return frozenset(biases)
 
 
 def _rotation(config: Mapping[str, Any], size: int) -> torch.Tensor | None:
-    """The angles of rotary position embeddings: Su et al. 2021, and Llama 3.1's for long texts."""
-    given = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(given, dict):
+    """Return the angles of rotary position embeddings (Su et al. 2021), also those of Llama 3.1
+    for long texts; None for any other kind."""
+    parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(parameters, dict):
         return None
-    rope = {"rope_theta": config.get("rope_theta"), "rope_type": "default", **given}
+    rope = {"rope_theta": config.get("rope_theta"), "rope_type": "default", **parameters}
     base = rope["rope_theta"]
-    if type(base) not in (int, float) or base <= 0:
+    if type(base) not in (int, float) or not 0 < base <= sys.float_info.max:
         return None
     if rope["rope_type"] == "default" and set(rope) == {"rope_theta", "rope_type"}:
         angles: torch.Tensor = 1.0 / (base ** (torch.arange(0, size, 2, dtype=torch.float) / size))
         return angles
     numbers = {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}
-    known = set(rope) == {"rope_theta", "rope_type", *numbers}
-    if rope["rope_type"] != "llama3" or not known:
+    if rope["rope_type"] != "llama3" or set(rope) != {"rope_theta", "rope_type", *numbers}:
         return None
     if any(type(rope[name]) not in (int, float) or rope[name] <= 0 for name in numbers):
         return None
@@ -148,8 +149,8 @@ def _rotation(config: Mapping[str, Any], size: int) -> torch.Tensor | None:
     return angles
 
 
-def shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of each weight by its name in a checkpoint."""
+def weight_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each weight by its name in a checkpoint."""
     hidden, width, size = config.hidden_size, config.intermediate_size, config.head_dim
     queries, keys = config.num_attention_heads * size, config.num_key_value_heads * size
     linear = {

@@ -1,7 +1,7 @@
-"""Linear layers whose weights are kept in 8 or 4 bits, for torch's own CPU kernels.
+"""Linear layers with weights in 8 or 4 bits, for torch's own CPU kernels.
 
-Of a language model only weights are quantized, as in the GGUF formats; what flows between layers
-stays in bfloat16.
+In a language model only weights are quantized, as in the GGUF formats; activations stay in
+bfloat16.
 """
 
 from collections.abc import Sequence
@@ -11,31 +11,32 @@ import torch
 from torch import nn
 
 from hftool.errors import HftoolError
+from hftool.nn.architectures import SHARED_INPUT_LAYERS, TRANSPOSED_LINEAR
 
-GROUP = 32  # weights of a row that share scale and zero in int4, as in GGUF's Q4_0 and Q4_1
-OUTPUTS = 16  # torch's int4 kernel takes multiples of it
+INT4_GROUP = 32  # weights of a row that share scale and minimum, as in GGUF's Q4_0 and Q4_1
+INT4_OUTPUTS = 16  # torch's int4 kernel takes multiples of this
 TINY = torch.finfo(torch.float32).tiny
-SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 Bits = Literal["int8", "int4"]
 
-ROWS_PER_BLOCK = 1024  # rows quantized at once: fits the cache; torch packs int4 by blocks of 64
-MANY_ROWS = 64  # from so many inputs on, unpacking the weights once is faster than the kernel
+# Rows quantized together: they fit a core's cache, and torch packs int4 in blocks of 64 rows.
+ROWS_PER_BLOCK = 1024
+MANY_ROWS = 64  # from this number of inputs, unpacking the weights is faster than torch's kernel
 
 
 class Int8Linear(nn.Module):
-    """A linear layer with int8 weights [outputs, inputs] and a scale for each output."""
+    """A linear layer with int8 weights [outputs, inputs] and one scale per output."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
         weights, scales = zip(
             *(_int8(rows, dtype) for rows in torch.split(weight, ROWS_PER_BLOCK)), strict=True
         )
-        # Plain attributes: torch takes far longer to find a buffer.
+        # Plain attributes, since torch looks buffers up far more slowly.
         self.weight, self.scale = torch.cat(weights), torch.cat(scales)
         self.bias = None if bias is None else bias.detach().to(dtype)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The outputs [..., outputs] of inputs [..., inputs]."""
+        """Return the outputs [..., outputs] for inputs [..., inputs]."""
         rows = inputs.reshape(-1, inputs.shape[-1])
         if len(rows) < MANY_ROWS:
             outputs = torch._weight_int8pack_mm(rows, self.weight, self.scale)
@@ -45,11 +46,11 @@ class Int8Linear(nn.Module):
 
 
 class Int8Products(Int8Linear):
-    """An `Int8Linear` that rounds each input row to int8 as well: its products are of integers,
-    which CPUs compute fastest. Exact enough for labels, not for the next token of many."""
+    """An `Int8Linear` that also rounds each input row to int8, since CPUs are fastest at products
+    of integers. It is accurate enough for labels, not for long generated texts."""
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The outputs [..., outputs] of inputs [..., inputs]."""
+        """Return the outputs [..., outputs] for inputs [..., inputs]."""
         rows = inputs.reshape(-1, inputs.shape[-1]).float()
         scales = (rows.abs().amax(dim=1, keepdim=True) / 127).clamp(min=TINY)
         integers = (rows / scales).round().to(torch.int8)
@@ -58,9 +59,9 @@ class Int8Products(Int8Linear):
 
 
 class Int4Linear(nn.Module):
-    """A linear layer with weights of four bits; each `GROUP` of a row has a scale and a minimum.
+    """A linear layer with weights in 4 bits, and a scale and a minimum per `INT4_GROUP` weights.
 
-    The grid is that of GGUF's Q4_1: what was stored in it keeps its sixteen values.
+    The levels are those of GGUF's Q4_1: weights from such a file keep their values.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> None:
@@ -72,34 +73,35 @@ class Int4Linear(nn.Module):
         self.bias = None if bias is None else bias.detach().to(dtype)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The outputs [..., outputs] of inputs [..., inputs]."""
+        """Return the outputs [..., outputs] for inputs [..., inputs]."""
         rows = inputs.reshape(-1, inputs.shape[-1]).contiguous()
-        outputs = torch._weight_int4pack_mm_for_cpu(rows, self.packed, GROUP, self.scales)
+        outputs = torch._weight_int4pack_mm_for_cpu(rows, self.packed, INT4_GROUP, self.scales)
         return _biased(outputs, self.bias).reshape(*inputs.shape[:-1], -1)
 
 
 def _int8(rows: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Some rows of weights in int8, and a scale for each."""
+    """Quantize rows of weights to int8, with one scale per row."""
     rows = rows.float()
     scale = (rows.abs().amax(dim=1) / 127).clamp(min=torch.finfo(dtype).tiny)
     return (rows / scale[:, None]).round().to(torch.int8), scale.to(dtype)
 
 
 def _int4(rows: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Some rows of weights as torch packs them, and scales and zeros [groups, rows, 2]."""
-    groups = rows.float().reshape(len(rows), -1, GROUP)
+    """Quantize rows of weights to int4 as torch packs them, with scales and zeros
+    [groups, rows, 2]."""
+    groups = rows.float().reshape(len(rows), -1, INT4_GROUP)
     least, most = groups.amin(-1), groups.amax(-1)
     scale = ((most - least) / 15).clamp(min=torch.finfo(dtype).tiny)
     levels = ((groups - least[..., None]) / scale[..., None]).round().clamp(0, 15)
     packed = torch._convert_weight_to_int4pack_for_cpu(levels.reshape_as(rows).to(torch.int32), 2)
-    # The kernel takes levels from -8 to 7, and the value in their middle as zero.
+    # The kernel subtracts 8 from the levels; its zero is the value of the middle level.
     scales = torch.stack([scale, least + 8 * scale], dim=-1).transpose(0, 1)
     return packed, scales.to(dtype)
 
 
 class SharedProduct(nn.Module):
-    """Linear layers with the same input as one: a short product costs less by its numbers than by
-    being called."""
+    """Linear layers with the same input as one product: with few inputs, the call of a product
+    costs more than its numbers."""
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         super().__init__()
@@ -114,34 +116,38 @@ class SharedProduct(nn.Module):
             self.layer.bias.data = torch.cat([layer.bias.data for layer in layers])
         self._last: list[tuple[torch.Tensor, torch.Tensor]] = []  # inputs and outputs
 
-    def part(self, inputs: torch.Tensor, place: slice) -> torch.Tensor:
-        """Some of the outputs; the layers are called one after the other with one tensor."""
+    def part(self, inputs: torch.Tensor, outputs: slice) -> torch.Tensor:
+        """Return some of the outputs.
+
+        They are computed for all layers when the first one is called, and discarded after the last
+        one: the layers must be called in order, with the same tensor.
+        """
         last = self._last
         if not last or last[0][0] is not inputs:
             last[:] = [(inputs, self.layer(inputs))]
-        outputs = last[0][1]
-        if place.stop == outputs.shape[-1]:
+        computed = last[0][1]
+        if outputs.stop == computed.shape[-1]:
             last.clear()
-        return outputs[..., place]
+        return computed[..., outputs]
 
 
 class Part(nn.Module):
     """One of the layers of a `SharedProduct`."""
 
-    def __init__(self, shared: SharedProduct, place: slice) -> None:
+    def __init__(self, shared: SharedProduct, outputs: slice) -> None:
         super().__init__()
         self.shared = shared
-        self._place = place
+        self._outputs = outputs
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The outputs [..., outputs] of inputs [..., inputs]."""
-        return self.shared.part(inputs, self._place)
+        """Return the outputs [..., outputs] for inputs [..., inputs]."""
+        return self.shared.part(inputs, self._outputs)
 
 
 def _share_products(model: nn.Module) -> None:
-    """Make one layer of those that transformers' models call with the same input."""
+    """Join the layers that transformers' models call with the same input."""
     for parent in list(model.modules()):
-        for names in SAME_INPUT:
+        for names in SHARED_INPUT_LAYERS:
             layers = [getattr(parent, name, None) for name in names]
             linear = [layer for layer in layers if type(layer) is nn.Linear]
             if len(linear) < len(names) or len({layer.bias is None for layer in linear}) > 1:
@@ -165,42 +171,43 @@ def quantized_linear(
     *,
     inputs_too: bool = False,
 ) -> nn.Module | None:
-    """A linear layer of weights [outputs, inputs] that computes with `dtype` around it; None where
-    the kernel takes no such shape."""
+    """Return a linear layer with quantized weights [outputs, inputs], whose inputs and outputs are
+    of `dtype`; None if torch's kernel does not support the shape."""
     if bits == "int8":
         return (Int8Products if inputs_too else Int8Linear)(weight, bias, dtype)
-    if weight.shape[1] % GROUP or weight.shape[0] % OUTPUTS:
+    if weight.shape[1] % INT4_GROUP or weight.shape[0] % INT4_OUTPUTS:
         return None
     return Int4Linear(weight, bias, dtype)
 
 
 def quantize(model: nn.Module, bits: Bits, *, inputs_too: bool = False) -> None:
-    """Replace a model's linear layers, the output layer too; embeddings and norms stay.
+    """Quantize a model's linear layers, including the output layer; embeddings and norms stay.
 
     With `inputs_too` int8 layers compute in integers.
 
     Raises:
-        HftoolError: the model is not on a CPU, or has no layer of a shape the kernel takes.
+        HftoolError: the model is not on a CPU, or torch's kernel supports none of its layers.
     """
     device = next(model.parameters()).device
     if device.type != "cpu":
         raise HftoolError(f"--quantize {bits} needs a CPU, not {device.type}", "use --device cpu")
-    if not inputs_too:  # those are called from several threads
+    if not inputs_too:  # classifiers are called from several threads, which can't share a product
         _share_products(model)
-    places: list[tuple[nn.Module, str, Any]] = [
+    layers: list[tuple[nn.Module, str, Any]] = [
         (parent, name, layer)
         for parent in model.modules()
         for name, layer in parent.named_children()
-        if isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D"
+        if isinstance(layer, nn.Linear) or type(layer).__name__ == TRANSPOSED_LINEAR
     ]
     replaced = 0
-    for parent, name, layer in places:
+    for parent, name, layer in layers:
         weight = layer.weight.detach()
-        if not isinstance(layer, nn.Linear):  # GPT-2's, which stores its weight transposed
+        if not isinstance(layer, nn.Linear):
             weight = weight.T.contiguous()
         new = quantized_linear(weight, layer.bias, weight.dtype, bits, inputs_too=inputs_too)
         if new is not None:
             setattr(parent, name, new)
             replaced += 1
     if not replaced:
-        raise HftoolError(f"no layer of the model can be kept in {bits}", "try --quantize int8")
+        hint = "try --quantize int8" if bits == "int4" else "leave --quantize out"
+        raise HftoolError(f"no layer of the model can be quantized to {bits}", hint)

@@ -1,46 +1,72 @@
-"""The weights of a checkpoint, as functions to compute with."""
+"""Read the weights of a checkpoint, and turn them into functions to compute with."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
+from hftool.errors import HftoolError
 from hftool.json_files import read_json
 from hftool.nn.quantization import Bits, quantized_linear
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
 Linears = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
 
+FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors' names of the dtypes that are computed here
 
-def stored(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor] | None:
-    """The weights in a folder's safetensors files, mapped into memory; None where they are not just
-    these.
+
+def read_weights(
+    folder: Path, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, torch.Tensor] | None:
+    """Map the weights in a folder's safetensors files into memory.
+
+    Returns: the weights by name; None unless they are exactly those in `shapes`, floating-point.
 
     Raises:
-        SafetensorError: a file is broken.
+        HftoolError: a file is broken.
     """
-    found: dict[str, torch.Tensor] = {}
-    index = read_json(folder / "model.safetensors.index.json").get("weight_map", {})
-    names = sorted({str(name) for name in index.values()}) if index else ["model.safetensors"]
+    index = read_json(folder / "model.safetensors.index.json").get("weight_map") or {}
+    if not isinstance(index, dict):
+        return None
+    names = sorted({str(name) for name in index.values()}) or ["model.safetensors"]
     if any(Path(name).name != name or not (folder / name).is_file() for name in names):
         return None
-    for name in names:
-        with safe_open(folder / name, framework="pt") as file:
-            for key in file.keys():
-                if key not in shapes or tuple(file.get_slice(key).get_shape()) != shapes[key]:
-                    return None
-                tensor: torch.Tensor = file.get_tensor(key)
-                if not tensor.is_floating_point():
-                    return None
-                found[key] = tensor
-    return found if len(found) == len(shapes) else None
+    weights: dict[str, torch.Tensor] = {}
+    try:
+        for name in names:
+            with safe_open(folder / name, framework="pt") as file:
+                for key in file.keys():
+                    stored = file.get_slice(key)
+                    if tuple(stored.get_shape()) != shapes.get(key):
+                        return None
+                    if stored.get_dtype() not in FLOATS:
+                        return None
+                    weights[key] = file.get_tensor(key)
+    except SafetensorError as error:
+        raise HftoolError(f"cannot read the weights in {folder}: {error}") from None
+    return weights if len(weights) == len(shapes) else None
+
+
+def embedded(ids: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+    """Return the embeddings [..., hidden] of token ids [...], out of a table [tokens, hidden].
+
+    Raises:
+        HftoolError: an id is beyond the table.
+    """
+    try:
+        return F.embedding(ids, embeddings)
+    except IndexError:
+        raise HftoolError(
+            f"the text has the token {int(ids.max())}, but the model only {len(embeddings)} tokens",
+            "its tokenizer.json may be that of another model",
+        ) from None
 
 
 class Weights:
-    """Weights by name, and the precision to compute in: `bits` of the linear layers' weights, with
-    `inputs_too` of their inputs as well, and `dtype` of all else."""
+    """Weights by name, and the precision to compute in: `bits` for the weights of linear layers,
+    with `inputs_too` also for their inputs, and `dtype` for everything else."""
 
     def __init__(
         self,
@@ -56,13 +82,15 @@ class Weights:
         self._inputs_too = inputs_too
 
     def tensor(self, name: str) -> torch.Tensor:
-        """One of them."""
+        """Return a weight in the precision to compute in."""
         return self._stored[name].to(self.dtype)
 
     def linear(self, *names: str) -> Linear:
-        """Layers with the same input: their outputs behind each other.
+        """Return a function that computes linear layers with the same input, and concatenates
+        their outputs.
 
-        Where weights are not quantized each is a product of its own, which rounds as it does alone.
+        Unless weights are quantized, each layer is a product of its own, so that it rounds as it
+        does in transformers.
         """
         if self.bits is not None:
             return self.product(*names)
@@ -73,7 +101,7 @@ class Weights:
         return lambda inputs: torch.cat(each(inputs), dim=-1)
 
     def each(self, *names: str) -> Linears:
-        """Layers with the same input, as `linear`: the outputs of each."""
+        """Return a function like that of `linear`, which returns the outputs of each layer."""
         if self.bits is not None:
             product = self.product(*names)
             sizes = [len(self._stored[f"{name}.weight"]) for name in names]
@@ -82,7 +110,7 @@ class Weights:
         return lambda inputs: tuple(layer(inputs) for layer in layers)
 
     def product(self, *names: str) -> Linear:
-        """Layers with the same input as one product."""
+        """Return a function that computes linear layers with the same input as one product."""
         weights = [self._stored[f"{name}.weight"] for name in names]
         weight = torch.cat(weights) if len(weights) > 1 else weights[0]
         bias = self._bias(names)
@@ -96,7 +124,7 @@ class Weights:
         return lambda inputs: F.linear(inputs, weight, bias)
 
     def _bias(self, names: Sequence[str]) -> torch.Tensor | None:
-        """The biases behind each other, None where the layers have none."""
+        """Return the concatenated biases, None if the layers have no bias."""
         if f"{names[0]}.bias" not in self._stored:
             return None
         return torch.cat([self.tensor(f"{name}.bias") for name in names])

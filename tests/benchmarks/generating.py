@@ -125,7 +125,7 @@ def _transformers(model: LanguageModel, requests: list[Request], tokens: int) ->
     end = min(model.end_ids)
     padded = [[end] * (width - len(r.ids)) + list(r.ids) for r in requests]
     mask = [[0] * (width - len(r.ids)) + [1] * len(r.ids) for r in requests]
-    found: Any = model.own_model.generate(
+    found: Any = model.transformers_model.generate(
         torch.tensor(padded), attention_mask=torch.tensor(mask), max_new_tokens=tokens,
         do_sample=True, top_k=50, pad_token_id=end,
     )  # fmt: skip

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hftool.generation import batch
-from hftool.generation.batch import BatchedModel, can_batch, generate_batch, generate_rows
+from hftool.generation.batch import BatchedModel, generate_batch, generate_rows
 from hftool.generation.batch_file import requests_of_records
 from hftool.generation.generate import generate
 from hftool.generation.records import Failure, Generation, Request
@@ -214,7 +214,7 @@ def test_a_state_is_not_padded(tmp_path: Path) -> None:
     make(config).save_pretrained(tmp_path)
     save_tokenizer(tmp_path)
     model = load_model(tmp_path)
-    assert not can_batch(model)
+    assert not model.can_batch
     requests = [Request("", ids, GREEDY, 4) for ids in ((1, 2, 3), (9,))]
     records = list(generate_batch(model, requests))
     assert [same(record) for record in records] == [same(alone(model, r)) for r in requests]

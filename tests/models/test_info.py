@@ -41,9 +41,9 @@ def tiny(tmp_path: Path) -> Path:
 
 def test_show_agrees_with_torch(smollm2: LanguageModel, smollm2_folder: Path) -> None:
     (entry,) = rows("show", "smollm2")
-    assert entry["parameters"] == sum(p.numel() for p in smollm2.own_model.parameters())
-    assert entry["context_length"] == smollm2.own_model.config.max_position_embeddings
-    assert entry["architecture"] == type(smollm2.own_model).__name__
+    assert entry["parameters"] == sum(p.numel() for p in smollm2.transformers_model.parameters())
+    assert entry["context_length"] == smollm2.transformers_model.config.max_position_embeddings
+    assert entry["architecture"] == type(smollm2.transformers_model).__name__
     assert entry["size_bytes"] == size(smollm2_folder)
     assert entry["path"] == str(smollm2_folder)
     assert {k: entry[k] for k in ("ref", "name", "task", "dtype", "license", "gated")} == {

@@ -77,11 +77,11 @@ def refusal(result: Result, status: int = 1) -> list[str]:
 def test_a_folder_loads_as_it_was_saved(llama: Path) -> None:
     loaded = load_language_model(LoadOptions(model=str(llama), dtype="float32", device="cpu"))
     saved = load_file(llama / "model.safetensors")
-    state = loaded.own_model.state_dict()
+    state = loaded.transformers_model.state_dict()
     assert set(state) == set(saved)
     for name, value in saved.items():
         assert torch.equal(state[name], value), name
-    assert not loaded.own_model.training
+    assert not loaded.transformers_model.training
     assert (loaded.context_length, loaded.end_ids) == (64, frozenset([259]))
 
 
@@ -392,7 +392,7 @@ def test_a_precision_there_is_none_of(llama: Path) -> None:
 def test_the_precision_asked_for_is_the_models(llama: Path, name: Any) -> None:
     loaded = load_language_model(LoadOptions(model=str(llama), dtype=name, device="cpu"))
     dtype = getattr(torch, name)
-    assert {parameter.dtype for parameter in loaded.own_model.parameters()} == {dtype}
+    assert {parameter.dtype for parameter in loaded.transformers_model.parameters()} == {dtype}
     assert loaded.model.dtype == loaded.model(torch.tensor([[1, 2]])).logits.dtype == dtype
 
 

@@ -94,7 +94,7 @@ def test_every_bit_is_that_of_transformers(folder: Path, dtype: torch.dtype) -> 
         found = ours(ids, past_key_values=cache)
         assert torch.equal(found.logits, expected.logits)
     assert cache.length == 378
-    cache.crop(-9)
+    cache.crop(9)
     theirs_cache.crop(-9)
     expected = theirs(drawn(1, 4), past_key_values=theirs_cache, logits_to_keep=2)
     found = ours(drawn(1, 4), past_key_values=cache, logits_to_keep=2)
@@ -121,8 +121,8 @@ def test_padding_on_the_left(folder: Path) -> None:
         assert torch.equal(found.logits[:, -1], expected.logits[:, -1])
         caches = (expected.past_key_values, found.past_key_values)
         filled, ids = torch.cat([filled, torch.ones(3, 1, dtype=torch.long)], 1), drawn(3, 1)
-    for cache in caches:
-        cache.batch_select_indices(torch.tensor([2, 0]))
+    caches[0].batch_select_indices(torch.tensor([2, 0]))
+    caches[1].select(torch.tensor([2, 0]))
     more = {"attention_mask": filled[[2, 0]], "position_ids": filled[[2, 0]].sum(1)[:, None] - 1}
     expected = theirs(drawn(2, 1), past_key_values=caches[0], **more)
     found = ours(drawn(2, 1), past_key_values=caches[1], **more)
@@ -302,8 +302,8 @@ def test_beams_search_with_transformers_own_class(tiny: Path) -> None:
     options = LoadOptions(model=str(tiny), dtype="float32", device="cpu", offline=True)
     model = load_language_model(options)
     assert isinstance(model.model, Llama)
-    assert type(model.own_model).__name__ == "LlamaForCausalLM"
-    assert model.own_model is model.own_model
+    assert type(model.transformers_model).__name__ == "LlamaForCausalLM"
+    assert model.transformers_model is model.transformers_model
 
 
 def test_the_embedded_model_is_one_of_them() -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from hftool.errors import HftoolError
 from hftool.generation.prefix_cache import CachedModel
 from hftool.models.load import LanguageModel, load_language_model
-from hftool.nn.quantization import GROUP, Int4Linear, Int8Linear, Int8Products, quantize
+from hftool.nn.quantization import INT4_GROUP, Int4Linear, Int8Linear, Int8Products, quantize
 from hftool.options.model import LoadOptions
 from tests.conftest import run
 from tests.tiny_models import load_model, save_classifier, save_model
@@ -45,7 +45,7 @@ def test_int4_is_packed_by_rows_as_at_once() -> None:
     torch.manual_seed(4)
     weight = torch.randn(2096, 64)
     layer = Int4Linear(weight, None, torch.float32)
-    groups = weight.reshape(2096, 2, GROUP)
+    groups = weight.reshape(2096, 2, INT4_GROUP)
     least = groups.amin(-1, keepdim=True)
     levels = (groups - least) / ((groups.amax(-1, keepdim=True) - least) / 15)
     whole = levels.round().reshape_as(weight).to(torch.int32)
@@ -56,10 +56,12 @@ def test_int4_is_packed_by_rows_as_at_once() -> None:
 def test_int4_keeps_the_grid_of_q4_1(rows: int) -> None:
     """Weights d * q + m, with q from 0 to 15 in each group, as llama.cpp stores them."""
     torch.manual_seed(2)
-    levels = torch.randint(0, 16, (2096, 3, GROUP))
+    levels = torch.randint(0, 16, (2096, 3, INT4_GROUP))
     levels[..., 0], levels[..., 1] = 0, 15
-    weight = (levels * torch.rand(2096, 3, 1) + torch.randn(2096, 3, 1)).reshape(2096, 3 * GROUP)
-    inputs = torch.randn(rows, 3 * GROUP)
+    weight = (levels * torch.rand(2096, 3, 1) + torch.randn(2096, 3, 1)).reshape(
+        2096, 3 * INT4_GROUP
+    )
+    inputs = torch.randn(rows, 3 * INT4_GROUP)
     outputs = Int4Linear(weight, None, torch.float32)(inputs)
     torch.testing.assert_close(outputs, inputs @ weight.T, atol=1e-3, rtol=1e-4)
 
@@ -102,7 +104,7 @@ def test_layers_computed_as_one_give_what_each_gives(
 ) -> None:
     folder = save_model(tmp_path, architecture)
     ids = torch.arange(3, 20)[None]
-    models = [load_model(folder).own_model for _ in range(2)]
+    models = [load_model(folder).transformers_model for _ in range(2)]
     quantize(models[0], "int8")
     monkeypatch.setattr("hftool.nn.quantization._share_products", lambda model: None)
     quantize(models[1], "int8")
@@ -114,7 +116,7 @@ def test_layers_of_another_shape_are_left(tmp_path: Path) -> None:
     layers = nn.Sequential(nn.Linear(32, 16), nn.Linear(16, 16), nn.Linear(32, 8))
     quantize(layers, "int4")
     assert [type(layer) for layer in layers] == [Int4Linear, nn.Linear, nn.Linear]
-    with pytest.raises(HftoolError, match="no layer of the model can be kept in int4"):
+    with pytest.raises(HftoolError, match="no layer of the model can be quantized to int4"):
         quantize(nn.Sequential(nn.Linear(5, 5)), "int4")
     with pytest.raises(HftoolError, match="--quantize int8 needs a CPU, not meta"):
         quantize(nn.Sequential(nn.Linear(32, 16, device="meta")), "int8")

@@ -1,0 +1,106 @@
+"""What hftool knows about model families, by the names they have in config.json and GGUF files.
+
+A new family is made known here; the code that uses a name imports it from here. Nothing in this
+module imports torch.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hftool.catalogue import Task
+
+# Endings of the class names in config.json's `architectures`. `ForConditionalGeneration` is the
+# ending of multimodal models that generate text, and of encoder-decoders, which don't qualify:
+# their config.json has `is_encoder_decoder`.
+CAUSAL_SUFFIXES = ("ForCausalLM", "LMHeadModel")
+GENERATOR_SUFFIXES = (*CAUSAL_SUFFIXES, "ForConditionalGeneration")
+CLASSIFIER_SUFFIX = "ForSequenceClassification"
+
+# The architectures that `hftool.nn` computes without transformers, with the `model_type` that
+# their config.json must have (`llama_config.py` and `bert.py` check everything else).
+LLAMA_MODEL_TYPES = {
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "mistral",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+}
+BERT_MODEL_TYPES = {
+    "BertForSequenceClassification": "bert",
+    "DistilBertForSequenceClassification": "distilbert",
+}
+
+# transformers' classes whose head reads only the first token of the last layer, and whose layers
+# have their attention as a submodule `attention` (transformers 5.23, `modeling_*.py`): the rest of
+# the last layer need not be computed for the other tokens.
+FIRST_TOKEN_CLASSIFIERS = (
+    "BertForSequenceClassification",
+    "CamembertForSequenceClassification",
+    "ElectraForSequenceClassification",
+    "RobertaForSequenceClassification",
+    "XLMRobertaForSequenceClassification",
+)
+
+# Model types whose result depends on padding although it is masked, through convolutions
+# (CANINE, ConvBERT, MobileBERT, Nyströmformer), Fourier transforms (FNet), pooling (Funnel), or
+# because the head reads the last position (XLNet).
+PADDING_SENSITIVE = (
+    "canine",
+    "convbert",
+    "fnet",
+    "funnel",
+    "mobilebert",
+    "nystromformer",
+    "xlnet",
+)
+
+# Kinds of rotary embedding (`rope_type`) whose angles a forward pass changes by its own length
+# (transformers, `dynamic_rope_update`), so that threads can't share such a model.
+LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
+
+# Linear layers of a block that transformers' models call one after the other with the same input,
+# in the order in which they call them: they can be computed as one product.
+SHARED_INPUT_LAYERS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+
+# The class of GPT-2's linear layers, which store their weight transposed: [inputs, outputs].
+TRANSPOSED_LINEAR = "Conv1D"
+
+# The names that config.json gives to the same thing in different families.
+CONTEXT_LENGTH_KEYS = ("max_position_embeddings", "n_positions")  # tokens; the second is GPT-2's
+LAYER_COUNT_KEYS = (
+    *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers"),
+    *("num_hidden_groups", "inner_group_num"),  # ALBERT's
+)
+HIDDEN_SIZE_KEYS = ("hidden_size", "n_embd", "d_model", "dim")
+# Other sizes that a weight has in one of its dimensions.
+DIMENSION_KEYS = (
+    *("vocab_size", "intermediate_size", "n_inner", "num_attention_heads", "num_labels"),
+    *("head_dim", "num_experts"),
+)
+
+# GGUF's metadata keys without the architecture in front ("llama.block_count"), and the same in
+# config.json (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). `head_dim` is GGUF's
+# `attention.key_length`, and the number of heads its `attention.head_count`.
+GGUF_CONFIG_KEYS = {
+    "block_count": "num_hidden_layers",
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "head_count": "num_attention_heads",
+    "key_length": "head_dim",
+    "expert_count": "num_experts",
+}
+
+
+def task_of(architecture: str) -> Task | None:
+    """Return what a model of an architecture is for; None if its name does not tell."""
+    if architecture.endswith(CLASSIFIER_SUFFIX):
+        return "text-classification"
+    return "text-generation" if architecture.endswith(CAUSAL_SUFFIXES) else None
+
+
+def computed_model_type(config: Mapping[str, Any], model_types: Mapping[str, str]) -> str | None:
+    """Return the model type of a config.json that names one of the architectures in `model_types`,
+    no other, and the model type that belongs to it; None for any other config."""
+    for architecture, model_type in model_types.items():
+        if config.get("architectures") == [architecture]:
+            return model_type if config.get("model_type") == model_type else None
+    return None

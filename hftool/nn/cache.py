@@ -1,0 +1,68 @@
+"""The key-value cache: one interface for hftool's own models and for those of transformers."""
+
+import inspect
+from typing import Any, Protocol
+
+import torch
+
+from hftool.nn.llama import KeyValueCache, Llama
+
+
+class Cache(Protocol):
+    """The keys and values of the tokens that a model has seen, of one or several sequences."""
+
+    def run(self, model: Any, input_ids: torch.Tensor, **inputs: Any) -> Any:
+        """Run the model on the tokens that follow those in the cache, and add them to it.
+
+        Args:
+            input_ids: [sequences, tokens].
+            inputs: other arguments of the model.
+
+        Returns: the model's output.
+        """
+
+    def expect(self, tokens: int) -> None:
+        """Prepare for a total of `tokens` tokens, so that they can be added in slices without
+        copying the ones before."""
+
+    def can_crop(self, tokens: int) -> bool:
+        """Return whether the last `tokens` tokens can be removed."""
+
+    def crop(self, tokens: int) -> None:
+        """Remove the last `tokens` tokens."""
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep only the sequences with these indices, in this order."""
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that the keys and values take, in bytes."""
+
+
+def new_cache(model: Any, *, rewinds: bool = False) -> Cache | None:
+    """Return an empty cache for a model, None if it works without one (Mamba, RWKV, GPT-1).
+
+    With `rewinds` a cache with a sliding window keeps the tokens that fall out of the window, so
+    that it can be cropped.
+    """
+    if isinstance(model, Llama):
+        return KeyValueCache(model.config.num_hidden_layers)
+    if "past_key_values" not in inspect.signature(model.forward).parameters:
+        return None
+    from hftool.nn.transformers_cache import TransformersCache
+
+    return TransformersCache(rewinds=rewinds)
+
+
+def can_pad(model: Any) -> bool:
+    """Return whether sequences of different lengths can be padded to one batch: the model must
+    take a mask, and its cache must hold only keys and values (a state would include the padding).
+    """
+    if isinstance(model, Llama):
+        return True
+    parameters = inspect.signature(model.forward).parameters
+    if not {"attention_mask", "past_key_values"} <= set(parameters):
+        return False
+    from hftool.nn.transformers_cache import holds_only_keys_and_values
+
+    return holds_only_keys_and_values(model.config)
