@@ -1,14 +1,12 @@
 """Options of `encode`."""
 
-import functools
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from hftool.errors import exclude
-from hftool.options.shared import panel_option
+from hftool.options.shared import option
 
 EncodeMode = Literal["tokens", "count", "template", "roundtrip", "compare"]
-_own = functools.partial(panel_option, panel=None)
 
 
 @dataclass(frozen=True)
@@ -20,21 +18,21 @@ class EncodeOptions:
     """
 
     special: Annotated[
-        bool, _own("--special/--no-special", help="Add the tokenizer's special tokens.")
+        bool, option("--special/--no-special", help="Add the tokenizer's special tokens.")
     ] = False
     max_tokens: Annotated[
-        int | None, _own("--max-tokens", metavar="N", min=0, help="Keep only the first N tokens.")
+        int | None, option("--max-tokens", metavar="N", min=0, help="Keep only the first N tokens.")
     ] = None
-    count: Annotated[bool, _own("--count", help="Write only the number of tokens.")] = False
+    count: Annotated[bool, option("--count", help="Write only the number of tokens.")] = False
     show_template: Annotated[
-        bool, _own("--show-template", help="Write only the text that the chat template makes.")
+        bool, option("--show-template", help="Write only the text that the chat template makes.")
     ] = False
     compare: Annotated[
         str | None,
-        _own("--compare", metavar="REF2,REF3", help="Also encode with these models' tokenizers."),
+        option("--compare", metavar="REF2,REF3", help="Also encode with these models' tokenizers."),
     ] = None
     roundtrip: Annotated[
-        bool, _own("--roundtrip", help="Check whether decoding gives the text back.")
+        bool, option("--roundtrip", help="Check whether decoding gives the text back.")
     ] = False
 
     def __post_init__(self) -> None:

@@ -5,19 +5,18 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from hftool.options.completion import known_models
-from hftool.options.shared import panel_option
+from hftool.options.shared import option
 
 Device = str
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "fp32", "bf16", "fp16"]
 Quantization = Literal["none", "int8", "int4"]
 
 DEFAULT_MODEL = "smollm2"
 DEFAULT_CLASSIFIER = "minilm-sst2"
+LONG_DTYPES: dict[str, Dtype] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
-
-_model = functools.partial(panel_option, panel="Model")
-HUB_TOKEN_HELP = "Hub token; else HF_TOKEN, or what `hf auth login` stored."
-MODEL_HELP = "A folder, a .gguf file, an alias (see `hftool models list`) or a hub id owner/name."
+_model = functools.partial(option, panel="Model")
+MODEL_HELP = "Alias, hub id, folder or .gguf file; see `hftool models list`."
 
 
 @dataclass(frozen=True)
@@ -29,10 +28,16 @@ class SourceOptions:
         _model("--revision", metavar="REV", help="Branch, tag or commit of a hub model."),
     ] = None
     offline: Annotated[
-        bool, _model("--offline", envvar="HF_HUB_OFFLINE", help="Never ask the hub.")
+        bool, _model("--offline", envvar="HF_HUB_OFFLINE", help="Never contact the hub.")
     ] = False
     hub_token: Annotated[
-        str | None, _model("--token", "--hub-token", metavar="TOKEN", help=HUB_TOKEN_HELP)
+        str | None,
+        _model(
+            "--token",
+            "--hub-token",
+            metavar="TOKEN",
+            help="Hub token, instead of HF_TOKEN or `hf auth login`.",
+        ),
     ] = field(default=None, repr=False)
     trust_remote_code: Annotated[
         bool,
@@ -42,16 +47,17 @@ class SourceOptions:
 
 @dataclass(frozen=True)
 class ServedOptions(SourceOptions):
-    """Of a command that `hftool serve` can run; what decides that is the command line itself."""
+    """The options of a command that `hftool serve` can run."""
 
+    # `server.client` looks for --no-server in the command line itself; nothing reads this field.
     no_server: Annotated[
-        bool, _model("--no-server", help="Run here, even where `hftool serve` has the model.")
+        bool, _model("--no-server", help="Run here, even if `hftool serve` has the model.")
     ] = False
 
 
 @dataclass(frozen=True)
 class ModelOptions(ServedOptions):
-    """Which language model's files."""
+    """Which language model, and where its files come from."""
 
     model: Annotated[
         str,
@@ -62,40 +68,46 @@ class ModelOptions(ServedOptions):
             envvar="HFTOOL_MODEL",
             help=MODEL_HELP,
             autocompletion=known_models,
+            common=True,
         ),
     ] = DEFAULT_MODEL
 
 
 @dataclass(frozen=True)
 class ComputeOptions:
-    """Where a model computes, and in which precision."""
+    """Where a model computes, and in which precision.
+
+    A short name of a precision becomes the long one: `fp16` is `float16`.
+    """
 
     device: Annotated[
-        Device, _model("--device", metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.")
+        Device, _model("--device", metavar="auto|cpu|cuda[:N]|mps", help="Device to compute on.")
     ] = "auto"
-    dtype: Annotated[Dtype, _model("--dtype", help="Precision to compute in.")] = "auto"
+    dtype: Annotated[
+        Dtype,
+        _model(
+            "--dtype",
+            metavar="auto|float32|bfloat16|float16",
+            help="Precision to compute in; also fp32, bf16, fp16.",
+        ),
+    ] = "auto"
     quantize: Annotated[
-        Quantization, _model("--quantize", help="Keep weights in 8 or 4 bits (on a CPU).")
+        Quantization, _model("--quantize", help="Round weights to 8 or 4 bits (on a CPU).")
     ] = "none"
+
+    def __post_init__(self) -> None:
+        # Fields of a frozen dataclass can be set only this way.
+        object.__setattr__(self, "dtype", LONG_DTYPES.get(self.dtype, self.dtype))
 
 
 @dataclass(frozen=True)
 class LoadOptions(ComputeOptions, ModelOptions):
-    """A language model, loaded."""
-
-
-@dataclass(frozen=True)
-class TopkLoadOptions(LoadOptions):
-    """As `LoadOptions`; in `topk`, --token names a token of the vocabulary."""
-
-    hub_token: Annotated[
-        str | None, _model("--hub-token", metavar="TOKEN", help=HUB_TOKEN_HELP)
-    ] = field(default=None, repr=False)
+    """Which language model to load, and how."""
 
 
 @dataclass(frozen=True)
 class ClassifierOptions(ComputeOptions, ServedOptions):
-    """A classifier, or what else gives texts a label, loaded."""
+    """Which classifier to load, and how; with labels of the user's, also which language model."""
 
     model: Annotated[
         str | None,
@@ -105,7 +117,8 @@ class ClassifierOptions(ComputeOptions, ServedOptions):
             metavar="REF",
             envvar="HFTOOL_SENTIMENT_MODEL",
             help=MODEL_HELP,
-            show_default=DEFAULT_CLASSIFIER,
+            show_default=f"{DEFAULT_CLASSIFIER}, with --labels {DEFAULT_MODEL}",
             autocompletion=known_models,
+            common=True,
         ),
     ] = None

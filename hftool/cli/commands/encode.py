@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.options.encode import EncodeOptions
 from hftool.options.inputs import ChatOptions, FileOptions, InputOptions, TextArgument
 from hftool.options.model import ModelOptions
 from hftool.options.output import PictureOptions
+from hftool.options.shared import option
 
 
 @expand_dataclasses
@@ -21,7 +20,7 @@ def encode(
     chatting: ChatOptions,
     messages: Annotated[
         Path | None,
-        typer.Option("--messages", metavar="FILE", help="A chat from a JSON file, templated."),
+        option("--messages", metavar="FILE", help="Encode the chat in a JSON file."),
     ] = None,
     encoding: EncodeOptions,
     output: PictureOptions,
@@ -30,11 +29,11 @@ def encode(
 
     Examples:
         hftool encode "good morning"
-        # Each token with its place in the text
+        # The tokens, and where each one is in the text
         hftool encode "i am good" --format table
-        # What the model gets to see of a chat
+        # The prompt that the model gets in a chat
         hftool encode --show-template "hi" --system "Be brief."
-        # How many tokens each line has
+        # The number of tokens in each line
         hftool encode --count --lines -f prompts.txt
     """
     from hftool.errors import exclude
