@@ -1,6 +1,6 @@
-"""Options out of dataclasses: a command's signature as Typer reads it.
+"""A command's declared options, turned into a signature that Typer can read.
 
-@spread
+@expand_dataclasses
 def encode(text: TextArgument = None, *, source: ModelOptions) -> None: ...
 """
 
@@ -8,35 +8,30 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
 
 from hftool.options.output import OutputOptions
+from hftool.options.shared import Argument, Option
 from hftool.server import client
 
 
 def expand_dataclasses(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace each dataclass in a command's signature by its fields, as keyword options."""
+    """Replace each dataclass in a command's signature by its fields, as keyword options.
+
+    The result names the options that `--help` shows in its attribute `common`.
+    """
     hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     parameters: list[inspect.Parameter] = []
-    groups: dict[str, type[Any]] = {}
     for name, parameter in inspect.signature(command).parameters.items():
-        if not is_dataclass(hints[name]):
+        if name in groups:
+            parameters += _parameters(groups[name])
+        else:
             parameters.append(
                 parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
             )
-            continue
-        group = hints[name]
-        groups[name] = group
-        types = get_type_hints(group, include_extras=True)
-        parameters += [
-            inspect.Parameter(
-                item.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=item.default,
-                annotation=types[item.name],
-            )
-            for item in fields(group)
-        ]
 
     @functools.wraps(command)
     def wrapper(**values: Any) -> None:
@@ -51,6 +46,54 @@ def expand_dataclasses(command: Callable[..., None]) -> Callable[..., None]:
             client.log_declined()
         command(**values, **built)
 
+    common = {p.name for p in parameters if getattr(_declared(p.annotation), "common", False)}
+    parameters = [p.replace(annotation=_as_typer_reads(p.annotation)) for p in parameters]
+    wrapper.common = frozenset(common)  # type: ignore[attr-defined]
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
     return wrapper
+
+
+def _parameters(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            item.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=item.default,
+            annotation=hints[item.name],
+        )
+        for item in fields(group)
+    ]
+
+
+def _declared(hint: Any) -> Any:
+    return get_args(hint)[1] if get_origin(hint) is Annotated else None
+
+
+def _as_typer_reads(hint: Any) -> Any:
+    """Return a type hint with Typer's declaration in place of ours."""
+    declared = _declared(hint)
+    settings: Any
+    if isinstance(declared, Option):
+        settings = typer.Option(
+            *declared.names,
+            help=declared.help,
+            rich_help_panel=declared.panel,
+            metavar=declared.metavar,
+            min=declared.min,
+            max=declared.max,
+            envvar=declared.envvar,
+            show_default=declared.show_default or True,
+            autocompletion=declared.autocompletion,
+        )
+    elif isinstance(declared, Argument):
+        settings = typer.Argument(
+            help=declared.help,
+            metavar=declared.metavar,
+            envvar=declared.envvar,
+            autocompletion=declared.autocompletion,
+        )
+    else:
+        return hint
+    return Annotated[get_args(hint)[0], settings]

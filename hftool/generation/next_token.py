@@ -159,7 +159,7 @@ def _candidates(
     tokenizer = language_model.tokenizer
     continuations = [tokenizer.encode(text, special=False).ids for text in ask.texts]
     if not all(continuations):
-        raise UsageError("--token: an empty text is no token")
+        raise UsageError("--target: the text is empty")
     decoder = CachedModel(language_model)
     singles = [c[0] for c in continuations if len(c) == 1]
     settings = None

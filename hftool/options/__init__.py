@@ -1,1 +1,1 @@
-"""Options of the command line, each declared once, in frozen dataclasses."""
+"""The options of the command line, each declared once, in frozen dataclasses."""

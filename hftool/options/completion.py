@@ -1,4 +1,4 @@
-"""The names a model can be called by on this machine: for completion, so nothing heavy here."""
+"""Completion of model names, without a slow import."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from hftool.errors import HftoolError
 
 
 def known_models(incomplete: str) -> list[str]:
-    """Aliases, and the repositories in the Hugging Face cache, that begin with what is typed."""
+    """Return the aliases and the cached hub models that begin with `incomplete`."""
     try:
         own = config.load().aliases
-    except HftoolError:  # a broken config file; the command itself will say so
+    except HftoolError:  # a broken config file; the command itself reports it
         own = {}
     names = [*own, *BUILT_IN, *_cached()]
     return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]
@@ -20,6 +20,6 @@ def known_models(incomplete: str) -> list[str]:
 def _cached() -> list[str]:
     from huggingface_hub import constants
 
-    # A folder is called models--owner--name; neither part can hold "--".
+    # A folder is called models--owner--name; the hub allows no "--" in either part.
     folders = Path(constants.HF_HUB_CACHE).glob("models--*--*")
     return sorted("/".join(folder.name.split("--")[1:]) for folder in folders)

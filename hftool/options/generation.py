@@ -1,32 +1,46 @@
-"""The shared options that say how text is made, as those in `hftool.options.model`."""
+"""Options that control how text is generated."""
 
 import functools
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from hftool.options.completion import known_models
-from hftool.options.shared import panel_option
+from hftool.options.shared import option
 
 DEFAULT_MAX_NEW_TOKENS = 256
 CHAT_MAX_NEW_TOKENS = 1024
 
-_sampling = functools.partial(panel_option, panel="Sampling")
-_generation = functools.partial(panel_option, panel="Generation")
+Overflow = Literal["drop", "stop"]
+"""What a chat does when the context is full: drop its oldest turns, or stop."""
+
+_sampling = functools.partial(option, panel="Sampling")
+_generation = functools.partial(option, panel="Generation")
 
 
 @dataclass(frozen=True)
 class FilterOptions:
-    """What changes the probabilities; None leaves it to the model's generation_config."""
+    """Options that change the probabilities; None leaves one to the model's generation_config."""
 
     temperature: Annotated[
         float | None,
         _sampling(
-            "--temperature", "--temp", metavar="T", min=0, help="Divides the logits; 0 is greedy."
+            "--temperature",
+            "--temp",
+            metavar="T",
+            min=0,
+            help="Divide the logits by T; 0 is greedy.",
+            common=True,
         ),
     ] = None
     top_k: Annotated[
         int | None,
-        _sampling("--top-k", metavar="K", min=0, help="Keep the K most probable tokens; 0: all."),
+        _sampling(
+            "--top-k",
+            metavar="K",
+            min=0,
+            help="Keep the K most probable tokens; 0 keeps all.",
+            common=True,
+        ),
     ] = None
     top_p: Annotated[
         float | None,
@@ -35,7 +49,8 @@ class FilterOptions:
             metavar="P",
             min=0,
             max=1,
-            help="Keep the most probable tokens that sum up to P.",
+            help="Keep the most probable tokens that add up to P.",
+            common=True,
         ),
     ] = None
     min_p: Annotated[
@@ -45,7 +60,7 @@ class FilterOptions:
             metavar="P",
             min=0,
             max=1,
-            help="Keep tokens of at least P times the best one's.",
+            help="Keep tokens at least P times as probable as the best one.",
         ),
     ] = None
     typical_p: Annotated[
@@ -55,7 +70,7 @@ class FilterOptions:
             metavar="P",
             min=0,
             max=1,
-            help="Keep tokens of typical surprisal, up to P.",
+            help="Keep tokens of typical surprisal that add up to P.",
         ),
     ] = None
     repetition_penalty: Annotated[
@@ -64,50 +79,59 @@ class FilterOptions:
             "--repetition-penalty",
             "--repeat-penalty",
             metavar="X",
-            help="Above 1: tokens seen get less likely.",
+            help="Above 1, make tokens that have occurred less likely.",
         ),
     ] = None
     no_repeat_ngram_size: Annotated[
         int | None,
-        _sampling("--no-repeat-ngram-size", metavar="N", min=0, help="No N-gram of tokens twice."),
+        _sampling(
+            "--no-repeat-ngram-size", metavar="N", min=0, help="Never repeat N tokens in a row."
+        ),
     ] = None
 
 
 @dataclass(frozen=True)
 class SamplingOptions(FilterOptions):
-    """How the next token is chosen."""
+    """Options that control how the next token is chosen."""
 
-    greedy: Annotated[bool, _sampling("--greedy", help="Always the most probable token.")] = False
+    greedy: Annotated[
+        bool, _sampling("--greedy", help="Always choose the most probable token.", common=True)
+    ] = False
     seed: Annotated[
         int | None,
         _sampling(
             "--seed",
-            metavar="SEED",
+            metavar="N",
             min=0,
             max=2**63 - 1,
-            help="Makes a run repeatable; else drawn.",
+            show_default="random",
+            help="Make the run repeatable.",
+            common=True,
         ),
     ] = None
 
 
 @dataclass(frozen=True)
 class AnswerOptions(SamplingOptions):
-    """How the answers of a chat are made; what `/set` changes."""
+    """Options for the answers in a chat; `/set` changes them."""
 
     max_new_tokens: Annotated[
         int,
         _sampling(
-            *("--max-new-tokens", "--max-tokens", "-n"),
+            "--max-new-tokens",
+            "--max-tokens",
+            "-n",
             metavar="N",
             min=1,
-            help="The most tokens of an answer.",
+            help="Maximum tokens per answer.",
+            common=True,
         ),
     ] = CHAT_MAX_NEW_TOKENS
 
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """How a text is generated, and where it ends."""
+    """Options for what is generated, and where it ends."""
 
     max_new_tokens: Annotated[
         int,
@@ -117,19 +141,24 @@ class GenerationOptions:
             "-n",
             metavar="N",
             min=1,
-            help="The most tokens to generate.",
+            help="Maximum number of new tokens.",
+            common=True,
         ),
     ] = DEFAULT_MAX_NEW_TOKENS
     stop: Annotated[
         list[str] | None,
-        _generation("--stop", metavar="TEXT", help="End before this text (repeatable)."),
+        _generation("--stop", metavar="TEXT", help="End before TEXT (repeatable).", common=True),
     ] = None
     skip_special: Annotated[
-        bool, _generation("--skip-special/--keep-special", help="Special tokens in the text.")
+        bool,
+        _generation(
+            "--skip-special/--keep-special",
+            help="Leave special tokens out of the text, or keep them.",
+        ),
     ] = True
     echo: Annotated[bool, _generation("--echo", help="Begin the text with the prompt.")] = False
     logprobs: Annotated[
-        bool, _generation("--logprobs", help="Each token's log-probability, in the records.")
+        bool, _generation("--logprobs", help="Add each token's log-probability to the records.")
     ] = False
     top_logprobs: Annotated[
         int | None,
@@ -137,21 +166,25 @@ class GenerationOptions:
             "--top-logprobs",
             metavar="N",
             min=0,
-            help="The N most probable tokens at each place as well.",
+            help="Also add the N most probable tokens at each step.",
         ),
     ] = None
     num_beams: Annotated[
-        int, _generation("--num-beams", metavar="N", min=1, help="Beam search over N beams.")
+        int, _generation("--num-beams", metavar="N", min=1, help="Beam search with N beams.")
     ] = 1
     length_penalty: Annotated[
         float,
         _generation(
-            "--length-penalty", metavar="X", help="Above 0, beams prefer long texts; below, short."
+            "--length-penalty",
+            metavar="X",
+            help="Above 0, beam search prefers long texts; below 0, short ones.",
         ),
     ] = 1.0
     num_return_sequences: Annotated[
         int,
-        _generation("--num-return-sequences", metavar="N", min=1, help="So many texts a prompt."),
+        _generation(
+            "--num-return-sequences", metavar="N", min=1, help="Number of texts per prompt."
+        ),
     ] = 1
     assistant_model: Annotated[
         str | None,
@@ -159,7 +192,7 @@ class GenerationOptions:
             "--assistant-model",
             "--draft-model",
             metavar="REF",
-            help="A smaller model that guesses ahead.",
+            help="A smaller model that drafts tokens, for speed.",
             autocompletion=known_models,
         ),
     ] = None
@@ -169,9 +202,6 @@ class GenerationOptions:
             "--prompt-lookup",
             metavar="N",
             min=1,
-            help="Guess N tokens ahead from what the text has said before.",
+            help="Draft N tokens from repetitions in the text, for speed.",
         ),
     ] = None
-
-
-Overflow = Literal["drop", "stop"]

@@ -5,62 +5,76 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
-
-from hftool.options.shared import panel_option
+from hftool.options.shared import Argument, option
 
 ByteErrors = Literal["strict", "replace"]
 InputFormat = Literal["lines", "csv", "tsv", "jsonl", "parquet"]
-_input = functools.partial(panel_option, panel="Input")
+_input = functools.partial(option, panel="Input")
 
 TextArgument = Annotated[
-    str | None, typer.Argument(metavar="TEXT", help="The text; else --file, else stdin.")
+    str | None, Argument("TEXT", "The text; without it, --file or stdin is read.")
 ]
 ChatTemplateFile = Annotated[
     Path | None,
     _input(
-        "--chat-template", metavar="FILE", help="This chat template (Jinja), not the model's own."
+        "--chat-template",
+        metavar="FILE",
+        help="Use this chat template (Jinja) instead of the model's own.",
     ),
 ]
 ErrorsOption = Annotated[
-    ByteErrors, _input("--errors", help="Bytes that are no UTF-8: an error, or U+FFFD.")
+    ByteErrors,
+    _input("--errors", help="Invalid UTF-8: stop, or replace it with U+FFFD."),
 ]
 
 
 @dataclass(frozen=True)
 class FileOptions:
-    """Text out of a file or stdin."""
+    """Text from a file or stdin."""
 
     file: Annotated[
         Path | None,
-        _input("--file", "-f", metavar="FILE", help="Read the text from FILE (- is stdin)."),
+        _input(
+            "--file",
+            "-f",
+            metavar="FILE",
+            help="Read the text from FILE (- is stdin).",
+            common=True,
+        ),
     ] = None
     errors: ErrorsOption = "strict"
 
 
 @dataclass(frozen=True)
 class InputOptions(FileOptions):
-    """Text as a whole or by lines."""
+    """One text, or one per line."""
 
-    lines: Annotated[bool, _input("--lines", help="Every line is a text of its own.")] = False
+    lines: Annotated[
+        bool, _input("--lines", help="Treat each line as a text of its own.", common=True)
+    ] = False
 
 
 @dataclass(frozen=True)
 class TableInputOptions(FileOptions):
-    """Texts by lines, or out of a table."""
+    """Texts from lines or from a table."""
 
     input_format: Annotated[
         InputFormat | None,
         _input(
             "--input-format",
             show_default="by the file's suffix, else lines",
-            help="How the texts stand in the file.",
+            help="Format of the input file.",
+            common=True,
         ),
     ] = None
     column: Annotated[
         str | None,
         _input(
-            "--column", metavar="NAME", show_default="text", help="Where a table has the texts."
+            "--column",
+            metavar="NAME",
+            show_default="text",
+            help="Column of the table with the text.",
+            common=True,
         ),
     ] = None
 
@@ -70,15 +84,18 @@ class ChatOptions:
     """Whether a text goes through the chat template, and with which other messages."""
 
     chat: Annotated[
-        bool, _input("--chat", help="Send the text as a user's message, through the chat template.")
+        bool,
+        _input("--chat", help="Wrap the text in the model's chat template.", common=True),
     ] = False
     system: Annotated[
         str | None,
-        _input("--system", "-s", metavar="TEXT", help="System message (implies --chat)."),
+        _input(
+            "--system", "-s", metavar="TEXT", help="System message (implies --chat).", common=True
+        ),
     ] = None
     prefill: Annotated[
         str | None,
-        _input("--prefill", metavar="TEXT", help="Begin the model's answer (implies --chat)."),
+        _input("--prefill", metavar="TEXT", help="Beginning of the answer (implies --chat)."),
     ] = None
     chat_template: ChatTemplateFile = None
 
@@ -96,5 +113,7 @@ class PromptOptions(ChatOptions):
 
     special: Annotated[
         bool,
-        _input("--special/--no-special", help="The special tokens the tokenizer adds by itself."),
+        _input(
+            "--special/--no-special", help="Add the tokenizer's special tokens, or leave them out."
+        ),
     ] = True

@@ -1,16 +1,16 @@
-"""Options of `sentiment`: labels, and where a job runs."""
+"""Options of `sentiment`: its labels, and the engine that a job runs on."""
 
 import functools
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from hftool.errors import UsageError
-from hftool.options.shared import panel_option
+from hftool.options.shared import option
 
 LongTexts = Literal["truncate", "chunk"]
 Engine = Literal["local", "ray"]
-_labels = functools.partial(panel_option, panel="Labels")
-_engine = functools.partial(panel_option, panel="Engine")
+_labels = functools.partial(option, panel="Labels")
+_engine = functools.partial(option, panel="Engine")
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class LabelOptions:
 
     labels: Annotated[
         str | None,
-        _labels("--labels", metavar="A,B,C", help="Labels of your own (of smollm2, or --model)."),
+        _labels("--labels", metavar="A,B,C", help="Your own labels to choose from.", common=True),
     ] = None
     prompt_template: Annotated[
         str | None,
@@ -27,11 +27,17 @@ class LabelOptions:
             "--prompt-template",
             "--hypothesis-template",
             metavar="TEXT",
-            help="For --labels: what a label follows ({text}, {labels}), or says ({label}).",
+            help="Prompt used with --labels; {text} and {labels} are filled in. For an NLI model,"
+            " the hypothesis, with {label}.",
         ),
     ] = None
     long: Annotated[
-        LongTexts, _labels("--long", help="What is too long is cut, or judged in windows.")
+        LongTexts,
+        _labels(
+            "--long",
+            help="Texts over the model's limit: truncate them, or score them in overlapping"
+            " windows.",
+        ),
     ] = "truncate"
     batch_size: Annotated[
         int | None,
@@ -39,30 +45,33 @@ class LabelOptions:
             "--batch-size",
             metavar="N",
             min=1,
-            show_default="by their length",
-            help="Texts at once.",
+            show_default="by length",
+            help="Number of texts scored together.",
         ),
     ] = None
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Whether a job runs here, or on Ray.
+    """Whether a job runs in this process or on Ray.
 
     Raises:
-        UsageError: a cluster was named, and not Ray.
+        UsageError: a cluster is named without `--engine ray`.
     """
 
     engine: Annotated[
         Engine,
-        _engine("--engine", help="With ray, TEXT is files and folders, and -o names a folder."),
+        _engine(
+            "--engine",
+            help="Where to run; with ray, TEXT names files and folders, and -o a folder.",
+        ),
     ] = "local"
     ray_address: Annotated[
         str | None,
         _engine(
             "--ray-address",
             metavar="HOST:PORT",
-            show_default="RAY_ADDRESS, else Ray is started here",
+            show_default="RAY_ADDRESS, else Ray starts here",
             help="The Ray cluster to join.",
         ),
     ] = None

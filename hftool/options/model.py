@@ -5,19 +5,18 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from hftool.options.completion import known_models
-from hftool.options.shared import panel_option
+from hftool.options.shared import option
 
 Device = str
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "fp32", "bf16", "fp16"]
 Quantization = Literal["none", "int8", "int4"]
 
 DEFAULT_MODEL = "smollm2"
 DEFAULT_CLASSIFIER = "minilm-sst2"
+LONG_DTYPES: dict[str, Dtype] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
-
-_model = functools.partial(panel_option, panel="Model")
-HUB_TOKEN_HELP = "Hub token; else HF_TOKEN, or what `hf auth login` stored."
-MODEL_HELP = "A folder, a .gguf file, an alias (see `hftool models list`) or a hub id owner/name."
+_model = functools.partial(option, panel="Model")
+MODEL_HELP = "Alias, hub id, folder or .gguf file; see `hftool models list`."
 
 
 @dataclass(frozen=True)
@@ -29,10 +28,16 @@ class SourceOptions:
         _model("--revision", metavar="REV", help="Branch, tag or commit of a hub model."),
     ] = None
     offline: Annotated[
-        bool, _model("--offline", envvar="HF_HUB_OFFLINE", help="Never ask the hub.")
+        bool, _model("--offline", envvar="HF_HUB_OFFLINE", help="Never contact the hub.")
     ] = False
     hub_token: Annotated[
-        str | None, _model("--token", "--hub-token", metavar="TOKEN", help=HUB_TOKEN_HELP)
+        str | None,
+        _model(
+            "--token",
+            "--hub-token",
+            metavar="TOKEN",
+            help="Hub token, instead of HF_TOKEN or `hf auth login`.",
+        ),
     ] = field(default=None, repr=False)
     trust_remote_code: Annotated[
         bool,
@@ -42,11 +47,9 @@ class SourceOptions:
 
 @dataclass(frozen=True)
 class DaemonClientOptions(SourceOptions):
-    """Options of a command that the daemon can run.
+    """The options of a command that the daemon can run."""
 
-    `hftool.server.client` looks for --no-daemon in the command line before Typer parses it.
-    """
-
+    # `server.client` looks for --no-daemon in the command line itself; nothing reads this field.
     no_daemon: Annotated[
         bool, _model("--no-daemon", help="Do not use the daemon, even if one is running.")
     ] = False
@@ -54,7 +57,7 @@ class DaemonClientOptions(SourceOptions):
 
 @dataclass(frozen=True)
 class ModelOptions(DaemonClientOptions):
-    """Which language model's files."""
+    """Which language model, and where its files come from."""
 
     model: Annotated[
         str,
@@ -65,40 +68,46 @@ class ModelOptions(DaemonClientOptions):
             envvar="HFTOOL_MODEL",
             help=MODEL_HELP,
             autocompletion=known_models,
+            common=True,
         ),
     ] = DEFAULT_MODEL
 
 
 @dataclass(frozen=True)
 class ComputeOptions:
-    """Where a model computes, and in which precision."""
+    """Where a model computes, and in which precision.
+
+    A short name of a precision becomes the long one: `fp16` is `float16`.
+    """
 
     device: Annotated[
-        Device, _model("--device", metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.")
+        Device, _model("--device", metavar="auto|cpu|cuda[:N]|mps", help="Device to compute on.")
     ] = "auto"
-    dtype: Annotated[Dtype, _model("--dtype", help="Precision to compute in.")] = "auto"
+    dtype: Annotated[
+        Dtype,
+        _model(
+            "--dtype",
+            metavar="auto|float32|bfloat16|float16",
+            help="Precision to compute in; also fp32, bf16, fp16.",
+        ),
+    ] = "auto"
     quantize: Annotated[
-        Quantization, _model("--quantize", help="Keep weights in 8 or 4 bits (on a CPU).")
+        Quantization, _model("--quantize", help="Round weights to 8 or 4 bits (on a CPU).")
     ] = "none"
+
+    def __post_init__(self) -> None:
+        # Fields of a frozen dataclass can be set only this way.
+        object.__setattr__(self, "dtype", LONG_DTYPES.get(self.dtype, self.dtype))
 
 
 @dataclass(frozen=True)
 class LoadOptions(ComputeOptions, ModelOptions):
-    """A language model, loaded."""
-
-
-@dataclass(frozen=True)
-class TopkLoadOptions(LoadOptions):
-    """As `LoadOptions`; in `topk`, --token names a token of the vocabulary."""
-
-    hub_token: Annotated[
-        str | None, _model("--hub-token", metavar="TOKEN", help=HUB_TOKEN_HELP)
-    ] = field(default=None, repr=False)
+    """Which language model to load, and how."""
 
 
 @dataclass(frozen=True)
 class ClassifierOptions(ComputeOptions, DaemonClientOptions):
-    """A classifier, or what else gives texts a label, loaded."""
+    """Which classifier to load, and how; with labels of the user's, also which language model."""
 
     model: Annotated[
         str | None,
@@ -108,7 +117,8 @@ class ClassifierOptions(ComputeOptions, DaemonClientOptions):
             metavar="REF",
             envvar="HFTOOL_SENTIMENT_MODEL",
             help=MODEL_HELP,
-            show_default=DEFAULT_CLASSIFIER,
+            show_default=f"{DEFAULT_CLASSIFIER}, with --labels {DEFAULT_MODEL}",
             autocompletion=known_models,
+            common=True,
         ),
     ] = None

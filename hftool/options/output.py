@@ -7,77 +7,87 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from hftool.errors import UsageError
-from hftool.options.shared import panel_option
+from hftool.options.shared import option
 
 Format = Literal["text", "table", "json", "jsonl", "csv", "tsv"]
 TableFormat = Literal["text", "table", "json", "jsonl", "csv", "tsv", "parquet"]
 Color = Literal["auto", "always", "never"]
 PICTURES = (".svg", ".html")
-_output = functools.partial(panel_option, panel="Output")
+_output = functools.partial(option, panel="Output")
+FORMAT = _output(
+    "--format",
+    help="Output format.",
+    show_default="table on a terminal, else text",
+    common=True,
+)
 
 
 @dataclass(frozen=True)
 class OutputOptions:
     """How records are written."""
 
-    format: Annotated[
-        Format | None,
-        _output(
-            "--format",
-            help="How records are written.",
-            show_default="table on a terminal, else text",
-        ),
-    ] = None
-    json: Annotated[bool, _output("--json", help="Same as --format json.")] = False
+    format: Annotated[Format | None, FORMAT] = None
+    json: Annotated[bool, _output("--json", help="Same as --format json.", common=True)] = False
     output: Annotated[
         Path | None,
-        _output("--output", "-o", metavar="FILE", help="Write to FILE, once it is complete."),
+        _output(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write to FILE; it appears when it is complete.",
+            common=True,
+        ),
     ] = None
-    color: Annotated[Color, _output("--color", help="Colours; NO_COLOR turns them off.")] = "auto"
-    by_suffix: ClassVar[Mapping[str, str]] = {}  # formats that a file's suffix asks for
-    quiet: Annotated[bool, _output("--quiet", "-q", help="No notes, no progress.")] = False
+    color: Annotated[
+        Color, _output("--color", help="When to use colour; NO_COLOR turns it off.")
+    ] = "auto"
+    by_suffix: ClassVar[Mapping[str, str]] = {}
+    """The formats that a suffix of `output` chooses."""
+    quiet: Annotated[
+        bool, _output("--quiet", "-q", help="Write no notes and no progress to stderr.")
+    ] = False
     verbose: Annotated[
-        bool, _output("--verbose", "-v", help="Say what was loaded, from where, how long it took.")
+        bool, _output("--verbose", "-v", help="Report what was loaded and how long it took.")
     ] = False
 
 
 @dataclass(frozen=True)
 class ResumableOptions(OutputOptions):
-    """How records are written by a command whose run can be taken up again."""
+    """How records are written by a command whose interrupted runs can continue."""
 
     resume: Annotated[
-        bool, _output("--resume", help="Go on where a run that wrote to --output was cut off.")
+        bool,
+        _output("--resume", help="Continue an interrupted run (with --output).", common=True),
     ] = False
 
 
 @dataclass(frozen=True)
 class PictureOptions(OutputOptions):
-    """As `OutputOptions`; what a terminal would show can be kept as a picture too.
+    """How records are written, and whether the terminal's view is saved as a picture too.
 
     Raises:
-        UsageError: the file's name ends with neither of the two suffixes.
+        UsageError: the picture's name has neither suffix of `PICTURES`.
     """
 
     save: Annotated[
         Path | None,
-        _output("--save", metavar="FILE.svg|.html", help="Also save what a terminal shows."),
+        _output(
+            "--save",
+            metavar="FILE.svg|.html",
+            help="Also save the view of a terminal as a picture.",
+            common=True,
+        ),
     ] = None
 
     def __post_init__(self) -> None:
         if self.save is not None and self.save.suffix not in PICTURES:
-            raise UsageError(f"--save {self.save}: a picture is one of {' and '.join(PICTURES)}")
+            suffixes = " or ".join(PICTURES)
+            raise UsageError(f"--save writes {suffixes}, not '{self.save.name}'")
 
 
 @dataclass(frozen=True)
 class TableOptions(ResumableOptions, PictureOptions):
-    """How records are written that a table came with: also as Parquet."""
+    """How records are written beside the columns of a table: also as Parquet."""
 
-    format: Annotated[
-        TableFormat | None,
-        _output(
-            "--format",
-            help="How records are written.",
-            show_default="table on a terminal, else text",
-        ),
-    ] = None  # type: ignore[assignment]
+    format: Annotated[TableFormat | None, FORMAT] = None  # type: ignore[assignment]
     by_suffix: ClassVar[Mapping[str, str]] = {".parquet": "parquet"}

@@ -1,6 +1,7 @@
-"""Options that are given elsewhere than on the command line: their types and ranges.
+"""Types and ranges of options that are set elsewhere than on the command line.
 
-Names, types and ranges are those of the dataclasses in `hftool.options.model`.
+`/set` in a chat, the records of a batch file and saved chats take the same values as the options
+of the same names.
 """
 
 import math
@@ -15,7 +16,14 @@ SWITCH = {"on": True, "true": True, "yes": True, "off": False, "false": False, "
 
 @dataclass(frozen=True)
 class OptionRange:
-    """An option that is a number or a switch; `names` are all it has on the command line."""
+    """The values that an option takes which is a number or a switch.
+
+    Attributes:
+        name: of the dataclass's field.
+        names: all names of the option on the command line.
+        least: the smallest number allowed.
+        most: the largest number allowed.
+    """
 
     name: str
     names: tuple[str, ...]
@@ -26,7 +34,7 @@ class OptionRange:
 
     @property
     def allowed(self) -> str:
-        """Its values, in words."""
+        """The allowed values in words."""
         if self.type is bool:
             return "on or off"
         kind = "a whole number" if self.type is int else "a number"
@@ -37,10 +45,10 @@ class OptionRange:
         return f"{kind} from {self.least} to {self.most}"
 
     def parsed(self, text: str) -> Any:
-        """The value a text stands for.
+        """Return the value that a text stands for.
 
         Raises:
-            UsageError: it is none this setting can have.
+            UsageError: the option does not take it.
         """
         try:
             value = SWITCH[text.lower()] if self.type is bool else self.type(text)
@@ -49,15 +57,18 @@ class OptionRange:
         return self.checked(value, shown=text)
 
     def checked(self, value: Any, shown: object = None) -> Any:
-        """A value of JSON's types, which is returned.
+        """Return a value from JSON if the option takes it.
+
+        Args:
+            shown: what the error shows instead of the value.
 
         Raises:
-            UsageError: it is none this setting can have; `shown` is what the error calls it.
+            UsageError: the option does not take it.
         """
-        kinds = (int, float) if self.type is float else (self.type,)
-        if type(value) not in kinds or not self._in_range(value):
-            words = str(value if shown is None else shown)[:40]
-            raise UsageError(f"{self.name} must be {self.allowed}, not '{words}'")
+        types = (int, float) if self.type is float else (self.type,)
+        if type(value) not in types or not self._in_range(value):
+            given = str(value if shown is None else shown)[:40]
+            raise UsageError(f"{self.name} must be {self.allowed}, not '{given}'")
         return value
 
     def _in_range(self, value: float) -> bool:
@@ -71,15 +82,14 @@ class OptionRange:
 
 @cache
 def option_ranges(options: Any) -> dict[str, OptionRange]:
-    """The numbers and switches among the fields of a dataclass of options, by field."""
+    """Return the numbers and switches among the fields of a dataclass of options, by field."""
     hints = get_type_hints(options, include_extras=True)
-    found: dict[str, OptionRange] = {}
+    ranges: dict[str, OptionRange] = {}
     for item in fields(options):
         hint, option = get_args(hints[item.name])
-        kinds = [kind for kind in (get_args(hint) or (hint,)) if kind in (bool, int, float)]
-        if kinds:
-            names = (option.default, *option.param_decls)  # typer's own storage
-            found[item.name] = OptionRange(
-                item.name, names, kinds[0], item.default, option.min, option.max
+        types = [kind for kind in (get_args(hint) or (hint,)) if kind in (bool, int, float)]
+        if types:
+            ranges[item.name] = OptionRange(
+                item.name, option.names, types[0], item.default, option.min, option.max
             )
-    return found
+    return ranges

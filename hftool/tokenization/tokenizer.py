@@ -10,17 +10,17 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken
 
 from hftool.errors import HftoolError
 from hftool.json_files import read_json
+from hftool.options.vocabulary import TokenKind
 from hftool.tokenization.incremental_decoder import IncrementalDecoder
 from hftool.tokenization.token_bytes import BYTE_TOKEN, bytes_of, show_bytes
 
-TokenKind = Literal["normal", "byte", "special", "added", "unused"]
 _SPACED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 
 

@@ -6,15 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
 
 from hftool.errors import HftoolError, UsageError
 from hftool.json_files import read_json
-from hftool.tokenization.tokenizer import Tokenizer, TokenKind
+from hftool.options.vocabulary import TokenKind, VocabularyOptions
+from hftool.tokenization.tokenizer import Tokenizer
 
 log = logging.getLogger("hftool")
 
-Sort = Literal["id", "text", "length"]
 DECODE_BATCH = 4096  # tokens decoded by one call
 LONGEST_LISTED = 10  # tokens listed in the statistics
 MOST_IDS = 10_000_000  # an id beyond is a broken file's, or made to keep us busy
@@ -61,21 +60,8 @@ class VocabularyStats:
     special_tokens: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Which entries to take; None takes all. Lengths are in characters of the text."""
-
-    grep: str | None = None
-    kind: TokenKind | None = None
-    ids: str | None = None
-    min_length: int | None = None
-    max_length: int | None = None
-    script: str | None = None
-    sort: Sort = "id"
-
-
 def vocabulary(
-    tokenizer: Tokenizer, selection: Selection | None = None
+    tokenizer: Tokenizer, selection: VocabularyOptions | None = None
 ) -> Iterator[VocabularyEntry]:
     """The entries of a selection: without one every id of the tokenizer once, ascending.
 
@@ -88,7 +74,7 @@ def vocabulary(
         UsageError: a broken regular expression, range of ids or script.
         HftoolError: ids that no vocabulary has.
     """
-    selection = selection or Selection()
+    selection = selection or VocabularyOptions()
     entries = _entries(tokenizer, selection.kind == "unused")
     for condition in _conditions(selection):
         entries = filter(condition, entries)
@@ -119,7 +105,7 @@ def _entries(tokenizer: Tokenizer, rows: bool) -> Iterator[VocabularyEntry]:
             )
 
 
-def _conditions(selection: Selection) -> list[Callable[[VocabularyEntry], bool]]:
+def _conditions(selection: VocabularyOptions) -> list[Callable[[VocabularyEntry], bool]]:
     """What an entry must be like."""
     conditions: list[Callable[[VocabularyEntry], bool]] = []
     if selection.grep is not None:
@@ -158,7 +144,7 @@ def parse_ranges(text: str) -> list[range]:
     return ranges
 
 
-def statistics(tokenizer: Tokenizer, selection: Selection | None = None) -> VocabularyStats:
+def statistics(tokenizer: Tokenizer, selection: VocabularyOptions | None = None) -> VocabularyStats:
     """Sizes and counts of a selection.
 
     Raises: as `vocabulary`.
@@ -177,7 +163,7 @@ def statistics(tokenizer: Tokenizer, selection: Selection | None = None) -> Voca
 
 
 def difference(
-    ours: Tokenizer, theirs: Tokenizer, selection: Selection | None = None
+    ours: Tokenizer, theirs: Tokenizer, selection: VocabularyOptions | None = None
 ) -> Iterator[VocabularyDifference]:
     """What only one of two vocabularies has: tokens are the same where their bytes are, special
     ones where their names are.

@@ -81,7 +81,7 @@ def test_sentiment_keeps_the_place_of_empty_lines() -> None:
         ["encode", "x", "--messages", "chat.json"],
         ["encode", "--messages", "chat.json", "-s", "Be brief."],
         ["vocab-dump", "--stats", "--diff", "smollm2"],
-        ["topk", "x", "--position", "all", "--token", "y"],
+        ["topk", "x", "--position", "all", "--target", "y"],
     ],
     ids=" ".join,
 )

@@ -1,4 +1,4 @@
-"""Help, reference, man pages: from one tree, complete, legible, with examples that run."""
+"""Help, reference and man pages: from one tree, complete, legible, with examples that run."""
 
 import shutil
 import subprocess
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from hftool.cli.app import app
-from hftool.cli.help import Page, page_of_application
-from tests.conftest import run
+from hftool.cli.help import Page, help_lines, page_of_application
+from tests.conftest import run, run_process
 from tools import doc_blocks, make_reference
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -29,8 +29,8 @@ COMMANDS = [page for page in PAGES if not page.commands]
 PATHS = [page.path for page in PAGES]
 
 
-def help_of(page: Page) -> str:
-    return run(*page.path.split()[1:], "--help").stdout
+def help_of(page: Page, option: str = "--help") -> str:
+    return run(*page.path.split()[1:], option).stdout
 
 
 def test_the_tree_is_the_designs() -> None:
@@ -56,8 +56,8 @@ def test_everything_has_a_help_text(page: Page) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=PATHS)
-def test_every_name_is_whole_and_the_page_fits(page: Page) -> None:
-    shown = help_of(page)
+def test_every_name_is_complete_and_the_page_fits(page: Page) -> None:
+    shown = help_of(page, "--help-all")
     assert max(map(len, shown.splitlines())) <= 80
     for parameter in page.parameters:
         assert parameter.title in shown
@@ -75,12 +75,60 @@ def test_help_ends_with_examples(page: Page) -> None:
     commands = [line for line in page.examples if not line.startswith("#")]
     assert 1 <= len(commands) <= 4
     assert all(page.path in command for command in commands)
-    assert help_of(page).split("Examples:\n")[1].split() == " ".join(page.examples).split()
+    for shown in (help_of(page, "--help-all"), help_of(page).partition("\n\nMore options:")[0]):
+        assert shown.split("Examples:\n")[1].split() == " ".join(page.examples).split()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=PATHS)
+def test_help_is_short_and_leads_to_the_rest(page: Page) -> None:
+    lines = help_of(page).splitlines()
+    assert len(lines) <= 48
+    assert max(map(len, lines)) <= 80
+    assert run(*page.path.split()[1:], "-h").stdout.splitlines() == lines
+    hidden = [p for p in page.parameters if not any(p.title in line for line in lines)]
+    assert all(f"--{name}" not in p.names for p in hidden for name in ("model", "json", "help"))
+    more = [p for p in hidden if "--help-all" not in p.names]
+    assert (lines[-1] == f"More options: {page.path} --help-all") == bool(more)
+
+
+def test_help_of_generate_has_what_people_use() -> None:
+    (page,) = (page for page in COMMANDS if page.path == "hftool generate")
+    shown = help_of(page)
+    used = "-m -n --chat --system -f --lines --greedy --temperature --top-k --top-p --seed --stop"
+    for name in f"{used} --batch --format --json -o --help".split():
+        assert f" {name}" in shown.partition("Examples:")[0], name
+    assert "--no-repeat-ngram-size" not in shown
+
+
+def test_the_model_is_first_in_its_panel() -> None:
+    panels = [dict(page.panels)["Model"] for page in COMMANDS if "Model" in dict(page.panels)]
+    first = [panel[0].names for panel in panels]
+    assert first.count(("-m", "--model")) == 7
+    assert all("--model" not in p.names for panel in panels for p in panel[1:])
+
+
+@pytest.mark.parametrize("option", ["--help", "--help-all"])
+def test_help_is_as_wide_as_the_terminal_up_to_100_columns(option: str) -> None:
+    def shown(columns: str) -> list[str]:
+        done = run_process("generate", option, environment={"COLUMNS": columns})
+        return done.stdout.splitlines()
+
+    assert shown("120") == shown("100")
+    assert 80 < max(map(len, shown("120"))) <= 100
+    assert max(map(len, shown("80"))) <= 80
+
+
+def test_notes_stay_on_one_line_where_they_fit() -> None:
+    lines = [line for page in PAGES for line in help_lines(page, 80, everything=True)]
+    notes = [p.notes for page in PAGES for p in page.parameters if 0 < len(p.notes) <= 80 - 28]
+    assert notes
+    for note in notes:
+        assert any(line.endswith(note) for line in lines), note
 
 
 @pytest.fixture
 def workplace(tmp_path: Path) -> Path:
-    """A folder with the files the examples name."""
+    """A folder with the files that the examples name."""
     (tmp_path / "prompts.txt").write_text("The sky is\nOne, two,\n")
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "One, two,", "max_new_tokens": 3}\n')
     (tmp_path / "reviews.txt").write_text("I love it\nI hate it\nWhat a film!\n")
@@ -97,7 +145,7 @@ def test_the_examples_run(page: Page, workplace: Path, hftool_on_path: Path) -> 
 
 
 @pytest.mark.parametrize("arguments", [[], ["models"], ["daemon"]])
-def test_alone_it_says_what_to_type(arguments: list[str]) -> None:
+def test_without_a_command_it_shows_what_to_type(arguments: list[str]) -> None:
     done = run(*arguments)
     assert (done.exit_code, done.stderr) == (0, "")
     assert max(map(len, done.stdout.splitlines())) <= 80

@@ -117,7 +117,7 @@ COMMANDS = [
     ["decode", "9999", "-m", LM],
     ["topk", "-f", TEXT, "-m", LM],
     ["topk", "-f", TEXT, "-m", LM, "--position", "all"],
-    ["topk", "-f", TEXT, "-m", LM, "--token", EVIL],
+    ["topk", "-f", TEXT, "-m", LM, "--target", EVIL],
     ["topk", "-f", TEXT, "-m", LM, "--compare", LM],
     ["sample", "-f", TEXT, "-m", LM, "--steps", "2", "--seed", "1"],
     ["sample", EVIL, "-m", LM, "--replay", TEXT],

@@ -72,7 +72,7 @@ PREFILL = """
 import re, sys
 from hftool.decoding import Decoder
 from hftool.models.load import load_language_model
-from hftool.options import LoadOptions
+from hftool.options.model import LoadOptions
 
 def memory(name):
     with open("/proc/self/status") as file:

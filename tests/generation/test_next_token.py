@@ -175,14 +175,14 @@ def test_token_outside_and_inside_the_top_k(folder: Path) -> None:
     best, worst = letters[0], letters[-1]
     k = best["rank"]
     assert worst["rank"] > k
-    asked = ("--token", worst["token"], "--token", best["token"])
+    asked = ("--target", worst["token"], "--target", best["token"])
     assert topk(folder, "ab", "-k", str(k), *asked) == [*everything[:k], worst]
 
 
 def test_token_of_no_text_is_an_error(folder: Path) -> None:
-    result = run("topk", "-m", str(folder), "ab", "--token", "")
+    result = run("topk", "-m", str(folder), "ab", "--target", "")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == "Error: --token: an empty text is no token\n"
+    assert result.stderr == "Error: --target: the text is empty\n"
 
 
 def test_empty_prompt_is_an_error(folder: Path) -> None:
@@ -288,7 +288,7 @@ def test_a_text_of_several_tokens_is_a_continuation(
     logprobs = reference_logprobs(reference, ids + continuation)
     places = range(len(ids) - 1, len(ids) + len(continuation) - 1)
     expected = [float(logprobs[p, i]) for p, i in zip(places, continuation, strict=True)]
-    done = run("topk", prompt, "-k", "1", "--dtype", "float32", "--token", text, "--json")
+    done = run("topk", prompt, "-k", "1", "--dtype", "float32", "--target", text, "--json")
     _, *parts, whole = json.loads(done.stdout)
     assert [part["id"] for part in parts] == continuation
     assert [part["position"] for part in parts] == list(places)

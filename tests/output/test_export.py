@@ -148,14 +148,14 @@ def test_wide_characters_have_their_width(folder: Path, tmp_path: Path) -> None:
     assert float(texts["大"]["textLength"]) == pytest.approx(2 * 12.2)
     assert float(texts["家"]["x"]) == pytest.approx(2 * 12.2)
     assert float(texts["index"]["textLength"]) == pytest.approx(5 * 12.2)
-    run("topk", "a", "-m", str(folder), "--token", "大", "--save", str(tmp_path / "p.html"))
+    run("topk", "a", "-m", str(folder), "--target", "大", "--save", str(tmp_path / "p.html"))
     assert 'style="width:2ch">大</b>' in (tmp_path / "p.html").read_text("utf-8")
 
 
 def test_a_picture_is_svg_or_html(folder: Path, tmp_path: Path) -> None:
     done = run("encode", "a", "-m", "absent", "--save", str(tmp_path / "p.png"))
     assert done.exit_code == 2
-    assert done.stderr.endswith("p.png: a picture is one of .svg and .html\n")
+    assert done.stderr.endswith("--save writes .svg or .html, not 'p.png'\n")
     done = run("encode", "a", "-m", str(folder), "--save", str(tmp_path / "absent" / "p.svg"))
     assert done.exit_code == 1
     assert "Error: cannot write" in done.stderr

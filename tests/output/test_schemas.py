@@ -22,7 +22,7 @@ RUNS: list[tuple[tuple[str, ...], list[str], str]] = [
     (("round-trip",), ["encode", "Good 大", "--roundtrip", "-m", "minilm-sst2"], ""),
     (("template",), ["encode", "hi", "--show-template"], ""),
     (("decoded",), ["decode", "--lines"], "260 1015\n178\n"),
-    (("candidate",), ["topk", "1+1=", "-k", "3", "--token", "two dogs", "--top-p", "0.5"], ""),
+    (("candidate",), ["topk", "1+1=", "-k", "3", "--target", "two dogs", "--top-p", "0.5"], ""),
     (("candidate",), ["topk", "--lines", "-k", "2"], "One,\n你\n"),
     (("scored-token", "perplexity"), ["topk", "One, two, 三", "--position", "all"], ""),
     (("step",), ["sample", "One,", "--steps", "2", "--seed", "1", "--top-p", "0.5"], ""),

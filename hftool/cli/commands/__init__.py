@@ -1,1 +1,1 @@
-"""One file a command: its signature, its help, and some ten lines."""
+"""The commands, one module each: a signature, its help and a short body."""

@@ -3,15 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.options.generation import AnswerOptions, Overflow
 from hftool.options.inputs import ChatTemplateFile, ErrorsOption
 from hftool.options.model import LoadOptions
 from hftool.options.output import OutputOptions
-
-PANEL = "Chat"
+from hftool.options.shared import option
 
 
 @expand_dataclasses
@@ -19,57 +16,43 @@ def chat(
     *,
     load: LoadOptions,
     system: Annotated[
-        str | None, typer.Option("--system", "-s", help="System message.", rich_help_panel=PANEL)
+        str | None, option("--system", "-s", metavar="TEXT", help="System message.")
     ] = None,
     system_file: Annotated[
         Path | None,
-        typer.Option("--system-file", help="System message from a file.", rich_help_panel=PANEL),
+        option("--system-file", metavar="FILE", help="Read the system message from FILE."),
     ] = None,
     chat_template: ChatTemplateFile = None,
     load_from: Annotated[
-        Path | None,
-        typer.Option(
-            "--load", metavar="FILE", help="Go on with a saved chat.", rich_help_panel=PANEL
-        ),
+        Path | None, option("--load", metavar="FILE", help="Continue a saved chat.")
     ] = None,
     save_to: Annotated[
-        Path | None,
-        typer.Option(
-            "--save", metavar="FILE", help="Save after every turn (JSON).", rich_help_panel=PANEL
-        ),
+        Path | None, option("--save", metavar="FILE", help="Save the chat after every turn (JSON).")
     ] = None,
     overflow: Annotated[
         Overflow,
-        typer.Option(
-            "--overflow",
-            help="When the context is full: drop the oldest turns, or stop.",
-            rich_help_panel=PANEL,
-        ),
+        option("--overflow", help="When the context is full: drop the oldest turns, or stop."),
     ] = "drop",
     stop: Annotated[
         list[str] | None,
-        typer.Option(
-            "--stop",
-            metavar="TEXT",
-            help="End an answer before this text (repeatable).",
-            rich_help_panel=PANEL,
-        ),
+        option("--stop", metavar="TEXT", help="End an answer before TEXT (repeatable)."),
     ] = None,
     answering: AnswerOptions,
     errors: ErrorsOption = "strict",
     output: OutputOptions,
 ) -> None:
-    """Talk with a model. `exit` or Ctrl-D leaves, Ctrl-C stops an answer, /help lists commands.
+    """Chat with a model.
 
-    With piped stdin each line is a turn.
+    Ctrl-D or `exit` leaves, Ctrl-C stops an answer, /help lists the commands. Without a terminal,
+    each line of stdin is a turn.
 
     Examples:
         hftool chat
-        # Another model, and a system message
+        # Another model, with a system message
         hftool chat -m qwen -s "Answer in one sentence."
-        # Keep it, and go on with it another day
+        # Save the chat; --load ada.json continues it another day
         hftool chat --save ada.json
-        # Without a terminal each line is a turn
+        # Ask two questions from a script
         printf 'My name is Ada.\\nWhat is my name?\\n' | hftool chat --greedy
     """
     from hftool.chat import storage

@@ -2,16 +2,15 @@
 
 from typing import Annotated
 
-import typer
-
 from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.options.inputs import InputOptions
 from hftool.options.model import ModelOptions
 from hftool.options.output import OutputOptions
+from hftool.options.shared import Argument, option
 
 IdsArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="IDS", help="Token ids; else --file, else stdin."),
+    Argument("IDS", "Token ids; without them, --file or stdin is read."),
 ]
 
 
@@ -22,19 +21,19 @@ def decode(
     source: ModelOptions,
     inputs: InputOptions,
     skip_special: Annotated[
-        bool, typer.Option("--skip-special", help="Leave special tokens out.")
+        bool, option("--skip-special", help="Leave special tokens out of the text.")
     ] = False,
     output: OutputOptions,
 ) -> None:
     """Turn token ids back into text.
 
-    The ids are separated by spaces, commas or line breaks, or are a JSON list.
+    Separate the ids by spaces, commas or line breaks, or give a JSON list.
 
     Examples:
         hftool decode 12018 5738
-        # There and back
+        # From text to ids and back
         hftool encode "大家好" | hftool decode
-        # A line of ids each
+        # One list of ids per line
         printf '260\\n1015\\n' | hftool decode --lines
     """
     from hftool.inputs.texts import texts

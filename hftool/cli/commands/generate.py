@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.options.generation import GenerationOptions, SamplingOptions
 from hftool.options.inputs import InputOptions, PromptOptions, TextArgument
 from hftool.options.model import LoadOptions
 from hftool.options.output import ResumableOptions
+from hftool.options.shared import option
 
 
 @expand_dataclasses
@@ -21,16 +20,24 @@ def generate(
     prompting: PromptOptions,
     batch: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A JSON record a line: prompt or messages, options."),
+        option(
+            "--batch", metavar="FILE", help="Run the prompts in FILE, one JSON record per line."
+        ),
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, show_default="by the memory", help="Prompts at once."),
+        option(
+            "--batch-size",
+            metavar="N",
+            min=1,
+            show_default="as memory allows",
+            help="Number of prompts run together.",
+        ),
     ] = None,
     generation: GenerationOptions,
     sampling: SamplingOptions,
     no_stream: Annotated[
-        bool, typer.Option("--no-stream", help="Write each text when it is complete.")
+        bool, option("--no-stream", help="Write each text when it is complete.")
     ] = False,
     output: ResumableOptions,
 ) -> None:
@@ -40,9 +47,9 @@ def generate(
         hftool generate "Once upon a time" -n 40 --seed 7
         # An answer instead of a continuation
         hftool generate --chat "What is the capital of France?" --greedy
-        # One prompt a line
+        # One prompt per line
         hftool generate --lines -f prompts.txt -n 20 --format jsonl
-        # Prompts with options of their own; goes on where it was cut off
+        # Prompts with their own options; --resume continues an interrupted run
         hftool generate --batch prompts.jsonl -o answers.jsonl --resume
     """
     from hftool.generation.batch import generate_batch

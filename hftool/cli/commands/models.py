@@ -9,15 +9,14 @@ from hftool.cli.help import HelpfulCommand, HelpfulGroup
 from hftool.options.completion import known_models
 from hftool.options.model import MODEL_HELP, SourceOptions
 from hftool.options.output import OutputOptions
+from hftool.options.shared import Argument
 
 models = typer.Typer(
-    cls=HelpfulGroup, help="List, inspect, fetch and name models.", invoke_without_command=True
+    cls=HelpfulGroup, help="List, inspect, download and name models.", invoke_without_command=True
 )
 
-RefArgument = Annotated[
-    str, typer.Argument(metavar="REF", help=MODEL_HELP, autocompletion=known_models)
-]
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A name of your own.")]
+RefArgument = Annotated[str, Argument("REF", MODEL_HELP, autocompletion=known_models)]
+NameArgument = Annotated[str, Argument("NAME", "The alias.")]
 
 
 @models.callback()
@@ -29,7 +28,7 @@ def _models(ctx: typer.Context) -> None:
 @models.command("list", cls=HelpfulCommand)
 @expand_dataclasses
 def list_models(*, output: OutputOptions) -> None:
-    """List the aliases: what each means, whether it is on this machine, its size.
+    """List the aliases, with their models and sizes.
 
     Examples:
         hftool models list
@@ -51,11 +50,11 @@ def show_model(
     source: SourceOptions,
     output: OutputOptions,
 ) -> None:
-    """Show what is known of a model.
+    """Show a model's size, licence, context and files.
 
     Examples:
         hftool models show smollm2
-        # Before a download: how large, whose licence
+        # Before a download: the size and the licence
         hftool models show qwen
     """
     from hftool.models.info import show
@@ -73,11 +72,11 @@ def pull_model(
     source: SourceOptions,
     output: OutputOptions,
 ) -> None:
-    """Fetch a model and prepare it, so that it loads without the hub.
+    """Download a model, so that it loads offline.
 
     Examples:
         hftool models pull qwen
-        # A gated one, with the token of who accepted its licence
+        # A gated model, with the token of an account that accepted its licence
         hftool models pull gemma --token "$HF_TOKEN"
     """
     from hftool.models.info import pull
@@ -88,12 +87,13 @@ def pull_model(
 
 
 @models.command("alias", cls=HelpfulCommand)
+@expand_dataclasses
 def alias_model(name: NameArgument, ref: RefArgument) -> None:
-    """Give a model a name of your own; it is kept in config.toml.
+    """Give a model an alias, stored in config.toml.
 
     Examples:
         hftool models alias tiny HuggingFaceTB/SmolLM2-360M-Instruct
-        # A folder; the name holds from anywhere
+        # A folder; the alias works from every other folder too
         hftool models alias mine ./my-model
     """
     from hftool.models.info import set_alias
@@ -102,8 +102,9 @@ def alias_model(name: NameArgument, ref: RefArgument) -> None:
 
 
 @models.command("unalias", cls=HelpfulCommand)
+@expand_dataclasses
 def unalias_model(name: NameArgument) -> None:
-    """Forget a name given with `models alias`.
+    """Remove an alias given with `models alias`.
 
     Examples:
         hftool models unalias tiny

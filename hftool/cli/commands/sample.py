@@ -4,13 +4,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.options.generation import SamplingOptions
 from hftool.options.inputs import FileOptions, PromptOptions, TextArgument
 from hftool.options.model import LoadOptions
 from hftool.options.output import PictureOptions
+from hftool.options.shared import option
 
 
 @expand_dataclasses
@@ -21,31 +20,35 @@ def sample(
     inputs: FileOptions,
     prompting: PromptOptions,
     steps: Annotated[
-        int, typer.Option("--steps", metavar="N", min=1, help="How many tokens.")
+        int, option("--steps", metavar="N", min=1, help="Number of tokens to generate.")
     ] = 20,
     k: Annotated[
-        int, typer.Option("-k", "--k", metavar="N", min=1, help="Candidates shown a step.")
+        int, option("-k", "--k", metavar="N", min=1, help="Number of candidates to show per step.")
     ] = 5,
     sampling: SamplingOptions,
     pick: Annotated[
-        bool, typer.Option("--pick", help="Choose each token yourself, at a terminal.")
+        bool, option("--pick", help="Choose each token yourself, on a terminal.")
     ] = False,
     trace: Annotated[
-        Path | None, typer.Option("--trace", metavar="FILE", help="Keep the run in FILE.")
+        Path | None, option("--trace", metavar="FILE", help="Record the run in FILE.")
     ] = None,
     replay: Annotated[
         Path | None,
-        typer.Option("--replay", metavar="FILE", help="Make a kept run again, and compare."),
+        option(
+            "--replay",
+            metavar="FILE",
+            help="Replay a recorded run and check that it gives the same tokens.",
+        ),
     ] = None,
     output: PictureOptions,
 ) -> None:
-    """Generate step by step, and show what each step chose from.
+    """Generate step by step, showing the candidates.
 
     Examples:
         hftool sample "你是谁" --steps 5 --seed 7
-        # What the filters leave of each distribution
+        # What the filters leave of each distribution, as a table
         hftool sample "1+1=" --steps 3 --top-k 3 --temperature 0.7 --format table
-        # Keep a run, and make it again
+        # Record a run, and replay it
         hftool sample "Once upon a time" --steps 5 --trace run.jsonl
         hftool sample --replay run.jsonl
     """

@@ -2,17 +2,16 @@
 
 from typing import Annotated
 
-import typer
-
 from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.options.inputs import TableInputOptions
 from hftool.options.labels import EngineOptions, LabelOptions
 from hftool.options.model import ClassifierOptions
 from hftool.options.output import TableOptions
+from hftool.options.shared import Argument, option
 
 TextsArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="TEXT", help="Texts; else the lines of --file, else of stdin."),
+    Argument("TEXT", "The texts; without them, the lines of --file or stdin."),
 ]
 
 
@@ -25,29 +24,38 @@ def sentiment(
     labelling: LabelOptions,
     threshold: Annotated[
         float | None,
-        typer.Option(metavar="P", min=0, max=1, help="Below this score the label is UNCERTAIN."),
+        option(
+            "--threshold",
+            metavar="P",
+            min=0,
+            max=1,
+            help="Below this score, the label is UNCERTAIN.",
+        ),
     ] = None,
     all_scores: Annotated[
-        bool, typer.Option("--all-scores", help="Each label's score, in columns of their own.")
+        bool, option("--all-scores", help="Add a column with the score of each label.")
     ] = False,
     summary: Annotated[
-        bool, typer.Option("--summary", help="Only counts, mean scores and histograms by label.")
+        bool, option("--summary", help="Write only counts, mean scores and histograms by label.")
     ] = False,
     check: Annotated[
-        str | None, typer.Option(metavar="LABEL", help="Status 3 unless every text gets LABEL.")
+        str | None,
+        option("--check", metavar="LABEL", help="Exit with status 3 unless every text gets LABEL."),
     ] = None,
     engine: EngineOptions,
     output: TableOptions,
 ) -> None:
-    """Judge each text, or each line: LABEL, score, text.
+    """Label each text, or each line of a file.
+
+    Each line of output is a label, its score and the text.
 
     Examples:
         hftool sentiment "I love programming!"
-        # A file, a text a line
+        # A file with one text per line
         hftool sentiment -f reviews.txt -o labels.tsv --format tsv
-        # How many of each label, instead of each
+        # The number of texts with each label
         hftool sentiment -f reviews.txt --summary
-        # Labels of your own, by a language model
+        # Your own labels, by a language model
         hftool sentiment --labels joy,anger,fear "How dare you!"
     """
     from hftool.errors import UsageError

@@ -3,52 +3,56 @@
 from dataclasses import asdict
 from typing import Annotated
 
-import typer
-
 from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.options.generation import FilterOptions, SamplingOptions
 from hftool.options.inputs import InputOptions, PromptOptions, TextArgument
-from hftool.options.model import TopkLoadOptions
+from hftool.options.model import LoadOptions
 from hftool.options.output import PictureOptions
+from hftool.options.shared import option
 
 
 @expand_dataclasses
 def topk(
     prompt: TextArgument = None,
     *,
-    load: TopkLoadOptions,
+    load: LoadOptions,
     inputs: InputOptions,
     prompting: PromptOptions,
     k: Annotated[
-        int, typer.Option("-k", "--k", metavar="N", min=1, help="How many tokens to show.")
+        int, option("-k", "--k", metavar="N", min=1, help="Number of tokens to show.")
     ] = 10,
-    token: Annotated[
+    target: Annotated[
         list[str] | None,
-        typer.Option(
-            "--token", metavar="TEXT", help="Also this token or continuation (repeatable)."
+        option(
+            "--target", metavar="TEXT", help="Also show this token or continuation (repeatable)."
         ),
     ] = None,
     position: Annotated[
         str | None,
-        typer.Option(metavar="N|all", help="After token N; all: each token of the prompt, scored."),
+        option(
+            "--position",
+            metavar="N|all",
+            show_default="after the last token",
+            help="Predict after token N; with all, score each token of the text.",
+        ),
     ] = None,
     filtering: FilterOptions,
     compare: Annotated[
-        str | None, typer.Option(metavar="REF2,REF3", help="Ask these models as well.")
+        str | None, option("--compare", metavar="REF2,REF3", help="Also query these models.")
     ] = None,
     output: PictureOptions,
 ) -> None:
     """Show the most probable next tokens.
 
-    A sampling option adds the probability after the filters beside the model's own.
+    With a sampling option, also show each token's probability after the filters.
 
     Examples:
         hftool topk "The capital of France is"
-        # How probable is this, wherever it stands
-        hftool topk "The capital of France is" -k 3 --token " London"
-        # Each token of the text with its surprisal
+        # Also the probability of a certain token, whatever its rank
+        hftool topk "The capital of France is" -k 3 --target " London"
+        # The surprisal of each token of the text
         hftool topk "The cat sat on the mat." --position all --save heat-map.html
-        # What is left after the filters
+        # The probabilities after the filters
         hftool topk "1+1=" -k 5 --top-p 0.9 --temperature 0.5
     """
     from hftool.errors import exclude
@@ -57,11 +61,11 @@ def topk(
     from hftool.output.views.tokens import expectations_view
     from hftool.output.writer import write
 
-    exclude({"--position all": position == "all", "--token": bool(token)})
+    exclude({"--position all": position == "all", "--target": bool(target)})
     prompts = list(texts(prompt, inputs))
     asked = filtering != FilterOptions()
     sampling = SamplingOptions(**asdict(filtering), seed=0) if asked else None
-    ask = NextTokenQuery(k, tuple(token or ()), position, sampling)
+    ask = NextTokenQuery(k, tuple(target or ()), position, sampling)
     models = [load.model, *(compare.split(",") if compare else ())]
     view = expectations_view(
         scored=position == "all", sampled=asked, models=len(models) > 1, texts=len(prompts) > 1

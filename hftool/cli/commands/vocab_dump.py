@@ -1,22 +1,18 @@
 """`hftool vocab-dump`"""
 
-from typing import Annotated, Literal
-
-import typer
+from typing import Annotated
 
 from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.options.completion import known_models
 from hftool.options.model import DEFAULT_MODEL, MODEL_HELP, DaemonClientOptions
 from hftool.options.output import OutputOptions
+from hftool.options.shared import Argument, option
+from hftool.options.vocabulary import VocabularyOptions
 
 RefArgument = Annotated[
     str,
-    typer.Argument(
-        metavar="REF", envvar="HFTOOL_MODEL", help=MODEL_HELP, autocompletion=known_models
-    ),
+    Argument("REF", MODEL_HELP, envvar="HFTOOL_MODEL", autocompletion=known_models),
 ]
-Kind = Literal["normal", "byte", "special", "added", "unused"]
-Sort = Literal["id", "text", "length"]
 
 
 @expand_dataclasses
@@ -24,46 +20,31 @@ def vocab_dump(
     ref: RefArgument = DEFAULT_MODEL,
     *,
     source: DaemonClientOptions,
-    grep: Annotated[
-        str | None, typer.Option(metavar="REGEX", help="Only tokens whose text it matches.")
-    ] = None,
-    kind: Annotated[Kind | None, typer.Option(help="Only tokens of this kind.")] = None,
-    ids: Annotated[
-        str | None, typer.Option(metavar="RANGES", help="Only these ids, as in 0-5,100.")
-    ] = None,
-    min_length: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Only texts of at least N characters.")
-    ] = None,
-    max_length: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Only texts of at most N characters.")
-    ] = None,
-    script: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only texts of this script, as in Han.")
-    ] = None,
-    sort: Annotated[Sort, typer.Option(help="The order; the longest come first.")] = "id",
-    raw: Annotated[bool, typer.Option("--raw", help="Texts unescaped.")] = False,
-    stats: Annotated[bool, typer.Option("--stats", help="Sizes and counts instead.")] = False,
+    selection: VocabularyOptions,
+    raw: Annotated[bool, option("--raw", help="Do not escape control characters.")] = False,
+    stats: Annotated[bool, option("--stats", help="Show statistics instead of tokens.")] = False,
     diff: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "--diff",
             metavar="REF2",
-            help="Only what one of both vocabularies has.",
+            help="Show only tokens that one of the two vocabularies lacks.",
             autocompletion=known_models,
         ),
     ] = None,
     output: OutputOptions,
 ) -> None:
-    """Print every token of a vocabulary, one a line, ids ascending.
+    """Print every token of a vocabulary, one per line.
 
     Line ID+1 holds token ID. Line breaks and control characters are escaped.
 
     Examples:
         hftool vocab-dump smollm2 > tokens.txt
-        # What sizes, which kinds, which scripts
+        # The size of the vocabulary, its kinds of tokens and its scripts
         hftool vocab-dump smollm2 --stats
-        # The longest tokens of Chinese characters
+        # Chinese tokens, the longest first
         hftool vocab-dump smollm2 --script Han --sort length
-        # The tokens that contain "good"
+        # Tokens that contain "good"
         hftool vocab-dump smollm2 --grep good
     """
     from hftool.errors import exclude
@@ -76,11 +57,10 @@ def vocab_dump(
         VOCABULARY,
     )
     from hftool.output.writer import write
-    from hftool.tokenization.vocabulary import Selection, difference, statistics, vocabulary
+    from hftool.tokenization.vocabulary import difference, statistics, vocabulary
 
     exclude({"--stats": stats, "--diff": diff is not None})
     tokenizer = load_tokenizer(ref, source)
-    selection = Selection(grep, kind, ids, min_length, max_length, script, sort)
     if stats:
         write([statistics(tokenizer, selection)], STATISTICS, output)
     elif diff is not None:
