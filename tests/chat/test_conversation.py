@@ -1,7 +1,7 @@
 """A chat's memory, its cache between turns, and what happens where the context ends."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,14 @@ import pytest
 
 from hftool.chat.conversation import Conversation, Turn
 from hftool.errors import HftoolError
+from hftool.generation.records import Piece
 from hftool.models.load import LanguageModel
 from hftool.options.generation import AnswerOptions, Overflow
+from hftool.output.formats import text_lines
+from hftool.output.tables.base import table_console
+from hftool.output.views.generation import turns_view
 from hftool.prompting.chat_template import PLAIN_FRAME, ChatTemplate, Message, chat_template
+from hftool.terminal import visible
 from tests.conftest import run
 from tests.tiny_models import (
     ARCHITECTURES,
@@ -59,9 +64,18 @@ def say(conversation: Conversation, text: str) -> Turn:
     user, *pieces, turn = conversation.answer(text)
     assert user == Turn("user", text)
     assert isinstance(turn, Turn)
-    assert "".join(str(piece) for piece in pieces) == turn.content
+    assert text_of(pieces) == turn.content
     assert turn.role == "assistant"
     return turn
+
+
+def text_of(pieces: Iterable[Piece | Turn]) -> str:
+    """The text of events that are all pieces."""
+    texts = []
+    for piece in pieces:
+        assert isinstance(piece, Piece)
+        texts.append(piece.text)
+    return "".join(texts)
 
 
 @contextmanager
@@ -120,7 +134,7 @@ def test_kept_cache_changes_nothing(architecture: str, context: int, tmp_path: P
             with pytest.raises(KeyboardInterrupt):
                 answer.throw(KeyboardInterrupt)
                 next(answer)
-            assert conversation.messages[-1]["content"] == "".join(map(str, heard[1:]))
+            assert conversation.messages[-1]["content"] == text_of(heard[1:])
             continue
         again = action == "regen"
         *_, turn = conversation.regenerate() if again else conversation.answer("Hello " * 3)
@@ -256,7 +270,7 @@ def test_interrupted_answer_is_remembered(pieces: int, tiny: LanguageModel) -> N
     answer.close()
     remembered = [
         {"role": "user", "content": "Hello"},
-        {"role": "assistant", "content": "".join(str(piece) for piece in heard)},
+        {"role": "assistant", "content": text_of(heard)},
     ]
     assert conversation.messages == remembered
     fresh = talk(tiny, 20)
@@ -276,6 +290,25 @@ def test_turns_through_a_pipe(folder: Path) -> None:
         assert assistant["content"] == turn.content
         assert assistant["prompt_tokens"] == turn.prompt_tokens
     assert [r["content"] for r in records[::2]] == ["one", "two"]
+    expected = "".join(r["content"] + "\n" for r in records[1::2])
+    for name in ("text", "table"):
+        shown = run(*arguments, "--format", name, stdin="one\n\ntwo\n").stdout
+        assert shown == (expected if name == "text" else visible(expected))
+
+
+def test_text_of_turns() -> None:
+    """Pieces or not, the model's side of the chat; a line for an answer that failed in its middle,
+    whose turn never comes."""
+    user, answer = Turn("user", "?"), Turn("assistant", "<think>a</think>b")
+    streamed = [user, Piece("<think>a</think"), Piece(">b"), answer]
+    failed = [user, Piece("half"), Piece("\n")]
+    expected = "<think>a</think>b\nhalf\n<think>a</think>b\n"
+    view = turns_view(opened=False)
+    assert view.table is not None
+    for whole in ([user, answer], streamed):
+        events = [*whole, *failed, *whole]
+        assert "".join(text_lines(events, view)) == expected
+        assert "".join(view.table(events, table_console("never", terminal=False))) == expected
 
 
 # Undone, answered again, broken off
@@ -283,9 +316,9 @@ def test_turns_through_a_pipe(folder: Path) -> None:
 
 def test_undo_and_regenerate(tiny: LanguageModel) -> None:
     conversation = talk(tiny, 4, system="S")
-    with pytest.raises(HftoolError, match="nothing has been asked"):
+    with pytest.raises(HftoolError, match="have not sent a message"):
         conversation.undo()
-    with pytest.raises(HftoolError, match="nothing has been asked"):
+    with pytest.raises(HftoolError, match="have not sent a message"):
         list(conversation.regenerate())
     say(conversation, "one")
     after_one = conversation.messages
@@ -303,7 +336,7 @@ def test_ctrl_c_gives_the_turn_and_goes_through(pieces: int, tiny: LanguageModel
     conversation = talk(tiny, 20)
     answer = conversation.answer("Hello")
     next(answer)
-    text = "".join(str(next(answer)) for _ in range(pieces))
+    text = text_of(next(answer) for _ in range(pieces))
     turn = answer.throw(KeyboardInterrupt)
     assert turn == Turn("assistant", text, "interrupted", size([HELLO]), None, None)
     assert conversation.messages == [HELLO, {"role": "assistant", "content": text}]

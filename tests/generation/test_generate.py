@@ -13,7 +13,7 @@ import torch
 
 from hftool.generation.generate import generate, token_ids
 from hftool.generation.prefix_cache import CachedModel
-from hftool.generation.records import Generation, Request
+from hftool.generation.records import Generation, Piece, Request
 from hftool.generation.sampling import DEFAULT_TOP_K, SamplingSettings
 from hftool.models.load import LanguageModel
 from tests.conftest import run
@@ -77,11 +77,15 @@ def generated(
     **options: Any,
 ) -> tuple[list[str], Generation]:
     """The pieces and the record."""
-    decoder = options.pop("decoder", None)
-    request = Request("", tuple(ids), settings, tokens, **options)
-    *pieces, record = generate(model, request, decoder=decoder)
+    *pieces, record = generate(model, Request("", tuple(ids), settings, tokens, **options))
     assert isinstance(record, Generation)
-    return [str(piece) for piece in pieces], record
+    return texts_of(pieces), record
+
+
+def texts_of(pieces: Sequence[Piece | Generation]) -> list[str]:
+    """The texts of events that are all pieces."""
+    assert all(isinstance(piece, Piece) for piece in pieces)
+    return [piece.text for piece in pieces if isinstance(piece, Piece)]
 
 
 def ids_until_end(

@@ -344,7 +344,7 @@ def test_scores_in_every_format(folder: Path) -> None:
     assert f"over {total['tokens']} tokens" in run(*arguments, "table").stdout
     filtered = run(*arguments, "json", "--top-p", "0.5")
     assert json.loads(filtered.stdout) == [*tokens, total]
-    assert filtered.stderr.startswith("Warning: --position all has the model's own probabilities")
+    assert filtered.stderr.startswith("Warning: --position all shows the model's own probabilities")
 
 
 def test_lines_are_texts_of_their_own(folder: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hftool.generation.generate import Continuation, generate
-from hftool.generation.records import Generation, Request
+from hftool.generation.records import Generation, Piece, Request
 from hftool.generation.sampling import SamplingSettings
 from hftool.models.load import LanguageModel
 from tests.conftest import run
@@ -23,7 +23,8 @@ def request(model: LanguageModel, prompt: str, *stop: str, tokens: int = 30) -> 
 def generated(model: LanguageModel, asked: Request) -> tuple[list[str], Generation]:
     *pieces, record = generate(model, asked)
     assert isinstance(record, Generation)
-    return [str(piece) for piece in pieces], record
+    assert all(isinstance(piece, Piece) for piece in pieces)
+    return [piece.text for piece in pieces if isinstance(piece, Piece)], record
 
 
 @pytest.fixture(scope="module")
