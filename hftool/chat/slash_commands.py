@@ -63,7 +63,7 @@ def parse(message: str) -> tuple[Command | None, str]:
         guess = f"did you mean /{close[0]}? " if close else ""
         raise UsageError(
             f"unknown command /{name[:40]}",
-            f"{guess}/help lists the commands; begin with // to send a text with a slash",
+            f"{guess}/help lists the commands; type // to send a text that begins with a slash",
         )
     argument = text[match.end() :].strip()
     if argument and not command.argument:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hftool.config import history_path
 from hftool.errors import HftoolError, UsageError
+from hftool.generation.records import Piece
 from hftool.inputs.texts import STDIN, lines
 from hftool.options.inputs import ByteErrors, FileOptions
 from hftool.terminal import is_terminal, show_error, show_on_stderr
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from hftool.chat.conversation import Conversation, Turn
     from hftool.chat.slash_commands import Event, Events
-    from hftool.generation.records import Piece
 
 log = logging.getLogger("hftool")
 
@@ -30,7 +30,7 @@ ReadLine = Callable[[str], str]  # shows a prompt and reads a line; EOFError whe
 
 def run_chat(
     conversation: "Conversation", save_to: Path | None = None, errors: ByteErrors = "strict"
-) -> Iterator["Piece | Turn"]:
+) -> "Iterator[Piece | Turn]":
     """Yield the turns of a chat until stdin ends or the user leaves.
 
     After each message that changes the conversation, save it to `save_to`. At a terminal, Ctrl-C
@@ -57,10 +57,9 @@ def run_chat(
             show_error(error)
 
 
-def _turns(conversation: "Conversation", message: str, terminal: bool) -> Iterator["Piece | Turn"]:
+def _turns(conversation: "Conversation", message: str, terminal: bool) -> "Iterator[Piece | Turn]":
     """Yield the pieces and turns that follow a message, and show hftool's notes on stderr."""
     from hftool.chat.slash_commands import Note, respond
-    from hftool.generation.records import Piece
 
     events = respond(conversation, message)
     inside_line = False

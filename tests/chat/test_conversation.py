@@ -1,4 +1,4 @@
-"""A chat's memory, its cache between turns, and what happens where the context ends."""
+"""A chat's messages, its cache between turns, and what happens when the context is full."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -49,7 +49,7 @@ def tiny(folder: Path) -> LanguageModel:
 def talk(
     model: LanguageModel, tokens: int, *, system: str | None = None, overflow: Overflow = "drop"
 ) -> Conversation:
-    """A greedy conversation with answers of at most so many tokens."""
+    """Return a greedy conversation whose answers have at most `tokens` tokens."""
     return Conversation(
         model,
         chat_template(model.tokenizer, plain=True),
@@ -60,7 +60,7 @@ def talk(
 
 
 def say(conversation: Conversation, text: str) -> Turn:
-    """One turn, its pieces checked against it."""
+    """Return the answer to a message, after comparing it with its pieces."""
     user, *pieces, turn = conversation.answer(text)
     assert user == Turn("user", text)
     assert isinstance(turn, Turn)
@@ -70,7 +70,7 @@ def say(conversation: Conversation, text: str) -> Turn:
 
 
 def text_of(pieces: Iterable[Piece | Turn]) -> str:
-    """The text of events that are all pieces."""
+    """Return the text of events, all of which must be pieces."""
     texts = []
     for piece in pieces:
         assert isinstance(piece, Piece)
@@ -80,7 +80,7 @@ def text_of(pieces: Iterable[Piece | Turn]) -> str:
 
 @contextmanager
 def computed_tokens(language_model: LanguageModel) -> Iterator[list[int]]:
-    """How many tokens each pass through the model computed."""
+    """Count the tokens that each pass of the model computes."""
     counts: list[int] = []
 
     def count(module: Any, arguments: Any, keywords: dict[str, Any]) -> None:
@@ -139,7 +139,7 @@ def test_kept_cache_changes_nothing(architecture: str, context: int, tmp_path: P
         again = action == "regen"
         *_, turn = conversation.regenerate() if again else conversation.answer("Hello " * 3)
         assert isinstance(turn, Turn)
-        # All that the model saw, computed again from the beginning by transformers.
+        # Transformers computes all that the model saw, without a cache.
         seen = conversation.messages[:-1]
         ids = tokenizer.apply_chat_template(seen, add_generation_prompt=True, return_dict=False)
         expected = greedy_ids(reference, ids, 12)
@@ -152,7 +152,7 @@ def test_kept_cache_changes_nothing(architecture: str, context: int, tmp_path: P
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3"])
 def test_template_that_shortens_earlier_answers(architecture: str, tmp_path: Path) -> None:
-    """As Qwen3's does, which leaves their reasoning out."""
+    """Qwen3's does so: it leaves out their reasoning."""
     folder = save_model(tmp_path, architecture, context=512)
     template = CHAT_TEMPLATE.replace(
         "{{ message['content'] }}", "{{ message['content'][-30 if loop.last else -2:] }}"
@@ -193,7 +193,7 @@ def test_clear_forgets_all_but_the_system_message(tiny: LanguageModel) -> None:
 
 
 def size(turns: list[Message]) -> int:
-    """The tokens of messages under the tiny template, the answer's opening included."""
+    """Return the number of tokens of messages in the tiny template, with an opened answer."""
     return sum(len(m["content"].encode()) + 2 for m in turns) + 1
 
 
@@ -297,8 +297,8 @@ def test_turns_through_a_pipe(folder: Path) -> None:
 
 
 def test_text_of_turns() -> None:
-    """Pieces or not, the model's side of the chat; a line for an answer that failed in its middle,
-    whose turn never comes."""
+    """The text has the answers, with pieces or without, and a line for an answer that failed after
+    some pieces and therefore has no turn."""
     user, answer = Turn("user", "?"), Turn("assistant", "<think>a</think>b")
     streamed = [user, Piece("<think>a</think"), Piece(">b"), answer]
     failed = [user, Piece("half"), Piece("\n")]
@@ -311,7 +311,7 @@ def test_text_of_turns() -> None:
         assert "".join(view.table(events, table_console("never", terminal=False))) == expected
 
 
-# Undone, answered again, broken off
+# Undo, regenerate, interrupt
 
 
 def test_undo_and_regenerate(tiny: LanguageModel) -> None:
@@ -376,7 +376,7 @@ def test_first_answer_is_that_of_generate(folder: Path) -> None:
     assert (answer["content"], answer["seed"]) == (alone["text"], alone["seed"])
 
 
-# Where the context ends
+# When the context is full
 
 
 def test_overflow_stop_refuses_with_the_numbers(tiny: LanguageModel) -> None:

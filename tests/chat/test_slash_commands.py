@@ -1,4 +1,4 @@
-"""Slash commands: which messages are one, what they do and say, in a pipe as at a terminal."""
+"""Slash commands: which messages are commands, what they do, and what they report."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def chat(tiny: LanguageModel) -> Conversation:
 
 
 def noted(conversation: Conversation, message: str) -> str:
-    """What a slash command says."""
+    """Return the notes of a slash command."""
     events = list(respond(conversation, message))
     return "\n".join(event.text for event in events if isinstance(event, Note))
 
@@ -212,7 +212,7 @@ def test_settings_in_force_are_listed(chat: Conversation) -> None:
     assert again == turn
 
 
-# What the others do
+# The other commands
 
 
 def test_help_is_aligned_and_fits(chat: Conversation) -> None:
@@ -363,7 +363,7 @@ def test_own_permissions_are_kept(chat: Conversation, tmp_path: Path) -> None:
 
 
 def chatted(folder: Path, *arguments: str, stdin: str, status: int = 0) -> tuple[list[str], str]:
-    """The answers, and what is on stderr."""
+    """Return the answers, and stderr."""
     options = ("-m", str(folder), "--dtype", "float32", "-n", "4", "--greedy")
     done = run("chat", *options, *arguments, "--format", "jsonl", stdin=stdin)
     assert done.exit_code == status, done.stderr

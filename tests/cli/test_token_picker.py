@@ -1,4 +1,4 @@
-"""`sample --pick`: a person chooses each token, at a real terminal."""
+"""`sample --pick`: the user picks each token, at a real terminal."""
 
 import io
 import json
@@ -35,7 +35,7 @@ def model(folder: Path) -> LanguageModel:
 
 
 def typed(folder: Path, answers: list[str], *arguments: str) -> tuple[int, str]:
-    """A run at a terminal, each answer typed at a prompt of its own: its status, what it showed."""
+    """Run at a terminal, and type each answer at its prompt; return the status and the output."""
     child: pexpect.spawn[str] = pexpect.spawn(
         sys.executable,
         ["-m", "hftool", "sample", "ab", "-m", str(folder), "--pick", "--seed", "3", *arguments],
@@ -70,7 +70,7 @@ def test_picks_draws_and_undoes(folder: Path, tmp_path: Path) -> None:
     assert (second["token"], third["token"]) == ("Z", "u")
     assert [step.get("picked") for step in steps] == [True, True, True, None]
     assert [step["drawn"] is None for step in steps] == [True, True, True, False]
-    # The number of the fourth step is the fourth of the seed, whoever chose before.
+    # The fourth step has the fourth number of the seed, however earlier tokens were chosen.
     drawn = run("sample", "ab", "-m", str(folder), "--seed", "3", "--steps", "4", "--json")
     assert fourth["drawn"] == json.loads(drawn.stdout)[3]["drawn"]
     again = run("sample", "-m", str(folder), "--replay", str(trace), "--json")

@@ -1,4 +1,4 @@
-"""Batches: each record's text is the one it has alone."""
+"""Batches: each text is the one that its request gives outside a batch."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def same(record: Generation | FailedRequest) -> dict[str, Any]:
     return {name: value for name, value in vars(record).items() if name not in times}
 
 
-# The model's numbers
+# Logits
 
 
 @torch.inference_mode()
@@ -117,11 +117,11 @@ def test_real_prompts_padded_are_those_of_transformers(
         assert record.text.startswith(expected.rstrip("\ufffd"))
 
 
-# Each record by itself
+# Independent requests
 
 
 def varied(model: LanguageModel) -> list[Request]:
-    """Requests that differ in everything they may differ in."""
+    """Return requests that differ in everything in which requests can differ."""
     settings = [
         GREEDY,
         SamplingSettings(greedy=False, seed=1),

@@ -1,4 +1,4 @@
-"""Text token by token, against transformers' own `generate` and the model's own logits."""
+"""Generation token by token, compared with transformers' `generate` and the model's logits."""
 
 import json
 import math
@@ -76,14 +76,14 @@ def generated(
     tokens: int = 30,
     **options: Any,
 ) -> tuple[list[str], Generation]:
-    """The pieces and the record."""
+    """Return the texts of the pieces, and the record."""
     *pieces, record = generate(model, Request("", tuple(ids), settings, tokens, **options))
     assert isinstance(record, Generation)
     return texts_of(pieces), record
 
 
 def texts_of(pieces: Sequence[Piece | Generation]) -> list[str]:
-    """The texts of events that are all pieces."""
+    """Return the texts of events, all of which must be pieces."""
     assert all(isinstance(piece, Piece) for piece in pieces)
     return [piece.text for piece in pieces if isinstance(piece, Piece)]
 
@@ -114,7 +114,7 @@ def test_greedy_text_is_that_of_transformers(
     expected = greedy_ids(reference, ids, 30)
     assert ids_until_end(smollm2, ids, GREEDY, 30) == expected
     pieces, record = generated(smollm2, ids)
-    # Where the last character is not complete hftool shows its bytes instead of U+FFFD.
+    # hftool shows the bytes of an incomplete last character instead of U+FFFD.
     text = re.sub(r"(<0x[0-9A-F]{2}>)+$", "\ufffd", record.text)
     assert text == reference_tokenizer.decode(expected, skip_special_tokens=True)
     assert "".join(pieces) == record.text
@@ -292,7 +292,7 @@ def test_steps_are_the_models_own_numbers(
         assert step["rank"] == int((probs > probs[step["id"]] + 1e-7).sum()) + 1
         assert step["kept"] == DEFAULT_TOP_K
         assert step["sampled_prob"] == pytest.approx(step["prob"] / float(values.sum()), rel=1e-3)
-        # The first of the kept, best first, whose cumulative probability exceeds the number drawn.
+        # The most probable kept token whose cumulative probability exceeds the drawn number.
         place = int((values.cumsum(0) <= step["drawn"] * values.sum()).sum())
         assert step["id"] == int(order[place])
         candidates = step["candidates"]

@@ -1,4 +1,4 @@
-"""Events: pieces and records, and one text however it is written."""
+"""Events are pieces and records, and every way to write them gives the same text."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def written(folder: Path, *arguments: str, stdin: str = "\n".join(PROMPTS)) -> str:
-    """What `generate` writes to stdout."""
+    """Return what `generate` writes to stdout."""
     done = run(
         *("generate", "-m", str(folder), "--dtype", "float32", "-n", "9", *arguments), stdin=stdin
     )

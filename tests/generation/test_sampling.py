@@ -1,4 +1,4 @@
-"""Filters and draws: numbers worked out by hand, and transformers' own order."""
+"""Filters and draws, compared with numbers computed by hand and with transformers' own order."""
 
 import itertools
 import json
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def after(settings: SamplingSettings, ids: list[int] | None = None) -> list[float]:
-    """The probabilities the filters leave of PROBS."""
+    """Return the probabilities that the filters make of PROBS."""
     scores = apply_filters(torch.tensor(PROBS).log(), ids or [], build_filters(settings))
     return torch.softmax(scores, dim=-1).tolist()
 
@@ -84,14 +84,14 @@ def test_repetition_penalty_by_hand() -> None:
 def test_no_repeat_ngram_by_hand() -> None:
     settings = SamplingSettings(greedy=True, seed=None, no_repeat_ngram_size=2)
     scores = apply_filters(torch.zeros(4), [1, 2, 0, 1], build_filters(settings))
-    assert scores.tolist() == [0, 0, -torch.inf, 0]  # "1 2" has been
+    assert scores.tolist() == [0, 0, -torch.inf, 0]  # "1 2" has occurred
 
 
 def test_each_token_is_removed_by_the_first_filter_that_rejects_it() -> None:
     settings = SamplingSettings(greedy=False, seed=0, top_k=3, top_p=0.75, min_p=0.99)
     after = apply_filters_in_turn(torch.tensor(PROBS).log(), [0], build_filters(settings))
     kept = {name: (scores > -torch.inf).nonzero()[:, 0].tolist() for name, scores in after}
-    # top-k leaves .526, .316, .158; of these top-p takes the least, min-p all but the best
+    # top-k leaves .526, .316, .158; top-p removes the last of these, min-p all but the first
     assert kept == {"top_k": [0, 1, 3], "top_p": [1, 3], "min_p": [1]}
 
 
@@ -107,7 +107,7 @@ def test_each_token_is_removed_by_the_first_filter_that_rejects_it() -> None:
                 "top_p": [0, 0.735294, 0, 0.264706],  # .9379 of it are the best two: over .34
             },
         ),
-        # seen are 1 and 2: .5 squared, .05 squared; the sum of all is .7025
+        # tokens 1 and 2 have occurred: .5 squared, .05 squared; the sum of all is .7025
         (
             {"repetition_penalty": 2.0, "min_p": 0.6},
             {
@@ -115,7 +115,7 @@ def test_each_token_is_removed_by_the_first_filter_that_rejects_it() -> None:
                 "min_p": [0, 0.454545, 0, 0.545455],  # at least .6 of the best: .256228
             },
         ),
-        # "2 1" has been; the entropy is .8979 nats, off it are 1.2040 by .3061, .5108 by .3871
+        # "2 1" has occurred; the entropy is .8979 nats; 1.2040 is off by .3061, .5108 by .3871
         (
             {"no_repeat_ngram_size": 2, "typical_p": 0.5},
             {
@@ -154,7 +154,7 @@ def transformers_config(**settings: Any) -> Any:
 
 
 def transformers_chain(reference: Any, settings: dict[str, Any]) -> Any:
-    """What `generate` would apply."""
+    """Return the processors that `generate` would apply."""
     config = transformers_config(do_sample=True, num_beams=1, **settings)
     return reference._get_logits_processor(config, input_ids_seq_length=6)
 
@@ -182,7 +182,7 @@ def test_results_are_those_of_transformers(count: int, reference: Any) -> None:
 
 
 def explained(probs: list[float], drawn: float) -> int:
-    """The first token, best first, whose cumulative probability exceeds the number."""
+    """Return the most probable token whose cumulative probability exceeds the number."""
     total = 0.0
     for token_id in sorted(range(len(probs)), key=lambda i: (-probs[i], i)):
         total += probs[token_id]

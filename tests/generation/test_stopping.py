@@ -1,4 +1,4 @@
-"""Where a text ends, and that nothing of a stop string is ever shown."""
+"""Texts end at stop strings, no part of which is ever shown."""
 
 import json
 
@@ -29,7 +29,7 @@ def generated(model: LanguageModel, asked: Request) -> tuple[list[str], Generati
 
 @pytest.fixture(scope="module")
 def full(smollm2: LanguageModel) -> str:
-    """What follows "Once upon a time" where nothing stops it."""
+    """The continuation of "Once upon a time" without stop strings."""
     return generated(smollm2, request(smollm2, "Once upon a time"))[1].text
 
 
@@ -43,7 +43,7 @@ def test_text_ends_before_a_stop_string_wherever_it_lies(
     assert record.text == full[: full.index(stop)]
     assert "".join(pieces) == record.text
     assert (record.finish_reason, record.stop) == ("stop", stop)
-    # No more tokens than it took: the text before the last one has no stop string.
+    # No token too many: without the last one, the text has no stop string.
     count = record.usage.completion_tokens
     _, shorter = generated(smollm2, request(smollm2, "Once upon a time", tokens=count - 1))
     assert stop not in shorter.text
@@ -69,7 +69,7 @@ def test_what_only_begins_like_a_stop_string_is_shown(smollm2: LanguageModel, fu
 def test_pieces_are_a_prefix_of_what_comes_before_the_first_stop(
     smollm2: LanguageModel, text: str, stops: list[str]
 ) -> None:
-    """Against a plain search: the earliest moment at which the text holds a stop string."""
+    """Compare with a plain search for the shortest prefix that contains a stop string."""
     lengths = range(1, len(text) + 1)
     ended = next((n for n in lengths if any(s in text[:n] for s in stops)), None)
     before = text if ended is None else text[:ended]

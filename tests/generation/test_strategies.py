@@ -159,7 +159,7 @@ def test_greedy_prompt_lookup_of_transformers(model: LanguageModel, reference: A
 
 
 def test_guesses_save_passes(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A perfect guess needs a sixth of the passes, beyond a sliding window too."""
+    """Perfect guesses take a sixth of the passes, even beyond a sliding window."""
     passes: list[int] = []
     forward = CachedModel._forward
 

@@ -1,4 +1,4 @@
-"""Traces of `sample`: a run made again is the same, and where it is not it says so."""
+"""Traces of `sample`: a replayed run is the same, or hftool reports the first difference."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def traced(folder: Path, file: Path, *arguments: str) -> str:
-    """The records of a traced run."""
+    """Return the records of a run, as text, and write its trace."""
     done = run(
         *("sample", "abc", "-m", str(folder), "--steps", "6", "--format", "jsonl"),
         *("--trace", str(file), *arguments),

@@ -1,4 +1,4 @@
-"""Templates of all kinds: which roles they take, what they leave out, how they begin an answer."""
+"""Chat templates: the roles they accept, what they leave out, how they begin an answer."""
 
 from pathlib import Path
 
