@@ -13,7 +13,7 @@ from hftool.chat.conversation import Turn
 from hftool.classification.classify import Classification
 from hftool.classification.summary import LabelSummary
 from hftool.generation.next_token import Candidate, Perplexity, ScoredToken
-from hftool.generation.records import Failure, Generation
+from hftool.generation.records import FailedRequest, Generation
 from hftool.generation.steps import Step
 from hftool.models.info import AliasEntry, ModelEntry
 from hftool.prompting.prompt import Rendered
@@ -37,7 +37,7 @@ RECORDS: dict[str, tuple[str, type[Any]]] = {
     "perplexity": ("topk --position all, at the end", Perplexity),
     "step": ("sample", Step),
     "generation": ("generate", Generation),
-    "batch-error": ("generate --batch, a line that failed", Failure),
+    "batch-error": ("generate --batch, a line that failed", FailedRequest),
     "turn": ("chat", Turn),
     "judgement": ("sentiment", Classification),
     "summary": ("sentiment --summary", LabelSummary),

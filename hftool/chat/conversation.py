@@ -1,4 +1,4 @@
-"""A chat: messages, the model's answers, and the key-value cache between turns."""
+"""A chat: its messages, the model's answers, and a key-value cache that lasts between turns."""
 
 import logging
 from bisect import bisect_left
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from hftool.errors import HftoolError
 from hftool.generation.generate import generate
 from hftool.generation.prefix_cache import CachedModel, require_context
-from hftool.generation.records import Generation, Request
+from hftool.generation.records import Generation, Piece, Request
 from hftool.generation.sampling import SamplingSettings, resolve_sampling
 from hftool.models.load import LanguageModel
 from hftool.options.generation import AnswerOptions, Overflow
@@ -19,9 +19,9 @@ log = logging.getLogger("hftool")
 
 @dataclass(frozen=True)
 class Turn:
-    """A message of the transcript; the model's carry how they came about.
+    """A message of the conversation. Only the model's turns have the other fields.
 
-    `finish_reason` is "stop", "length", or "interrupted" where the answer was broken off.
+    `finish_reason` is "stop", "length", or "interrupted" if the user stopped the answer.
     """
 
     role: str
@@ -34,8 +34,8 @@ class Turn:
 
 @dataclass(frozen=True)
 class Budget:
-    """Tokens: of what has been said, of the context (None: no limit is known), and of the room an
-    answer may take at most."""
+    """Numbers of tokens: of the conversation so far, of the context (None if the model has no
+    known limit), and of the longest possible answer."""
 
     conversation: int
     context: int | None
@@ -43,17 +43,18 @@ class Budget:
 
 
 class Conversation:
-    """Remembers the messages; each answer computes only what is new.
+    """A chat that remembers its messages, and computes only what is new in each turn.
 
     Args:
-        template: of the model, or a plain frame.
-        options: a seed is that of the next answer; each answer adds 1 to it.
-        stop: texts before which an answer ends.
-        overflow: what happens where the messages leave no room for an answer: the oldest turns are
-            dropped whole, or the message is refused.
+        template: the model's chat template, or a plain frame.
+        options: how to answer; a seed is that of the first answer, and each answer adds 1 to it.
+        stop: strings that end an answer.
+        overflow: what to do when the messages leave too little of the context for an answer: drop
+            the oldest turns, or refuse the message ("stop").
 
     Raises:
-        HftoolError: as `settings_in_force`.
+        UsageError: as `resolve_sampling`.
+        HftoolError: as `resolve_sampling`.
     """
 
     def __init__(
@@ -69,9 +70,9 @@ class Conversation:
         self._language_model = language_model
         self.template = template
         self._overflow = overflow
-        # A plain frame ends each turn with a text of its own.
+        # A plain frame has no token that ends a turn: it ends where the user's next turn begins.
         self._stop = (*stop,) if template.stop is None else (*stop, template.stop)
-        self._decoder = CachedModel(language_model, rewinds=True)
+        self._cached_model = CachedModel(language_model, rewinds=True)
         self.system = system
         self.turns: list[Message] = []
         self.configure(options)
@@ -83,7 +84,7 @@ class Conversation:
 
     @property
     def messages(self) -> list[Message]:
-        """All that the model sees, the system message first."""
+        """All messages that the model sees, beginning with the system message, if any."""
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
         return [*system, *self.turns]
 
@@ -94,67 +95,75 @@ class Conversation:
         self.turns = messages[1:] if first else list(messages)
 
     def next_settings(self) -> SamplingSettings:
-        """The settings of the next answer. Raises: as `settings_in_force`."""
+        """Return the settings of the next answer. Raises: as `resolve_sampling`."""
         return resolve_sampling(self.options, self._language_model.generation_config)
 
     def configure(self, options: AnswerOptions) -> None:
-        """Answer by other options from now on.
+        """Use these options for the answers to come.
 
         Raises:
-            HftoolError: as `settings_in_force`; nothing has changed.
+            UsageError: as `resolve_sampling`; the options stay unchanged.
+            HftoolError: as `resolve_sampling`; the options stay unchanged.
         """
         resolve_sampling(options, self._language_model.generation_config)
         self.options = options
 
     def clear(self) -> None:
-        """Forget all but the system message."""
+        """Forget all messages but the system message."""
         self.turns = []
 
     def undo(self) -> Message:
-        """Forget the last message of the user's, which is returned, and all after it.
+        """Forget the user's last message and all that follow it, and return that message.
 
         Raises:
-            HftoolError: there is none.
+            HftoolError: the user has not sent a message.
         """
-        place = self._last_question()
-        message = self.turns[place]
-        self.turns = self.turns[:place]
+        index = self._last_user_turn()
+        message = self.turns[index]
+        self.turns = self.turns[:index]
         return message
 
     def budget(self) -> Budget:
-        """How much of the context is taken. Raises: as `ChatTemplate.render`."""
+        """Return how many tokens the conversation has and may have.
+
+        Raises: as `ChatTemplate.render`.
+        """
         ids = self.template.ids(self.messages, answer=False) if self.messages else []
-        return Budget(len(ids), self._language_model.context_length, self._room())
+        return Budget(len(ids), self._language_model.context_length, self._answer_limit())
 
-    def answer(self, text: str) -> Generator[str | Turn, None, None]:
-        """The user's turn, the answer's pieces as they are made, then the assistant's turn.
+    def answer(self, text: str) -> Generator[Piece | Turn, None, None]:
+        """Yield the user's turn, the pieces of the answer as they are generated, and the
+        assistant's turn.
 
-        An answer that is broken off is remembered as far as it came: by KeyboardInterrupt, which
-        comes through after the assistant's turn, or because the iterator is closed.
+        An interrupted answer stays in the conversation as far as it got. The interruption is a
+        KeyboardInterrupt, which passes on after the assistant's turn, or the closing of this
+        generator.
 
         Raises:
             HftoolError: the message does not fit the context, the template fails, or the model's
-                logits are not numbers. Then nothing has changed.
+                logits are not numbers. The conversation stays unchanged.
         """
         yield from self._answer(
             [*self.turns, {"role": "user", "content": text}], Turn("user", text)
         )
 
-    def regenerate(self) -> Generator[str | Turn, None, None]:
-        """Answer the last message of the user's again: as `answer`, without the user's turn."""
-        yield from self._answer(self.turns[: self._last_question() + 1])
+    def regenerate(self) -> Generator[Piece | Turn, None, None]:
+        """Answer the user's last message again: as `answer`, but without the user's turn."""
+        yield from self._answer(self.turns[: self._last_user_turn() + 1])
 
-    def _last_question(self) -> int:
-        places = (i for i in reversed(range(len(self.turns))) if self.turns[i]["role"] == "user")
-        place = next(places, None)
-        if place is None:
-            raise HftoolError("nothing has been asked yet")
-        return place
+    def _last_user_turn(self) -> int:
+        indices = (i for i in reversed(range(len(self.turns))) if self.turns[i]["role"] == "user")
+        index = next(indices, None)
+        if index is None:
+            raise HftoolError("you have not sent a message yet")
+        return index
 
-    def _answer(self, turns: list[Message], *before: Turn) -> Generator[str | Turn, None, None]:
-        kept, ids = self._fitted(turns)
+    def _answer(
+        self, turns: list[Message], *user_turn: Turn
+    ) -> Generator[Piece | Turn, None, None]:
+        fitting, ids = self._fit(turns)
         settings = self.next_settings()
-        if self.options.seed is not None:  # the n-th answer's is that of the first and n - 1
+        if self.options.seed is not None:
             self.options = replace(self.options, seed=self.options.seed + 1)
         request = Request(
             turns[-1]["content"],
@@ -166,10 +175,10 @@ class Conversation:
         text, complete = "", False
         turn = Turn("assistant", "", "interrupted", len(ids), None, settings.seed)
         try:
-            yield from before
-            for event in generate(self._language_model, request, decoder=self._decoder):
+            yield from user_turn
+            for event in generate(self._language_model, request, cached_model=self._cached_model):
                 if isinstance(event, Generation):
-                    self.turns = [*kept, {"role": "assistant", "content": text}]
+                    self.turns = [*fitting, {"role": "assistant", "content": text}]
                     complete = True
                     yield replace(
                         turn,
@@ -177,26 +186,31 @@ class Conversation:
                         finish_reason=event.finish_reason,
                         completion_tokens=event.usage.completion_tokens,
                     )
-                elif piece := event if text or self.template.stop is None else event.lstrip():
+                elif piece := self._without_first_space(event.text, text):
                     text += piece
-                    yield piece
-        except (KeyboardInterrupt, GeneratorExit) as stopped:
-            self.turns = [*kept, {"role": "assistant", "content": text}]
-            if isinstance(stopped, KeyboardInterrupt) and not complete:
+                    yield Piece(piece)
+        except (KeyboardInterrupt, GeneratorExit) as interruption:
+            self.turns = [*fitting, {"role": "assistant", "content": text}]
+            if isinstance(interruption, KeyboardInterrupt) and not complete:
                 yield replace(turn, content=text)
             raise
         if settings.seed is not None:
             log.debug("seed %d", settings.seed)
 
-    def _room(self) -> int:
-        """How many tokens are kept free for an answer."""
-        limit = self._language_model.context_length
-        wanted = self.options.max_new_tokens
-        # Half of a small context is for what was said, whatever an answer may take.
-        return wanted if limit is None else min(wanted, limit // 2)
+    def _without_first_space(self, piece: str, before: str) -> str:
+        """Return a piece without the space that begins an answer in the plain frame."""
+        return piece if before or self.template.stop is None else piece.lstrip()
 
-    def _fitted(self, turns: list[Message]) -> tuple[list[Message], list[int]]:
-        """The turns that leave room for an answer, and the ids of all the model sees.
+    def _answer_limit(self) -> int:
+        """Return how many tokens an answer may have."""
+        context = self._language_model.context_length
+        limit = self.options.max_new_tokens
+        # However long answers may be, half of a small context is for the messages.
+        return limit if context is None else min(limit, context // 2)
+
+    def _fit(self, turns: list[Message]) -> tuple[list[Message], list[int]]:
+        """Return the latest turns that leave enough of the context for an answer, and the ids of
+        all that the model sees.
 
         Raises:
             HftoolError: as `answer`.
@@ -207,31 +221,31 @@ class Conversation:
             return self.template.ids([*system, *turns[start:]])
 
         def fits(ids: list[int]) -> bool:
-            limit = self._language_model.context_length
-            return limit is None or len(ids) + self._room() <= limit
+            context = self._language_model.context_length
+            return context is None or len(ids) + self._answer_limit() <= context
 
         ids = ids_from(0)
-        later = [i for i, message in enumerate(turns) if i and message["role"] == "user"]
+        starts = [i for i, message in enumerate(turns) if i and message["role"] == "user"]
         if fits(ids):
             return turns, ids
-        if later:
+        if starts:
             if self._overflow == "stop":
-                raise self._full(len(ids))
-            # The fewer turns the fewer tokens; the last stays, whether it leaves room or not.
+                raise self._overflow_error(len(ids))
+            # Fewer turns have fewer tokens. The last turn stays, even if it leaves too little.
             dropped = bisect_left(
-                later, True, hi=len(later) - 1, key=lambda start: fits(ids_from(start))
+                starts, True, hi=len(starts) - 1, key=lambda start: fits(ids_from(start))
             )
-            turns, ids = turns[later[dropped] :], ids_from(later[dropped])
+            turns, ids = turns[starts[dropped] :], ids_from(starts[dropped])
         require_context(self._language_model, len(ids))
-        if later:
+        if starts:
             which = f"oldest {dropped + 1} turns" if dropped else "oldest turn"
             log.warning("the context is full: dropped the %s", which)
         return turns, ids
 
-    def _full(self, tokens: int) -> HftoolError:
-        limit, room = self._language_model.context_length, self._room()
+    def _overflow_error(self, tokens: int) -> HftoolError:
+        context, answer = self._language_model.context_length, self._answer_limit()
         return HftoolError(
-            f"the conversation has {tokens} tokens with this message, and an answer needs room for"
-            f" {room}; the context of {self.model} holds {limit}",
-            "/undo and /clear make room; --overflow drop drops the oldest turns",
+            f"the conversation has {tokens} tokens with this message, and {answer} are reserved for"
+            f" the answer; the context of {self.model} holds {context}",
+            "shorten the conversation with /undo or /clear, or use --overflow drop",
         )

@@ -1,4 +1,4 @@
-"""What a message that begins with a slash does in a chat."""
+"""Slash commands: messages in a chat that begin with a slash."""
 
 import difflib
 import re
@@ -8,8 +8,9 @@ from pathlib import Path
 
 from hftool.chat import storage
 from hftool.chat.conversation import Conversation, Turn
-from hftool.chat.settings import changed
+from hftool.chat.settings import change_setting
 from hftool.errors import UsageError
+from hftool.generation.records import Piece
 from hftool.generation.sampling import SamplingSettings
 from hftool.terminal import one_line
 
@@ -19,18 +20,18 @@ _NAME = re.compile(r"/([A-Za-z][\w-]*)(?=\s|$)", re.ASCII)
 
 @dataclass(frozen=True)
 class Note:
-    """What hftool itself says in a chat, in one or several lines."""
+    """A message from hftool itself, of one or several lines."""
 
     text: str
 
 
-Event = str | Turn | Note
+Event = Piece | Turn | Note
 Events = Generator[Event, None, None]
 
 
 @dataclass(frozen=True)
 class Command:
-    """A slash command: `argument` as /help shows it, in brackets where it may be left out."""
+    """A slash command. `argument` is what /help shows, in brackets if it is optional."""
 
     name: str
     argument: str
@@ -39,15 +40,15 @@ class Command:
 
     @property
     def usage(self) -> str:
-        """How it is called."""
+        """The command and its argument, as /help shows them."""
         return f"/{self.name} {self.argument}".rstrip()
 
 
 def parse(message: str) -> tuple[Command | None, str]:
-    """The command and its argument; or no command and the text that is meant for the model.
+    """Return the command of a message and its argument, or None and the text for the model.
 
     Raises:
-        UsageError: there is no such command, or it is called wrongly.
+        UsageError: the command is unknown, or its argument is missing or unexpected.
     """
     text = message.strip()
     if text.startswith("//"):
@@ -62,21 +63,21 @@ def parse(message: str) -> tuple[Command | None, str]:
         guess = f"did you mean /{close[0]}? " if close else ""
         raise UsageError(
             f"unknown command /{name[:40]}",
-            f"{guess}/help lists the commands; // begins a text with a slash",
+            f"{guess}/help lists the commands; type // to send a text that begins with a slash",
         )
     argument = text[match.end() :].strip()
     if argument and not command.argument:
-        raise UsageError(f"/{name} takes nothing behind it")
+        raise UsageError(f"/{name} takes no argument")
     if not argument and command.argument and not command.argument.startswith("["):
-        raise UsageError(f"/{name} is called as {command.usage}")
+        raise UsageError(f"/{name} needs an argument: {command.usage}")
     return command, argument
 
 
 def respond(conversation: Conversation, message: str) -> Events:
-    """The model's answer to a message, or what a slash command does.
+    """Yield the model's answer to a message, or run a slash command.
 
     Raises:
-        EOFError: the message says that the chat is over.
+        EOFError: the message ends the chat.
         UsageError: as `parse`.
         HftoolError: as `Conversation.answer`, or the command fails.
     """
@@ -86,12 +87,13 @@ def respond(conversation: Conversation, message: str) -> Events:
 
 def _help(conversation: Conversation, argument: str) -> Events:
     rows = [(command.usage, command.help) for command in COMMANDS.values()]
-    yield Note(_aligned(rows) + '\n"""  opens and closes a message of several lines')
+    yield Note(_aligned(rows) + '\n"""  begins and ends a message of several lines')
 
 
 def _clear(conversation: Conversation, argument: str) -> Events:
     conversation.clear()
-    yield Note("all is forgotten but the system message" if conversation.system else "forgotten")
+    kept = "everything but the system message" if conversation.system else "the conversation"
+    yield Note(f"forgot {kept}")
 
 
 def _system(conversation: Conversation, argument: str) -> Events:
@@ -105,22 +107,24 @@ def _system(conversation: Conversation, argument: str) -> Events:
 def _set(conversation: Conversation, argument: str) -> Events:
     name, _, value = argument.replace("=", " ", 1).partition(" ")
     if not name:
-        yield Note(_aligned(_in_force(conversation)))
+        yield Note(_aligned(_effective_settings(conversation)))
         return
     if not value.strip():
-        raise UsageError("/set is called as /set NAME VALUE", "VALUE `default` takes it back")
-    conversation.configure(changed(conversation.options, name, value.strip()))
-    yield Note(_aligned(_in_force(conversation)))
+        raise UsageError(
+            "/set needs a name and a value: /set NAME VALUE", "the value `default` resets a setting"
+        )
+    conversation.configure(change_setting(conversation.options, name, value.strip()))
+    yield Note(_aligned(_effective_settings(conversation)))
 
 
-def _in_force(conversation: Conversation) -> Iterator[tuple[str, str]]:
-    """The settings of the next answer that have an effect."""
+def _effective_settings(conversation: Conversation) -> Iterator[tuple[str, str]]:
+    """Yield the settings that affect the next answer, and their values."""
     settings = conversation.next_settings()
-    drawn = "drawn for each answer"
+    seed = "drawn for each answer"
     if conversation.options.seed is not None:
-        drawn = f"{settings.seed}, then one more for each answer"
-    greedy = "on: nothing is drawn, temperature and seed have no effect"
-    words = {"greedy": greedy if settings.greedy else "off", "seed": drawn}
+        seed = f"{settings.seed}, then 1 higher for each answer"
+    greedy = "on: temperature and seed have no effect" if settings.greedy else "off"
+    words = {"greedy": greedy, "seed": seed}
     neutral = {**asdict(SamplingSettings(greedy=True, seed=None)), "greedy": None}
     for name, value in asdict(settings).items():
         if not settings.greedy or value != neutral[name]:
@@ -131,13 +135,13 @@ def _in_force(conversation: Conversation) -> Iterator[tuple[str, str]]:
 def _regen(conversation: Conversation, argument: str) -> Events:
     answer = conversation.regenerate()
     if conversation.next_settings().greedy:
-        yield Note("the answers are greedy: this one will be the same")
+        yield Note("greedy answers do not vary: this one will be the same")
     yield from answer
 
 
 def _undo(conversation: Conversation, argument: str) -> Events:
     text = one_line(conversation.undo()["content"])
-    yield Note(f"forgotten: {text if len(text) <= 60 else text[:59] + '…'}")
+    yield Note(f"forgot: {text if len(text) <= 60 else text[:59] + '…'}")
 
 
 def _save(conversation: Conversation, argument: str) -> Events:
@@ -161,7 +165,7 @@ def _template(conversation: Conversation, argument: str) -> Events:
     if conversation.messages:
         yield Note(conversation.template.render(conversation.messages, answer=False))
     else:
-        yield Note("nothing has been said yet")
+        yield Note("the conversation is empty")
 
 
 def _tokens(conversation: Conversation, argument: str) -> Events:
@@ -176,7 +180,7 @@ def _tokens(conversation: Conversation, argument: str) -> Events:
 
 def _exit(conversation: Conversation, argument: str) -> Events:
     raise EOFError
-    yield  # a generator, as the others
+    yield  # makes this function a generator, like the others
 
 
 def _aligned(pairs: Iterable[tuple[str, str]]) -> str:
@@ -188,16 +192,16 @@ def _aligned(pairs: Iterable[tuple[str, str]]) -> str:
 COMMANDS = {
     command.name: command
     for command in (
-        Command("help", "", "this list", _help),
+        Command("help", "", "show this list", _help),
         Command("clear", "", "forget the conversation, but not the system message", _clear),
         Command("system", "[TEXT]", 'show or set the system message ("" for none)', _system),
         Command("set", "[NAME VALUE]", "show or change the settings of the answers", _set),
         Command("regen", "", "answer the last message again", _regen),
         Command("undo", "", "forget the last message and its answer", _undo),
         Command("save", "FILE", "save the conversation (JSON)", _save),
-        Command("load", "FILE", "go on with a saved conversation", _load),
-        Command("template", "", "show the conversation as the model gets it", _template),
-        Command("tokens", "", "how much of the context is taken", _tokens),
-        Command(LEAVE, "", "leave, as do exit and Ctrl-D", _exit),
+        Command("load", "FILE", "continue a saved conversation", _load),
+        Command("template", "", "show the conversation as the model sees it", _template),
+        Command("tokens", "", "show how much of the context is used", _tokens),
+        Command(LEAVE, "", "leave the chat (or type exit, or press Ctrl-D)", _exit),
     )
 }

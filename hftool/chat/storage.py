@@ -1,4 +1,7 @@
-"""Conversations in files: {"model", "settings", "messages"}, messages as in the chat API."""
+"""Save conversations to files and load them.
+
+A file holds {"model", "settings", "messages"}, with messages as in chat APIs.
+"""
 
 import dataclasses
 import json
@@ -16,22 +19,22 @@ from hftool.prompting.messages import as_messages
 log = logging.getLogger("hftool")
 
 
-def require_place(path: Path) -> None:
-    """Raise where a conversation can't be saved, before anything is said.
+def require_writable(path: Path) -> None:
+    """Raise where a conversation cannot be saved, so that the chat need not start.
 
     Raises:
-        HftoolError: there is no such folder, or a folder stands there.
+        HftoolError: the path is a folder, or its folder does not exist.
     """
     if path.is_dir() or not path.parent.is_dir():
-        cause = "it is a folder" if path.is_dir() else "there is no such folder"
+        cause = "it is a folder" if path.is_dir() else "its folder does not exist"
         raise HftoolError(f"cannot save to {path}: {cause}")
 
 
 def save(conversation: Conversation, path: Path) -> None:
-    """Write a conversation, whole or not at all; a new file is readable by its owner alone.
+    """Write a conversation to a file, completely or not at all. Only its owner can read a new file.
 
     Raises:
-        HftoolError: the file can't be written.
+        HftoolError: the file cannot be written.
     """
     settings = dataclasses.asdict(conversation.options)
     content = {
@@ -39,25 +42,26 @@ def save(conversation: Conversation, path: Path) -> None:
         "settings": {name: value for name, value in settings.items() if value is not None},
         "messages": conversation.messages,
     }
-    require_place(path)
+    require_writable(path)
     with atomic_file(path, private=True) as file:
         json.dump(content, file, ensure_ascii=False, indent=2)
         file.write("\n")
 
 
 def load(conversation: Conversation, path: Path) -> None:
-    """Go on with a saved conversation, or with a bare list of messages.
+    """Continue a saved conversation, or a bare list of messages.
 
-    Of its settings those count that are not given here; a seed is the one that would come next.
+    Its settings apply where the conversation has the default; a seed is that of the next answer.
 
     Raises:
-        HftoolError: the file can't be read, or is no conversation. Then nothing has changed.
+        HftoolError: the file cannot be read or does not hold a conversation, which then stays
+            unchanged.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         saved = content if isinstance(content, dict) else {"messages": content}
-        listed = saved.get("messages")
-        messages = [] if listed == [] else as_messages(listed)
+        saved_messages = saved.get("messages")
+        messages = [] if saved_messages == [] else as_messages(saved_messages)
         conversation.configure(_with_settings(conversation.options, saved.get("settings")))
     except OSError as error:
         raise HftoolError(f"cannot load {path}: {error.strerror}") from None
@@ -71,7 +75,7 @@ def load(conversation: Conversation, path: Path) -> None:
 
 
 def _with_settings(options: AnswerOptions, saved: Any) -> AnswerOptions:
-    """Options completed by saved ones; names that are unknown here don't count."""
+    """Return the options completed by saved settings; unknown names are ignored."""
     if not isinstance(saved, dict):
         return options
     for name, setting in settings_by_name().items():

@@ -1,4 +1,4 @@
-"""Where a person and the model take turns: line editing at a terminal, lines from a pipe."""
+"""Run a chat: read the user's messages from a terminal or a pipe, and yield the turns."""
 
 import logging
 import os
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hftool.config import history_path
 from hftool.errors import HftoolError, UsageError
+from hftool.generation.records import Piece
 from hftool.inputs.texts import STDIN, lines
 from hftool.options.inputs import ByteErrors, FileOptions
 from hftool.terminal import is_terminal, show_error, show_on_stderr
@@ -24,28 +25,29 @@ log = logging.getLogger("hftool")
 
 FENCE = '"""'
 
-ReadLine = Callable[[str], str]  # shows the prompt; raises EOFError at the end
+ReadLine = Callable[[str], str]  # shows a prompt and reads a line; EOFError where there is none
 
 
-def spoken_turns(
-    conversation: "Conversation", saved_to: Path | None = None, errors: ByteErrors = "strict"
-) -> Iterator["str | Turn"]:
-    """All turns until stdin ends or a message says `exit`; what changes the chat is saved at once.
+def run_chat(
+    conversation: "Conversation", save_to: Path | None = None, errors: ByteErrors = "strict"
+) -> "Iterator[Piece | Turn]":
+    """Yield the turns of a chat until stdin ends or the user leaves.
 
-    At a terminal nothing but that ends the chat: Ctrl-C ends an answer, an error is shown. From a
-    pipe an error ends it, except for a slash command that is mistyped.
+    After each message that changes the conversation, save it to `save_to`. At a terminal, Ctrl-C
+    stops the answer and errors are shown; neither ends the chat. From a pipe an error ends it,
+    unless it is a mistyped slash command.
     """
     from hftool.chat.storage import save
 
     terminal = is_terminal(sys.stdin)
-    if terminal:  # between answers and prompts, too, Ctrl-C is no end
+    if terminal:  # Ctrl-C between answers and prompts does nothing
         signal.signal(signal.SIGINT, lambda number, frame: None)
     saved = conversation.messages
     for message in _messages(_line_editor(errors) if terminal else _lines(errors)):
         try:
-            yield from _shown(conversation, message, terminal)
-            if saved_to is not None and conversation.messages != saved:
-                save(conversation, saved_to)
+            yield from _turns(conversation, message, terminal)
+            if save_to is not None and conversation.messages != saved:
+                save(conversation, save_to)
                 saved = conversation.messages
         except EOFError:
             return
@@ -55,8 +57,8 @@ def spoken_turns(
             show_error(error)
 
 
-def _shown(conversation: "Conversation", message: str, terminal: bool) -> Iterator["str | Turn"]:
-    """The events of one message that belong on stdout; the others are shown on stderr."""
+def _turns(conversation: "Conversation", message: str, terminal: bool) -> "Iterator[Piece | Turn]":
+    """Yield the pieces and turns that follow a message, and show hftool's notes on stderr."""
     from hftool.chat.slash_commands import Note, respond
 
     events = respond(conversation, message)
@@ -66,19 +68,19 @@ def _shown(conversation: "Conversation", message: str, terminal: bool) -> Iterat
             if isinstance(event, Note):
                 show_on_stderr(event.text)
                 continue
-            inside_line = isinstance(event, str)
+            inside_line = isinstance(event, Piece)
             yield event
     except HftoolError:
         if inside_line:
-            yield "\n"
+            yield Piece("\n")
         raise
 
 
 def interruptible(events: "Events") -> Iterator["Event"]:
-    """Events until Ctrl-C, wherever the program is at that moment.
+    """Pass events on until Ctrl-C, and then those that end the answer.
 
-    While an event is computed KeyboardInterrupt is raised there, at once; else as soon as the next
-    one is asked for. What the events' source still has to say then is passed on.
+    KeyboardInterrupt is raised inside the generator of the events: immediately if it is computing
+    one, otherwise as soon as the next one is needed.
     """
     computing = pressed = False
 
@@ -104,7 +106,7 @@ def interruptible(events: "Events") -> Iterator["Event"]:
 
 
 def _messages(read: ReadLine) -> Iterator[str]:
-    '''Messages of one line, or of several between two `"""`; empty ones are left out.'''
+    '''Yield messages of one line, or of several between two `"""`. Empty ones are skipped.'''
     while True:
         try:
             message = read("> ")
@@ -113,7 +115,7 @@ def _messages(read: ReadLine) -> Iterator[str]:
         except KeyboardInterrupt:
             if not is_terminal(sys.stdin):
                 raise
-            continue  # Ctrl-C at the prompt takes the message back
+            continue  # Ctrl-C at the prompt discards the message
         except EOFError:
             return
         if message.strip():
@@ -132,7 +134,11 @@ def _fenced(first: str, read: ReadLine) -> str:
 
 
 def _lines(errors: ByteErrors, *, prompting: bool = False) -> ReadLine:
-    """Lines of stdin as they are."""
+    """Return a function that reads lines of stdin.
+
+    Args:
+        prompting: show the prompts, on stderr.
+    """
     source = lines(FileOptions(STDIN, errors))
 
     def read(prompt: str) -> str:
@@ -148,7 +154,8 @@ def _lines(errors: ByteErrors, *, prompting: bool = False) -> ReadLine:
 
 
 def _line_editor(errors: ByteErrors) -> ReadLine:
-    """Lines typed at the terminal, with history and Tab for slash commands; prompts on stderr."""
+    """Return a function that reads lines from the terminal, with a history and Tab completion of
+    slash commands. Prompts go to stderr."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import WordCompleter
     from prompt_toolkit.output import create_output
@@ -170,13 +177,14 @@ def _line_editor(errors: ByteErrors) -> ReadLine:
 
 
 def _history() -> "History":
-    """What was typed in earlier chats, where there is a place to keep it."""
+    """Return the lines typed in earlier chats; only those of this chat if there is no file for
+    them."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
     try:
         path = history_path()
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    except (OSError, RuntimeError):  # RuntimeError: there is no home
+    except (OSError, RuntimeError):  # RuntimeError: the user has no home folder
         return InMemoryHistory()
     return FileHistory(path)

@@ -1,4 +1,4 @@
-"""Where a person chooses each token of a generation."""
+"""Let the user pick each token of a generation (`sample --pick`)."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hftool.options.output import Color
     from hftool.tokenization.tokenizer import Tokenizer
 
-HELP = 'a rank or a text picks (a text "3" in quotes), Enter draws, u undoes, q ends'
+HELP = 'pick by rank or by text (the text "3" in quotes); Enter draws, u undoes, q ends'
 DRAW, UNDO, QUIT = "", "u", "q"
 
 
@@ -21,64 +21,65 @@ def require_terminal() -> None:
     """Raise where nobody can be asked.
 
     Raises:
-        UsageError: stdin is no terminal.
+        UsageError: stdin is not a terminal.
     """
     if sys.stdin is None or not sys.stdin.isatty():
-        raise UsageError("--pick asks at a terminal, and stdin is none")
+        raise UsageError("--pick needs a terminal, but stdin is not one")
 
 
-def picked_steps(walk: "StepSampler", prompt: str, color: "Color") -> Iterator["Step"]:
-    """The steps of a walk once a person has chosen them; what is asked goes to stderr."""
+def picked_steps(sampler: "StepSampler", color: "Color") -> Iterator["Step"]:
+    """Let the user pick tokens until the end, and then yield the steps. Questions go to stderr."""
+    prompt = sampler.prompt
     answers = _answers()
     show_on_stderr(HELP)
-    asked_again = False
-    while walk.is_open:
-        choice = walk.choice()
-        if not asked_again:
-            _show(choice, prompt, color)
+    ask_again = False
+    while sampler.can_continue:
+        candidates = sampler.next_candidates()
+        if not ask_again:
+            _show(candidates, prompt, color)
         answer = next(answers, QUIT)
         if answer == QUIT:
             break
-        asked_again = False
-        if answer == UNDO and walk.taken:
-            walk.undo()
+        ask_again = False
+        if answer == UNDO and sampler.steps:
+            sampler.undo()
         elif answer == UNDO:
             show_on_stderr("there is no step to undo")
-            asked_again = True
+            ask_again = True
         else:
             try:
-                walk.take(chosen_id(answer, choice, walk.tokenizer))
+                sampler.step(picked_id(answer, candidates, sampler.tokenizer))
             except UsageError as error:
                 show_on_stderr(one_line(error.message))
-                asked_again = True
-    yield from walk.taken
+                ask_again = True
+    yield from sampler.steps
 
 
-def chosen_id(answer: str, choice: "StepCandidates", tokenizer: "Tokenizer") -> int | None:
-    """The token that an answer names by its rank or its text; None leaves it to the draw.
+def picked_id(answer: str, candidates: "StepCandidates", tokenizer: "Tokenizer") -> int | None:
+    """Return the token that an answer names by its rank or its text, or None to draw one.
 
     Raises:
-        UsageError: there is no such rank, or the text is no single token.
+        UsageError: no candidate has this rank, or the text is not a single token.
     """
     if answer == DRAW:
         return None
     if answer.isascii() and answer.isdigit():
-        ids = {str(c.rank): c.id for c in choice.candidates}
+        ids = {str(c.rank): c.id for c in candidates.candidates}
         if answer not in ids:
-            raise UsageError(
-                f'the ranks go from 1 to {len(ids)}; a text goes in quotes: "{answer}"'
-            )
+            raise UsageError(f'the ranks are 1 to {len(ids)}; put a text in quotes: "{answer}"')
         return ids[answer]
     text = _unquoted(answer)
-    found = tokenizer.encode(text, special=False).ids
-    if len(found) != 1:
-        tokens = " ".join(f"“{tokenizer.token_text(token_id)}”" for token_id in found)
-        raise UsageError(f"“{text}” is no single token: {tokens or 'it has none'}")
-    return int(found[0])
+    token_ids = tokenizer.encode(text, special=False).ids
+    if len(token_ids) != 1:
+        tokens = " ".join(f"“{tokenizer.token_text(token_id)}”" for token_id in token_ids)
+        count = f"{len(token_ids)} tokens here: {tokens}" if tokens else "not a token"
+        raise UsageError(f"“{text}” is {count}")
+    return int(token_ids[0])
 
 
 def _unquoted(answer: str) -> str:
-    r"""A text that was given in quotes, with JSON's escapes: '"\\n"' -> a line break."""
+    r"""Return an answer without quotes, if it has them, and with JSON's escapes decoded:
+    '"\\n"' -> a line break."""
     if len(answer) < 2 or not (answer.startswith('"') and answer.endswith('"')):
         return answer
     try:
@@ -88,7 +89,7 @@ def _unquoted(answer: str) -> str:
 
 
 def _answers() -> Iterator[str]:
-    """What is typed; ends with Ctrl-D."""
+    """Yield the lines that the user types, until Ctrl-D."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.output import create_output
 
@@ -100,9 +101,10 @@ def _answers() -> Iterator[str]:
             return
 
 
-def _show(choice: "StepCandidates", prompt: str, color: "Color") -> None:
+def _show(candidates: "StepCandidates", prompt: str, color: "Color") -> None:
     from hftool.output.tables.base import table_console
-    from hftool.output.tables.steps import choice as screen
+    from hftool.output.tables.steps import step_candidates
 
-    sys.stderr.writelines(screen(prompt, [choice], table_console(color, is_terminal(sys.stderr))))
+    console = table_console(color, is_terminal(sys.stderr))
+    sys.stderr.write(step_candidates(prompt, candidates, console))
     sys.stderr.flush()

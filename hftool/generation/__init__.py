@@ -1,1 +1,1 @@
-"""Text from a language model: next tokens, sampling, beams, drafts, batches."""
+"""Generate text: next tokens, sampling, beam search, speculative decoding, batches."""

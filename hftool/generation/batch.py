@@ -1,4 +1,4 @@
-"""Several generations side by side: one pass of the model gives each its next token."""
+"""Generate several texts side by side: each pass of the model gives every text its next token."""
 
 import logging
 import time
@@ -8,9 +8,9 @@ import psutil
 import torch
 
 from hftool.errors import HftoolError
-from hftool.generation.generate import Continuation, log_context_full, room_for
+from hftool.generation.generate import Continuation, log_context_full, new_token_limit
 from hftool.generation.prefix_cache import PREFILL_SLICE
-from hftool.generation.records import CandidateGenerator, Failure, Generation, Request
+from hftool.generation.records import CandidateGenerator, FailedRequest, Generation, Request
 from hftool.generation.sampling import Sampler, are_finite, check_finite, sample_batch
 from hftool.generation.sequential import generate_each
 from hftool.inputs.readahead import arriving
@@ -19,9 +19,9 @@ from hftool.nn.cache import Cache
 
 log = logging.getLogger("hftool")
 
-MOST_ROWS = 64  # beyond it two cores gain little, and the first answer waits long
-BATCHES_AHEAD = 4  # requests read ahead and sorted by length, in batches
-MEMORY_SHARE = 0.5  # of the memory that is free, for the key-value cache of a batch
+MAX_BATCH_SIZE = 64  # beyond it two cores gain little, and the first answer takes long
+BATCHES_AHEAD = 4  # batches of requests that are read ahead and sorted by length
+MEMORY_SHARE = 0.5  # of the free memory, for the key-value cache of a batch
 
 
 class BatchedModel:
@@ -34,10 +34,10 @@ class BatchedModel:
 
     @torch.inference_mode()
     def prefill(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """The logits behind each row of ids: float32 [rows, vocabulary].
+        """Return the logits after each row of ids: float32 [rows, vocabulary].
 
         Raises:
-            HftoolError: the memory does not suffice.
+            HftoolError: there is not enough memory.
         """
         width = max(map(len, rows))
         device = self._language_model.model.device
@@ -54,19 +54,19 @@ class BatchedModel:
 
     @torch.inference_mode()
     def step(self, ids: Sequence[int]) -> torch.Tensor:
-        """The logits behind each row and one id more: float32 [rows, vocabulary]."""
+        """Add an id to each row, and return the logits after it: float32 [rows, vocabulary]."""
         column = torch.tensor(ids, device=self._mask.device)[:, None]
         return self._forward(column, torch.ones_like(column))
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows alone."""
-        kept = torch.tensor(rows, device=self._mask.device)
+        """Continue with only these rows."""
+        indices = torch.tensor(rows, device=self._mask.device)
         assert self._cache is not None  # as `LanguageModel.can_batch` requires
-        self._cache.select(kept)
-        self._mask = self._mask[kept]
+        self._cache.select(indices)
+        self._mask = self._mask[indices]
 
     def cache_bytes(self) -> int:
-        """The size of the keys and values."""
+        """Return the size of the keys and values."""
         return self._cache.nbytes if self._cache is not None else 0
 
     def _forward(self, ids: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:
@@ -79,143 +79,148 @@ class BatchedModel:
         return language_model.forward(ids, self._cache, last=1, **inputs)[:, 0]
 
 
-def generate_rows(
+def generate_side_by_side(
     language_model: LanguageModel, requests: Sequence[Request]
-) -> list[Generation | Failure]:
-    """The continuations of several prompts at once, in their order.
+) -> list[Generation | FailedRequest]:
+    """Generate a text for each of several requests in one batch, and return the records in order.
 
-    Each has its own settings and draws: its text is the one it has alone, as far as the model's
-    arithmetic is the same in a batch (in float32 it differs in the last digits).
-    A row whose logits are no numbers fails alone.
+    Each request has its own settings and random numbers. Its text is the one that it would have
+    outside a batch, as far as the model computes the same logits there (in float32, they differ in
+    the last digits). A request whose logits are not numbers fails without affecting the others.
 
     Raises:
         HftoolError: the memory does not suffice, or a prompt is longer than the context.
     """
     began = time.perf_counter()
-    rooms = [room_for(language_model, r.ids, r.max_new_tokens) for r in requests]
+    limits = [new_token_limit(language_model, r.ids, r.max_new_tokens) for r in requests]
     texts = [Continuation(language_model, request) for request in requests]
     samplers = [None if r.settings.seed is None else Sampler(r.settings.seed) for r in requests]
-    known = [list(request.ids) for request in requests]
-    found: list[Generation | Failure | None] = [None] * len(requests)
-    decoder = BatchedModel(language_model)
-    live = list(range(len(requests)))
-    logits = decoder.prefill(known)
-    while live:
+    sequences = [list(request.ids) for request in requests]
+    records: list[Generation | FailedRequest | None] = [None] * len(requests)
+    batched_model = BatchedModel(language_model)
+    active = list(range(len(requests)))  # the requests in the batch, by its rows
+    logits = batched_model.prefill(sequences)
+    while active:
         finite = are_finite(logits).tolist()
         chosen = sample_batch(
             logits,
-            [known[i] for i in live],
-            [requests[i].settings for i in live],
-            [samplers[i] for i in live],
+            [sequences[i] for i in active],
+            [requests[i].settings for i in active],
+            [samplers[i] for i in active],
         )
-        for row, (i, token_id) in enumerate(zip(live, chosen, strict=True)):
-            known[i].append(token_id)
+        for row, (i, token_id) in enumerate(zip(active, chosen, strict=True)):
+            sequences[i].append(token_id)
             if not finite[row]:
-                found[i] = _no_numbers(language_model, requests[i], logits[row])
+                records[i] = _fail(language_model, requests[i], logits[row])
                 continue
             texts[i].add(token_id, logits[row])
-            if texts[i].finish_reason or texts[i].count == rooms[i]:
-                found[i] = _finished(texts[i], requests[i], rooms[i])
-        going = [row for row, i in enumerate(live) if found[i] is None]
-        if going and len(going) < len(live):
-            decoder.keep(going)
-        live = [live[row] for row in going]
-        if live:
-            logits = decoder.step([known[i][-1] for i in live])
+            if texts[i].finish_reason or texts[i].count == limits[i]:
+                records[i] = _finish(texts[i], requests[i], limits[i])
+        unfinished = [row for row, i in enumerate(active) if records[i] is None]
+        if unfinished and len(unfinished) < len(active):
+            batched_model.keep(unfinished)
+        active = [active[row] for row in unfinished]
+        if active:
+            logits = batched_model.step([sequences[i][-1] for i in active])
     tokens, seconds = sum(text.count for text in texts), time.perf_counter() - began
     speed = tokens / seconds
     log.debug("batch of %d: %d tokens in %.2f s, %.1f tokens/s", len(texts), tokens, seconds, speed)
-    return [record for record in found if record is not None]
+    return [record for record in records if record is not None]
 
 
-def _finished(text: Continuation, request: Request, room: int) -> Generation:
+def _finish(text: Continuation, request: Request, limit: int) -> Generation:
     text.end()
-    if text.finish_reason is None and room < request.max_new_tokens:
-        log_context_full(room)
+    if text.finish_reason is None and limit < request.max_new_tokens:
+        log_context_full(limit)
     return text.record()
 
 
-def _no_numbers(language_model: LanguageModel, request: Request, logits: torch.Tensor) -> Failure:
+def _fail(language_model: LanguageModel, request: Request, logits: torch.Tensor) -> FailedRequest:
     try:
         check_finite(logits, language_model.model.dtype)
     except HftoolError as error:
-        return Failure(request.id, request.line, str(error))
-    raise AssertionError("the logits are numbers")
+        return FailedRequest(request.id, request.line, str(error))
+    raise AssertionError("the logits are finite")
 
 
 def generate_batch(
     language_model: LanguageModel,
-    requests: Iterable[Request | Failure],
+    requests: Iterable[Request | FailedRequest],
     batch_size: int | None = None,
-    draft: CandidateGenerator | None = None,
-) -> Iterator[Generation | Failure]:
-    """A record for each request, in order; what failed before is passed on.
+    candidate_generator: CandidateGenerator | None = None,
+) -> Iterator[Generation | FailedRequest]:
+    """Yield a record for each request, in order; requests that failed before are passed on.
 
-    Requests that have arrived are batched by the length of their prompts; where they arrive one
-    by one each is answered at once. Memory does not grow with their number.
+    The requests that have arrived are batched by the length of their prompts, so requests that
+    arrive one by one are answered immediately. Memory does not grow with their number. Beam search
+    and candidate generators work on a single request at a time.
 
     Raises:
         HftoolError: the memory does not suffice for a batch.
     """
-    most = batch_size or MOST_ROWS
-    batchable = draft is None and language_model.can_batch
+    most = batch_size or MAX_BATCH_SIZE
+    may_batch = candidate_generator is None and language_model.can_batch
     for window in arriving(requests, most * BATCHES_AHEAD, lambda request: 1):
-        done: dict[int, Generation | Failure] = {}
-        together: dict[int, Request] = {}
-        for place, item in enumerate(window):
-            if isinstance(item, Failure):
-                done[place] = item
-            elif batchable and item.beams is None:
-                together[place] = item
+        done: dict[int, Generation | FailedRequest] = {}
+        waiting: dict[int, Request] = {}
+        for index, item in enumerate(window):
+            if isinstance(item, FailedRequest):
+                done[index] = item
+            elif may_batch and item.beams is None:
+                waiting[index] = item
             else:
-                done[place] = _alone(language_model, item, draft)
-        told = 0
-        for batch in _batches(language_model, together, most, limited=batch_size is None):
-            records = generate_rows(language_model, [together[place] for place in batch])
+                done[index] = _generate_single(language_model, item, candidate_generator)
+        next_index = 0
+        for batch in _batches(language_model, waiting, most, limited=batch_size is None):
+            records = generate_side_by_side(language_model, [waiting[index] for index in batch])
             done.update(zip(batch, records, strict=True))
-            while told in done:
-                yield done.pop(told)
-                told += 1
-        yield from (done[place] for place in sorted(done))
+            while next_index in done:
+                yield done.pop(next_index)
+                next_index += 1
+        yield from (done[index] for index in sorted(done))
 
 
-def _alone(
-    language_model: LanguageModel, request: Request, draft: CandidateGenerator | None
-) -> Generation | Failure:
+def _generate_single(
+    language_model: LanguageModel,
+    request: Request,
+    candidate_generator: CandidateGenerator | None,
+) -> Generation | FailedRequest:
     try:
-        *_, record = generate_each(language_model, [request], draft)
+        *_, record = generate_each(language_model, [request], candidate_generator)
     except HftoolError as error:
-        return Failure(request.id, request.line, str(error))
-    assert isinstance(record, Generation)  # the last event
+        return FailedRequest(request.id, request.line, str(error))
+    assert isinstance(record, Generation)  # the record is the last event
     return record
 
 
 def _batches(
     language_model: LanguageModel, requests: dict[int, Request], most: int, *, limited: bool
 ) -> Iterator[list[int]]:
-    """Places of requests of like length, at most so many, and by their key-value cache no more
-    than the memory holds."""
-    tokens = _tokens_that_fit(language_model) if limited and len(requests) > 1 else None
+    """Yield batches of the keys of `requests`, sorted by the length of the prompts.
+
+    A batch has at most `most` requests and, if `limited`, a key-value cache that fits the memory.
+    """
+    max_tokens = _tokens_that_fit(language_model) if limited and len(requests) > 1 else None
     batch: list[int] = []
-    for place in sorted(requests, key=lambda i: len(requests[i].ids)):
-        longest = len(requests[place].ids) + max(
-            requests[i].max_new_tokens for i in (*batch, place)
+    for index in sorted(requests, key=lambda i: len(requests[i].ids)):
+        longest = len(requests[index].ids) + max(
+            requests[i].max_new_tokens for i in (*batch, index)
         )
-        too_large = tokens is not None and (len(batch) + 1) * longest > tokens
+        too_large = max_tokens is not None and (len(batch) + 1) * longest > max_tokens
         if batch and (len(batch) == most or too_large):
             yield batch
             batch = []
-        batch.append(place)
+        batch.append(index)
     if batch:
         yield batch
 
 
 def _tokens_that_fit(language_model: LanguageModel) -> int:
-    """How many tokens' keys and values the free memory has room for."""
-    decoder = BatchedModel(language_model)
-    decoder.prefill([[0]])
+    """Return for how many tokens the free memory can hold keys and values."""
+    batched_model = BatchedModel(language_model)
+    batched_model.prefill([[0]])
     if language_model.model.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(language_model.model.device)
     else:
         free = psutil.virtual_memory().available
-    return int(free * MEMORY_SHARE / max(1, decoder.cache_bytes()))
+    return int(free * MEMORY_SHARE / max(1, batched_model.cache_bytes()))

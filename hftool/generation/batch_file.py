@@ -1,4 +1,4 @@
-"""Requests from the records of a batch file."""
+"""Make requests from the records of a batch file."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hftool.errors import HftoolError, UsageError
-from hftool.generation.records import Failure, Generation, Request
-from hftool.generation.requests import GenerateOptions, _request
+from hftool.generation.records import FailedRequest, Generation, Request
+from hftool.generation.requests import GenerateOptions, make_request
 from hftool.inputs.texts import decoded, raw_lines
 from hftool.models.load import LanguageModel
 from hftool.options.generation import GenerationOptions, SamplingOptions
@@ -24,57 +24,59 @@ RECORD_OPTIONS = (
     *(item.name for item in fields(SamplingOptions)),
     *("max_new_tokens", "stop", "logprobs", "top_logprobs", "num_beams", "length_penalty"),
 )
-"""The options that a batch record may give for itself."""
+"""The options that a batch record can set for itself."""
 
 
-def shared_fields(item: Request | Failure) -> dict[str, Any]:
-    """What a request shares with its record, to tell whether the record is its."""
-    if isinstance(item, Failure):
+def shared_fields(item: Request | FailedRequest) -> dict[str, Any]:
+    """Return the fields that a request shares with its output record, so that `--resume` can
+    check that they belong together."""
+    if isinstance(item, FailedRequest):
         return {"line": item.line}
     return {"id": item.id, "prompt": item.prompt}
 
 
-class Tally:
-    """Counts the records of a batch that fail, those of a run before that it goes on with too."""
+class FailureCounter:
+    """Counts the failed records of a batch, starting from those of an earlier run that this one
+    resumes."""
 
     def __init__(self, failed_before: int) -> None:
         self._failed = failed_before
 
-    def counted(
-        self, records: Iterable[Generation | Failure]
-    ) -> Iterator[str | Generation | Failure]:
-        """The records, each generation after its text."""
+    def count(
+        self, records: Iterable[Generation | FailedRequest]
+    ) -> Iterator[Generation | FailedRequest]:
+        """Pass the records on, and count those that failed."""
         for record in records:
-            if isinstance(record, Failure):
-                self._failed += 1
-            else:
-                yield record.text
+            self._failed += isinstance(record, FailedRequest)
             yield record
 
-    def require_none_failed(self) -> None:
+    def require_none(self) -> None:
         """Raise where records have failed.
 
         Raises:
-            HftoolError: with how many.
+            HftoolError: with their number.
         """
         if self._failed:
             count = f"{self._failed} record" + "s" * (self._failed > 1)
-            raise HftoolError(f"{count} failed", 'the field "error" says why')
+            raise HftoolError(f"{count} failed", 'see the "error" field in the output')
 
 
-def record_lines(
+def batch_lines(
     batch: Path, prompt: str | None, inputs: InputOptions, generation: GenerationOptions
 ) -> Iterator[bytes]:
-    """The lines of a batch file (`-` is stdin).
+    """Return the lines of a batch file (`-` is stdin).
 
     Raises:
-        UsageError: other prompts were given as well, or several sequences asked for.
-        HftoolError: the file can't be read.
+        UsageError: other prompts were given as well, or several sequences were asked for.
+        HftoolError: the file cannot be read.
     """
     if prompt is not None or inputs.file is not None or inputs.lines:
-        raise UsageError("--batch names the prompts: no other text, --file or --lines beside it")
+        raise UsageError("--batch takes all prompts from its file: leave out TEXT, --file, --lines")
     if generation.num_return_sequences > 1:
-        raise UsageError("--batch gives one record for each: repeat a line for several sequences")
+        raise UsageError(
+            "--batch generates one text per record, so --num-return-sequences must be 1",
+            "repeat a line of the file to get several texts for it",
+        )
     return raw_lines(FileOptions(batch))
 
 
@@ -82,12 +84,12 @@ def requests_of_records(
     language_model: LanguageModel,
     lines: Iterable[bytes],
     files: FileOptions,
-    asked: GenerateOptions,
-) -> Iterator[Request | Failure]:
-    """A request for each record of a batch (JSON Lines), or why there is none; empty lines are
-    skipped. Without a seed each record draws its own.
+    options: GenerateOptions,
+) -> Iterator[Request | FailedRequest]:
+    """Yield a request for each record of a batch (JSON Lines), or the cause of its failure.
 
     A record is `{"prompt": …}` or `{"messages": […]}`, with any `id` and any of `RECORD_OPTIONS`.
+    Empty lines are skipped. Without a seed, one is drawn for each record.
     """
     index = 0
     for number, line in enumerate(lines, 1):
@@ -95,68 +97,80 @@ def requests_of_records(
             continue
         record: Any = None
         try:
-            record = _parsed(decoded(line, number, files))
-            request = _of_record(language_model, record, asked)
+            record = parse_record(decoded(line, number, files))
+            request = request_of_record(language_model, record, options)
             yield replace(request, index=index, id=record.get("id"), line=number)
         except HftoolError as error:
-            given = record.get("id") if isinstance(record, dict) else None
-            yield Failure(given, number, str(error))
+            given_id = record.get("id") if isinstance(record, dict) else None
+            yield FailedRequest(given_id, number, str(error))
         index += 1
 
 
-def _parsed(line: str) -> dict[str, Any]:
+def parse_record(line: str) -> dict[str, Any]:
+    """Parse a line of a batch file.
+
+    Raises:
+        HftoolError: it is not a JSON object.
+    """
     try:
-        record = json.loads(line, parse_constant=_no_number)
+        record = json.loads(line, parse_constant=_reject_constant)
         json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise HftoolError("the record has half of a surrogate pair") from None
     except (ValueError, RecursionError) as error:
-        raise HftoolError(f"the line is no JSON: {error}") from None
+        raise HftoolError(f"the line is not valid JSON: {error}") from None
     if not isinstance(record, dict):
-        raise HftoolError("the line is no JSON object")
+        raise HftoolError("the line is not a JSON object")
     return record
 
 
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number in JSON")
+def _reject_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
 
 
-def _of_record(
-    language_model: LanguageModel, record: dict[str, Any], asked: GenerateOptions
+def request_of_record(
+    language_model: LanguageModel, record: dict[str, Any], options: GenerateOptions
 ) -> Request:
+    """Return the request for a batch record, whose own options override the others.
+
+    Raises:
+        HftoolError: the record has fields that are unknown, missing or of the wrong type; its
+            prompt is empty or longer than the context; or the chat template fails.
+        UsageError: an option has a value that is not allowed.
+    """
     if unknown := record.keys() - {"id", "prompt", "messages", *RECORD_OPTIONS}:
         raise HftoolError(f"unknown field {', '.join(sorted(unknown))}")
     if ("prompt" in record) == ("messages" in record):
-        raise HftoolError('a record has either "prompt" or "messages"')
-    asked = GenerateOptions(
-        asked.prompting,
-        _overridden(asked.sampling, record),
-        _overridden(asked.generation, record),
+        raise HftoolError('a record must have either "prompt" or "messages"')
+    options = GenerateOptions(
+        options.prompting,
+        _override(options.sampling, record),
+        _override(options.generation, record),
     )
     tokenizer = language_model.tokenizer
     if "messages" in record:
         messages = as_messages(record["messages"])
         prompt = messages[-1]["content"]
-        ids = chat_template(tokenizer, asked.prompting.chat_template).ids(messages)
+        ids = chat_template(tokenizer, options.prompting.chat_template).ids(messages)
     else:
         prompt = record["prompt"]
         if not isinstance(prompt, str):
-            raise HftoolError('"prompt" is no text')
-        ids = prompt_ids(tokenizer, prompt, asked.prompting)
-    return _request(language_model, prompt, ids, asked)
+            raise HftoolError('"prompt" must be text')
+        ids = prompt_ids(tokenizer, prompt, options.prompting)
+    return make_request(language_model, prompt, ids, options)
 
 
-def _overridden(options: Options, record: Mapping[str, Any]) -> Options:
-    """The options with what a record gives for itself; null leaves an option as it is.
+def _override(options: Options, record: Mapping[str, Any]) -> Options:
+    """Return the options with the values that a record gives; null leaves an option unchanged.
 
     Raises:
-        UsageError: a value of the wrong type, or out of the option's range.
+        UsageError: a value has the wrong type or is out of the option's range.
     """
     kind: Any = type(options)
-    settings = option_ranges(kind)
+    ranges = option_ranges(kind)
     given = {
-        name: settings[name].checked(record[name])
-        for name in settings.keys() & set(RECORD_OPTIONS)
+        name: ranges[name].checked(record[name])
+        for name in ranges.keys() & set(RECORD_OPTIONS)
         if record.get(name) is not None
     }
     if isinstance(options, GenerationOptions) and record.get("stop") is not None:

@@ -15,40 +15,43 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from hftool.generation.generate import Continuation, log_context_full, room_for
+from hftool.generation.generate import Continuation, log_context_full, new_token_limit
 from hftool.generation.prefix_cache import CachedModel
-from hftool.generation.records import Beams, Generation, Request
+from hftool.generation.records import BeamSettings, Generation, Request
 from hftool.generation.sampling import check_finite
 from hftool.models.load import LanguageModel, model_errors
 
 
-def search(language_model: LanguageModel, request: Request, beams: Beams) -> Iterator[Generation]:
-    """The best continuations, best first.
+def search(
+    language_model: LanguageModel, request: Request, beams: BeamSettings
+) -> Iterator[Generation]:
+    """Yield the best continuations, best first.
 
-    With a seed in the request's settings the beams are sampled.
+    If the request's settings have a seed, tokens are sampled for the beams.
 
     Raises: as `hftool.generation.generate.generate`.
     """
     began = time.perf_counter()
-    room = room_for(language_model, request.ids, request.max_new_tokens)
-    sequences = _sequences(language_model, request, beams, room)
+    limit = new_token_limit(language_model, request.ids, request.max_new_tokens)
+    sequences = _sequences(language_model, request, beams, limit)
     for number, ids in enumerate(sequences):
         continuation = Continuation(language_model, request, began)
-        rows = _rows(language_model, request, ids)
+        rows = _logits_for(language_model, request, ids)
         for token_id, logits in zip(ids, rows, strict=False):
             continuation.add(token_id, logits)
-            if continuation.finish_reason:  # padding follows
+            if continuation.finish_reason:  # only padding follows
                 break
         continuation.end()
-        if continuation.finish_reason is None and room < request.max_new_tokens:
-            log_context_full(room)
+        if continuation.finish_reason is None and limit < request.max_new_tokens:
+            log_context_full(limit)
         yield replace(continuation.record(), index=request.index + number)
 
 
-def _rows(
+def _logits_for(
     language_model: LanguageModel, request: Request, ids: Sequence[int]
 ) -> Iterator[torch.Tensor | None]:
-    """The logits at the place of each of `ids`, where log-probabilities are asked for."""
+    """Yield the logits [vocabulary] that each of `ids` was chosen from, or None where the request
+    does not ask for log-probabilities."""
     if request.logprobs is None:
         yield from [None] * len(ids)
         return
@@ -57,30 +60,32 @@ def _rows(
 
 
 def _sequences(
-    language_model: LanguageModel, request: Request, beams: Beams, room: int
+    language_model: LanguageModel, request: Request, beams: BeamSettings, limit: int
 ) -> list[list[int]]:
-    """The generated ids of the best beams; behind one that ended before others stands padding."""
+    """Return the generated ids of the best beams, padded to the length of the longest."""
     model = language_model.transformers_model
     prompt = torch.tensor([request.ids], device=model.device)
     if request.settings.seed is not None:
         torch.manual_seed(request.settings.seed)
     with model_errors():
-        found = model.generate(
+        sequences = model.generate(
             prompt,
             attention_mask=torch.ones_like(prompt),
-            generation_config=_config(language_model, request, beams, room),
-            logits_processor=LogitsProcessorList([_Finite(model.dtype)]),
-            stopping_criteria=StoppingCriteriaList([_Stop(language_model, request)]),
+            generation_config=_config(language_model, request, beams, limit),
+            logits_processor=LogitsProcessorList([_RequireFinite(model.dtype)]),
+            stopping_criteria=StoppingCriteriaList([_StopStrings(language_model, request)]),
         )
-    return [[int(i) for i in row[len(request.ids) :]] for row in found]
+    return [[int(i) for i in row[len(request.ids) :]] for row in sequences]
 
 
-def _config(language_model: LanguageModel, request: Request, beams: Beams, room: int) -> Any:
+def _config(
+    language_model: LanguageModel, request: Request, beams: BeamSettings, limit: int
+) -> Any:
     settings = request.settings
     ends = sorted(language_model.end_ids)
-    sampled: dict[str, Any] = {}
+    sampling: dict[str, Any] = {}
     if not settings.greedy:
-        sampled = {
+        sampling = {
             "temperature": settings.temperature,
             "top_k": settings.top_k,
             "top_p": settings.top_p,
@@ -89,21 +94,21 @@ def _config(language_model: LanguageModel, request: Request, beams: Beams, room:
         }
     make: Any = GenerationConfig
     return make(
-        num_beams=beams.width,
-        num_return_sequences=beams.returned,
+        num_beams=beams.num_beams,
+        num_return_sequences=beams.num_return_sequences,
         length_penalty=beams.length_penalty,
-        max_new_tokens=room,
+        max_new_tokens=limit,
         do_sample=not settings.greedy,
         repetition_penalty=settings.repetition_penalty,
         no_repeat_ngram_size=settings.no_repeat_ngram_size,
         eos_token_id=ends or None,
         pad_token_id=ends[0] if ends else 0,
-        **sampled,
+        **sampling,
     )
 
 
-class _Finite(LogitsProcessor):
-    """Ends a search whose logits are no numbers."""
+class _RequireFinite(LogitsProcessor):
+    """Fails a search whose logits are not numbers."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self._dtype = dtype
@@ -113,18 +118,18 @@ class _Finite(LogitsProcessor):
         return scores
 
 
-class _Stop(StoppingCriteria):
-    """Ends a beam whose text holds a stop string."""
+class _StopStrings(StoppingCriteria):
+    """Ends a beam whose text contains a stop string."""
 
     def __init__(self, language_model: LanguageModel, request: Request) -> None:
         self._tokenizer = language_model.tokenizer
         self._request = request
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        met = [self._met(row[len(self._request.ids) :].tolist()) for row in input_ids]
-        return torch.tensor(met, device=input_ids.device)
+        stopped = [self._has_stop(row[len(self._request.ids) :].tolist()) for row in input_ids]
+        return torch.tensor(stopped, device=input_ids.device)
 
-    def _met(self, ids: list[int]) -> bool:
+    def _has_stop(self, ids: list[int]) -> bool:
         if not self._request.stop:
             return False
         text = self._tokenizer.decode(ids, self._request.skip_special)

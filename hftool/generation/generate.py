@@ -1,4 +1,4 @@
-"""One generation, token by token: where it stops, and what of its text may be shown."""
+"""Generate one text token by token: stop it, and decide which part of it is safe to show."""
 
 import logging
 import time
@@ -12,11 +12,12 @@ from hftool.generation.records import (
     CandidateGenerator,
     FinishReason,
     Generation,
+    Piece,
     Request,
     TokenLogprob,
     Usage,
 )
-from hftool.generation.sampling import Sampler, SamplingSettings, filtered, filters
+from hftool.generation.sampling import Sampler, SamplingSettings, apply_filters, build_filters
 from hftool.models.load import LanguageModel
 from hftool.tokenization.tokenizer import Tokenizer
 
@@ -24,10 +25,10 @@ log = logging.getLogger("hftool")
 
 
 class Continuation:
-    """A text that grows by tokens, up to what ends it.
+    """A text that grows token by token until something ends it.
 
-    What `add` and `end` have returned is at every moment a prefix of the final text: a character
-    that is not complete and what may become a stop string are held back.
+    At every moment the strings that `add` and `end` have returned form a prefix of the final text:
+    incomplete characters are held back, and so is anything that may become a stop string.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Continuation:
         self._tokenizer = language_model.tokenizer
         self._request = request
         self._stream = language_model.tokenizer.stream(request.skip_special)
-        self._held = ""
+        self._held_back = ""
         self._began = time.perf_counter() if began is None else began
         self.pieces: list[str] = []
         self.logprobs: list[TokenLogprob] = []
@@ -46,8 +47,12 @@ class Continuation:
         self.finish_reason: FinishReason | None = None
 
     def add(self, token_id: int, logits: torch.Tensor | None = None) -> str:
-        """Take a token, with the model's logits [vocabulary] at its place: the text that is
-        certain now."""
+        """Append a token, and return the text that is now certain.
+
+        Args:
+            logits: the model's logits [vocabulary] that the token was chosen from, for its
+                log-probability.
+        """
         self.count += 1
         if logits is not None and self._request.logprobs is not None:
             self.logprobs.append(
@@ -55,24 +60,24 @@ class Continuation:
             )
         ended = token_id in self._end_ids
         text = "" if ended and self._request.skip_special else self._stream.step(token_id)
-        piece = self._released(text)
+        piece = self._release(text)
         if self.finish_reason is None and ended:
             self.finish_reason = "stop"
         return piece
 
     def end(self) -> str:
-        """The text that was held back; nothing more comes."""
+        """End the text, and return what was held back."""
         piece = ""
         if self.stop is None:
-            piece = self._released(self._stream.end())
-        if self.stop is None and self._held:
-            self.pieces.append(self._held)
-            piece += self._held
-        self._held = ""
+            piece = self._release(self._stream.end())
+        if self.stop is None and self._held_back:
+            self.pieces.append(self._held_back)
+            piece += self._held_back
+        self._held_back = ""
         return piece
 
     def record(self) -> Generation:
-        """What became of the request."""
+        """Return the text as a record."""
         seconds = time.perf_counter() - self._began
         request = self._request
         return Generation(
@@ -89,25 +94,25 @@ class Continuation:
             logprobs=None if request.logprobs is None else tuple(self.logprobs),
         )
 
-    def _released(self, text: str) -> str:
-        """What of the held text and `text` is certain: up to a stop string, or to what may be the
-        beginning of one."""
-        held = self._held + text
-        found = [(held.find(stop), stop) for stop in self._request.stop]
-        if met := min(((at, stop) for at, stop in found if at >= 0), default=None):
-            at, self.stop = met
+    def _release(self, text: str) -> str:
+        """Add `text` to what is held back, and return the part that is certain: all before a stop
+        string, or before anything that may be the beginning of one."""
+        held = self._held_back + text
+        matches = [(held.find(stop), stop) for stop in self._request.stop]
+        if first := min(((at, stop) for at, stop in matches if at >= 0), default=None):
+            at, self.stop = first
             self.finish_reason = "stop"
-            self._held = ""
+            self._held_back = ""
         else:
-            at = len(held) - _beginning_at_the_end(held, self._request.stop)
-            self._held = held[at:]
+            at = len(held) - _partial_stop_length(held, self._request.stop)
+            self._held_back = held[at:]
         if at:
             self.pieces.append(held[:at])
         return held[:at]
 
 
-def _beginning_at_the_end(text: str, stops: Sequence[str]) -> int:
-    """How many characters at the end of a text are the beginning of a stop string."""
+def _partial_stop_length(text: str, stops: Sequence[str]) -> int:
+    """Return how many characters at the end of a text are the beginning of a stop string."""
     longest = max(map(len, stops), default=1) - 1
     lengths = range(min(longest, len(text)), 0, -1)
     return next((n for n in lengths if any(s.startswith(text[-n:]) for s in stops)), 0)
@@ -116,7 +121,11 @@ def _beginning_at_the_end(text: str, stops: Sequence[str]) -> int:
 def token_logprob(
     tokenizer: Tokenizer, token_id: int, logits: torch.Tensor, top: int
 ) -> TokenLogprob:
-    """A token's log-probability and the `top` best, from logits [vocabulary]."""
+    """Return a token's log-probability and the `top` most probable tokens.
+
+    Args:
+        logits: the model's own, before any filter [vocabulary].
+    """
     logprobs = torch.log_softmax(logits.double(), dim=-1)
     best = logprobs.topk(min(top, len(logprobs)))
     return TokenLogprob(
@@ -131,34 +140,37 @@ def token_logprob(
 
 
 def token_ids(
-    decoder: CachedModel,
+    cached_model: CachedModel,
     ids: Sequence[int],
     settings: SamplingSettings,
-    draft: CandidateGenerator | None = None,
+    candidate_generator: CandidateGenerator | None = None,
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """Tokens without end, each with the model's logits [vocabulary] at its place.
+    """Yield one token after another without end, each with the model's logits [vocabulary] for it.
 
-    What `draft` guesses is scored in one pass and kept as far as it is what the model itself
-    chooses there, by the same draws as without it: unlike in speculative sampling (Leviathan et
-    al. 2023), where only the distribution stays the same, so does the text.
+    The model scores the tokens that `candidate_generator` guesses in a single pass, and accepts
+    them up to the first that it would not have chosen itself, with the same random numbers. The
+    text is therefore exactly the one without guesses. Speculative sampling (Leviathan et al. 2023)
+    only guarantees the same distribution.
 
     Raises:
         HftoolError: the tokens no longer fit the context.
     """
-    chain = filters(settings)
+    filters = build_filters(settings)
     sampler = None if settings.seed is None else Sampler(settings.seed)
-    known = list(ids)
+    sequence = list(ids)
     while True:
-        guessed = decoder.fitting(known, draft(known)) if draft else []
-        rows = decoder.last_logits([*known, *guessed], len(guessed) + 1)
-        for guess, logits in zip([*guessed, None], rows, strict=True):
-            scores = filtered(logits, known, chain)
+        guesses: list[int] = []
+        if candidate_generator is not None:
+            guesses = cached_model.fitting(sequence, candidate_generator(sequence))
+        rows = cached_model.last_logits([*sequence, *guesses], len(guesses) + 1)
+        for guess, logits in zip([*guesses, None], rows, strict=True):
+            scores = apply_filters(logits, sequence, filters)
             if sampler is None:
                 token_id = int(scores.argmax())
             else:
                 token_id = sampler.draw(torch.softmax(scores, dim=-1)).id
             yield token_id, logits
-            known.append(token_id)
+            sequence.append(token_id)
             if token_id != guess:
                 break
 
@@ -167,54 +179,57 @@ def generate(
     language_model: LanguageModel,
     request: Request,
     *,
-    decoder: CachedModel | None = None,
-    draft: CandidateGenerator | None = None,
-) -> Iterator[str | Generation]:
-    """The continuation of a prompt: its pieces of text as they are made, then the record.
+    cached_model: CachedModel | None = None,
+    candidate_generator: CandidateGenerator | None = None,
+) -> Iterator[Piece | Generation]:
+    """Continue a prompt: yield pieces of text as they are generated, then the record.
 
     Args:
-        decoder: a decoder whose cache may hold the beginning of the prompt.
+        cached_model: the model with a cache that may hold the beginning of the prompt.
 
     Raises:
-        HftoolError: the prompt is longer than the context, or the model's logits are no numbers.
+        HftoolError: the prompt is longer than the context, or the model's logits are not numbers.
     """
     continuation = Continuation(language_model, request)
-    room = room_for(language_model, request.ids, request.max_new_tokens)
-    decoder = decoder or CachedModel(language_model, rewinds=draft is not None)
-    tokens = token_ids(decoder, request.ids, request.settings, draft)
+    limit = new_token_limit(language_model, request.ids, request.max_new_tokens)
+    cached_model = cached_model or CachedModel(
+        language_model, rewinds=candidate_generator is not None
+    )
+    tokens = token_ids(cached_model, request.ids, request.settings, candidate_generator)
     if request.echo:
-        yield request.echo
+        yield Piece(request.echo)
     first = time.perf_counter()
-    while continuation.count < room and continuation.finish_reason is None:
+    while continuation.count < limit and continuation.finish_reason is None:
         token_id, logits = next(tokens)
         if not continuation.count:
             first = time.perf_counter()
-        if piece := continuation.add(token_id, logits):
-            yield piece
+        if text := continuation.add(token_id, logits):
+            yield Piece(text)
     if rest := continuation.end():
-        yield rest
+        yield Piece(rest)
     decode = time.perf_counter() - first
-    full = continuation.finish_reason is None and room < request.max_new_tokens
+    full = continuation.finish_reason is None and limit < request.max_new_tokens
     yield continuation.record()
-    # After the record, which ends the line the text stands in.
+    # Log only after the record: on a terminal it ends the line with the text.
     if full:
-        log_context_full(room)
+        log_context_full(limit)
     if (more := continuation.count - 1) > 0:
         log.debug("decode: %d tokens in %.2f s, %.1f tokens/s", more, decode, more / decode)
 
 
-def room_for(language_model: LanguageModel, ids: Sequence[int], wanted: int) -> int:
-    """How many tokens may follow: `wanted`, or fewer where the context ends before.
+def new_token_limit(language_model: LanguageModel, ids: Sequence[int], max_new_tokens: int) -> int:
+    """Return how many tokens can follow a prompt: `max_new_tokens`, or fewer if the context ends
+    first.
 
     Raises:
-        HftoolError: the prompt alone does not fit.
+        HftoolError: the prompt is longer than the context.
     """
     require_context(language_model, len(ids))
-    limit = language_model.context_length
-    # The last token need not be seen by the model: it is one more than the context holds.
-    return wanted if limit is None else min(wanted, limit - len(ids) + 1)
+    context = language_model.context_length
+    # The model never has to read the last token, so one more fits than the context holds.
+    return max_new_tokens if context is None else min(max_new_tokens, context - len(ids) + 1)
 
 
 def log_context_full(tokens: int) -> None:
-    """Note that a generation ended because the context did."""
+    """Warn that generation stopped after this many tokens because the context is full."""
     log.warning("stopped after %d tokens: the context is full", tokens)

@@ -1,4 +1,4 @@
-"""What a model expects next."""
+"""The probabilities that a model gives to the next token, and to each token of a text."""
 
 import logging
 import math
@@ -10,10 +10,11 @@ import torch
 
 from hftool.errors import UsageError
 from hftool.generation.prefix_cache import CachedModel, require_context
+from hftool.generation.records import OPTIONAL
 from hftool.generation.sampling import (
     SamplingSettings,
-    filtered,
-    filters,
+    apply_filters,
+    build_filters,
     resolve_sampling,
     sampled_probs,
 )
@@ -25,19 +26,17 @@ from hftool.prompting.prompt import prompt_ids
 
 log = logging.getLogger("hftool")
 
-OPTIONAL = {"optional": True}  # left out of a record where it is None
-
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A token that may come next after position `position` (0 is the prompt's first token).
+    """A candidate for the token after `position` (0 is the prompt's first token).
 
-    `prob` and its natural logarithm `logprob`; `cumulative` the probability of this and all better
-    ranks; `entropy` in bits, of the whole distribution; `sampled_prob` the probability after the
-    sampling filters that were asked for; `model` where several were asked, `index` where several
-    texts were given.
+    `prob` is its probability and `logprob` the natural logarithm of that; `cumulative` is the
+    total probability of this token and all that rank above it; `entropy`, in bits, is that of the
+    whole distribution; `sampled_prob` is the probability after the sampling filters, if there are
+    any; `model` is given when there are several models, `index` when there are several texts.
 
-    A continuation of several tokens has no rank and id; its `prob` is the product of theirs.
+    A continuation of several tokens has no rank and no id; its `prob` is the product of theirs.
     """
 
     position: int
@@ -55,11 +54,11 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class ScoredToken:
-    """A token of a text, and what the model thought of it there: its probability, its rank, its
-    surprisal (-log2 of the probability) and the distribution's entropy, both in bits; `bytes` in
+    """A token of a text, with the probability and the rank that the model gave it, its surprisal
+    (-log2 of the probability) and the entropy of the distribution, both in bits. `bytes` is in
     hex, None for a special token.
 
-    The first token follows nothing: it has only its name.
+    The first token is not scored, since nothing comes before it.
     """
 
     position: int
@@ -75,13 +74,14 @@ class ScoredToken:
 
     @property
     def kind(self) -> Literal["token"]:
-        """Tells it from the perplexity at the end."""
+        """Distinguishes tokens from the perplexity at the end."""
         return "token"
 
 
 @dataclass(frozen=True, slots=True)
 class Perplexity:
-    """The mean surprisal (bits a token) of the tokens that were scored, and 2 to its power."""
+    """The mean surprisal of the scored tokens (bits per token), and the perplexity: 2 to that
+    power."""
 
     tokens: int
     surprisal: float | None
@@ -91,7 +91,7 @@ class Perplexity:
 
     @property
     def kind(self) -> Literal["perplexity"]:
-        """Tells it from the tokens before it."""
+        """Distinguishes the perplexity from the tokens before it."""
         return "perplexity"
 
 
@@ -100,9 +100,15 @@ NextTokenRecord = Candidate | ScoredToken | Perplexity
 
 @dataclass(frozen=True)
 class NextTokenQuery:
-    """What to ask of a distribution: the `k` best tokens, the tokens or continuations `texts`, the
-    position ("all" scores every token of the text; None is after the last one), and with which
-    sampling options the probabilities after the filters are wanted too."""
+    """What to report about the next token.
+
+    Attributes:
+        k: how many of the most probable tokens.
+        texts: further tokens or continuations.
+        position: the position to predict after; "all" scores every token of the text, None means
+            the last position.
+        sampling: report the probabilities after these options' filters as well.
+    """
 
     k: int
     texts: tuple[str, ...] = ()
@@ -115,60 +121,61 @@ def next_token_records(
     models: Sequence[str],
     texts: Sequence[str],
     prompting: PromptOptions,
-    ask: NextTokenQuery,
+    query: NextTokenQuery,
 ) -> Iterator[NextTokenRecord]:
-    """The answers of one model after the other to each text; where there are several models or
-    texts, each answer says which it is about.
+    """Answer a query for each text, with one model after another.
+
+    Records name the model if there are several, and the text if there are several.
 
     Raises:
-        HftoolError: a model can't be loaded, or the prompt does not fit.
-        UsageError: there is no such position.
+        HftoolError: a model cannot be loaded, or a prompt does not fit the context.
+        UsageError: the prompt does not have this position.
     """
-    if ask.position == "all" and ask.sampling is not None:
-        log.warning("--position all has the model's own probabilities: no sampling option counts")
+    if query.position == "all" and query.sampling is not None:
+        log.warning("--position all shows the model's own probabilities: sampling options ignored")
     for name in models:
         language_model = load_language_model(replace(load, model=name))
         for index, text in enumerate(texts):
             ids = prompt_ids(language_model.tokenizer, text, prompting)
-            answers: Iterator[NextTokenRecord] = (
+            records: Iterator[NextTokenRecord] = (
                 score_tokens(language_model, ids)
-                if ask.position == "all"
-                else _candidates(language_model, ids[: _end(ask.position, len(ids))], ask)
+                if query.position == "all"
+                else _candidates(language_model, ids[: _end(query.position, len(ids))], query)
             )
             model = name if len(models) > 1 else None
             number = index if len(texts) > 1 else None
-            yield from (replace(answer, model=model, index=number) for answer in answers)
+            yield from (replace(record, model=model, index=number) for record in records)
 
 
 def _end(position: str | None, count: int) -> int:
-    """How many tokens stand before the position asked about."""
+    """Return how many of a prompt's `count` tokens to give to the model."""
     if position is None:
         return count
     try:
         number = int(position)
     except ValueError:
-        raise UsageError(f"--position: '{position}' is no number and not 'all'") from None
+        raise UsageError(f"--position must be a whole number or 'all', not '{position}'") from None
     if not -count <= number < count:
-        raise UsageError(f"--position {number}: the prompt has the positions 0 to {count - 1}")
+        raise UsageError(f"--position {number}: the prompt has positions 0 to {count - 1}")
     return number % count + 1
 
 
 def _candidates(
-    language_model: LanguageModel, ids: Sequence[int], ask: NextTokenQuery
+    language_model: LanguageModel, ids: Sequence[int], query: NextTokenQuery
 ) -> Iterator[Candidate]:
     tokenizer = language_model.tokenizer
-    continuations = [tokenizer.encode(text, special=False).ids for text in ask.texts]
+    continuations = [tokenizer.encode(text, special=False).ids for text in query.texts]
     if not all(continuations):
         raise UsageError("--target: the text is empty")
-    decoder = CachedModel(language_model)
-    singles = [c[0] for c in continuations if len(c) == 1]
+    cached_model = CachedModel(language_model)
+    single_tokens = [c[0] for c in continuations if len(c) == 1]
     settings = None
-    if ask.sampling is not None:
-        settings = resolve_sampling(ask.sampling, language_model.generation_config)
-    yield from next_tokens(language_model, ids, ask.k, singles, settings, decoder)
-    for text, continuation in zip(ask.texts, continuations, strict=True):
+    if query.sampling is not None:
+        settings = resolve_sampling(query.sampling, language_model.generation_config)
+    yield from next_tokens(language_model, ids, query.k, single_tokens, settings, cached_model)
+    for text, continuation in zip(query.texts, continuations, strict=True):
         if len(continuation) > 1:
-            yield from continue_with(decoder, language_model, ids, text, continuation)
+            yield from score_continuation(cached_model, language_model, ids, text, continuation)
 
 
 def next_tokens(
@@ -177,38 +184,41 @@ def next_tokens(
     k: int,
     wanted: Sequence[int] = (),
     settings: SamplingSettings | None = None,
-    decoder: CachedModel | None = None,
+    cached_model: CachedModel | None = None,
 ) -> Iterator[Candidate]:
-    """The `k` most probable tokens after `ids`, then each of `wanted` that is not among them.
+    """Yield the `k` most probable tokens after `ids`, then those of `wanted` that rank below.
 
-    With `settings` each has its probability after the filters as well.
+    With `settings`, give the probabilities after the filters as well.
 
     Raises:
         HftoolError: `ids` is longer than the context.
     """
-    logits = (decoder or CachedModel(language_model)).next_logits(ids).cpu()
+    logits = (cached_model or CachedModel(language_model)).next_logits(ids).cpu()
     sampled = None
     if settings is not None:
-        scores = filtered(logits, ids, filters(settings))
+        scores = apply_filters(logits, ids, build_filters(settings))
         sampled = sampled_probs(scores, settings)
     yield from rank_tokens(language_model, logits, len(ids) - 1, k, wanted, sampled)
 
 
-def continue_with(
-    decoder: CachedModel,
+def score_continuation(
+    cached_model: CachedModel,
     language_model: LanguageModel,
     ids: Sequence[int],
     text: str,
     continuation: Sequence[int],
 ) -> Iterator[Candidate]:
-    """Each token of a continuation after those before it, then the continuation as a whole.
+    """Yield each token of a continuation, then the continuation as a whole.
+
+    Args:
+        text: the text of the continuation.
 
     Raises:
-        HftoolError: it does not fit the context.
+        HftoolError: the tokens do not fit the context.
     """
     total = 0.0
     for i, token_id in enumerate(continuation):
-        logits = decoder.next_logits([*ids, *continuation[:i]]).cpu()
+        logits = cached_model.next_logits([*ids, *continuation[:i]]).cpu()
         for candidate in rank_tokens(language_model, logits, len(ids) - 1 + i, 0, [token_id]):
             total += candidate.logprob
             yield candidate
@@ -218,13 +228,13 @@ def continue_with(
 def score_tokens(
     language_model: LanguageModel, ids: Sequence[int]
 ) -> Iterator[ScoredToken | Perplexity]:
-    """Every token of a text as the model expected it, then the perplexity of the whole.
+    """Yield each token of a text with its probability, then the perplexity of the whole text.
 
     Raises:
         HftoolError: the text is longer than the context.
     """
     limit = language_model.context_length
-    if limit is not None and len(ids) > limit + 1:  # nothing is asked of the last token
+    if limit is not None and len(ids) > limit + 1:  # the model does not read the last token
         require_context(language_model, len(ids))
     name, data = language_model.tokenizer.token_text, language_model.tokenizer.token_hex
     yield ScoredToken(0, ids[0], name(ids[0]), data(ids[0]), None, None, None, None)
@@ -260,32 +270,37 @@ def rank_tokens(
     wanted: Sequence[int] = (),
     sampled: torch.Tensor | None = None,
 ) -> Iterator[Candidate]:
-    """The records of one distribution, from logits [vocabulary]; `sampled` are the probabilities
-    after the sampling filters [vocabulary]."""
+    """Yield the `k` most probable tokens, then those of `wanted` that rank below, best first.
+
+    Args:
+        logits: the model's [vocabulary].
+        position: the position to name in the records.
+        sampled: the probabilities after the sampling filters [vocabulary].
+    """
     logprobs = torch.log_softmax(logits.double(), dim=-1)
     probs = logprobs.exp()
     entropy = entropy_bits(logprobs)
     ordered, order = probs.sort(descending=True, stable=True)
     cumulative = ordered.cumsum(0)
-    places = list(range(min(k, len(order))))
-    asked = (int((order == token_id).nonzero()[0, 0]) for token_id in dict.fromkeys(wanted))
-    places += sorted(place for place in asked if place >= k)
-    for place in places:
-        token_id = int(order[place])
+    indices = list(range(min(k, len(order))))
+    others = (int((order == token_id).nonzero()[0, 0]) for token_id in dict.fromkeys(wanted))
+    indices += sorted(index for index in others if index >= k)
+    for index in indices:
+        token_id = int(order[index])
         yield Candidate(
             position=position,
-            rank=place + 1,
+            rank=index + 1,
             id=token_id,
             token=language_model.tokenizer.token_text(token_id),
-            prob=float(ordered[place]),
+            prob=float(ordered[index]),
             logprob=float(logprobs[token_id]),
-            cumulative=min(float(cumulative[place]), 1.0),
+            cumulative=min(float(cumulative[index]), 1.0),
             entropy=entropy,
             sampled_prob=None if sampled is None else float(sampled[token_id]),
         )
 
 
 def entropy_bits(logprobs: torch.Tensor) -> float:
-    """The entropy of a distribution in bits, from its log-probabilities (natural) [vocabulary]."""
+    """Return the entropy of a distribution in bits, from natural log-probabilities [vocabulary]."""
     terms = torch.where(logprobs == -torch.inf, 0.0, logprobs.exp() * logprobs)
     return max(0.0, float(-terms.sum()) / math.log(2))

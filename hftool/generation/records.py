@@ -1,62 +1,80 @@
-"""What a generation is asked for, and the records it yields."""
+"""Requests for generated text, and the events that answer them: pieces of text and records.
+
+This module imports nothing heavy, because `hftool.output` imports it as well.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from hftool.generation.sampling import SamplingSettings
+if TYPE_CHECKING:
+    from hftool.generation.sampling import SamplingSettings
 
-OPTIONAL = {"optional": True}  # left out of a record where it is None
+OPTIONAL = {"optional": True}
+"""Metadata of a field that is left out of a record where it is None."""
 
 FinishReason = Literal["stop", "length"]
 
 CandidateGenerator = Callable[[Sequence[int]], list[int]]
-"""Guesses how a sequence of tokens goes on; wrong guesses cost time and change nothing."""
+"""Guesses the tokens that follow a sequence. Wrong guesses cost time but never change the text."""
 
 
 @dataclass(frozen=True)
-class Beams:
-    """How a beam search goes: `width` beams, of which the best `returned` are given.
+class BeamSettings:
+    """How beam search runs: with `num_beams` beams, of which it returns the best
+    `num_return_sequences`.
 
-    `length_penalty` is the power of its length that a beam's log-probability is divided by.
+    `length_penalty` is the exponent of a beam's length, by which its log-probability is divided.
     """
 
-    width: int
-    returned: int
+    num_beams: int
+    num_return_sequences: int
     length_penalty: float
 
 
 @dataclass(frozen=True)
 class Request:
-    """What one generation is asked for.
+    """A prompt and how to continue it.
 
     Attributes:
-        prompt: as it was given; `ids` are its tokens, chat template and special tokens included.
-        stop: texts that end the generation; they are not part of it.
-        logprobs: how many of the most probable tokens are told at each step beside the chosen one;
-            None leaves the log-probabilities out.
-        echo: what stands before the generated text.
-        beams: a beam search instead of one sequence.
-        id, line: of the batch record this is.
+        prompt: the prompt as the user gave it.
+        ids: the prompt's tokens, including those of the chat template and special tokens.
+        stop: strings that end the text, which does not include them.
+        logprobs: how many of the most probable tokens to report at each step beside the chosen
+            one; None leaves all log-probabilities out.
+        echo: what to put before the generated text.
+        beams: run beam search instead of generating a single sequence.
+        index: the number of the text in the output, from 0.
+        id, line: the `id` and the line number (from 1) of the batch record that this comes from.
     """
 
     prompt: str
     ids: tuple[int, ...]
-    settings: SamplingSettings
+    settings: "SamplingSettings"
     max_new_tokens: int
     stop: tuple[str, ...] = ()
     skip_special: bool = True
     logprobs: int | None = None
     echo: str = ""
-    beams: Beams | None = None
+    beams: BeamSettings | None = None
     index: int = 0
     id: Any = None
     line: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of a text that is still being generated.
+
+    A record with the whole text follows its last piece.
+    """
+
+    text: str
+
+
 @dataclass(frozen=True)
 class Usage:
-    """Counts of tokens; an end-of-sequence token that was generated counts."""
+    """Numbers of tokens. A generated end-of-sequence token counts."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -64,7 +82,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Alternative:
-    """A token and the natural logarithm of the model's own probability of it."""
+    """A token and its log-probability: natural, and the model's own (before any filter)."""
 
     id: int
     token: str
@@ -74,7 +92,7 @@ class Alternative:
 @dataclass(frozen=True)
 class TokenLogprob:
     """A generated token with its log-probability (natural, before any filter), and the `top` most
-    probable tokens at its place."""
+    probable tokens at the same step."""
 
     id: int
     token: str
@@ -84,8 +102,8 @@ class TokenLogprob:
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """A continuation. `seconds` and `tokens_per_second` are those of the generation alone; `id` is
-    that of its batch record."""
+    """A generated text. `seconds` and `tokens_per_second` do not include loading the model; `id`
+    is that of the batch record."""
 
     id: Any = field(default=None, metadata=OPTIONAL)
     index: int
@@ -101,8 +119,9 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A batch record that could not be done: its `id` where it has one, its line (from 1)."""
+class FailedRequest:
+    """A batch record that failed: its `id`, or None where it has none; its line, from 1; and the
+    cause."""
 
     id: Any
     line: int

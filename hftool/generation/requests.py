@@ -1,11 +1,11 @@
-"""Requests for prompts."""
+"""Make requests from prompts and options."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from hftool.errors import UsageError
 from hftool.generation.prefix_cache import require_context
-from hftool.generation.records import Beams, Request
+from hftool.generation.records import BeamSettings, Request
 from hftool.generation.sampling import SamplingSettings, resolve_sampling
 from hftool.models.load import LanguageModel
 from hftool.options.generation import GenerationOptions, SamplingOptions
@@ -13,12 +13,12 @@ from hftool.options.inputs import PromptOptions
 from hftool.prompting.prompt import prompt_ids
 
 DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
-"""The sampling options that have a sense only where tokens are drawn."""
+"""The sampling options that only matter when tokens are drawn."""
 
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    """All options a generation is made of."""
+    """All options that determine a generated text."""
 
     prompting: PromptOptions
     sampling: SamplingOptions
@@ -26,64 +26,78 @@ class GenerateOptions:
 
 
 def requests_of_prompts(
-    language_model: LanguageModel, prompts: Iterable[str], asked: GenerateOptions
+    language_model: LanguageModel, prompts: Iterable[str], options: GenerateOptions
 ) -> Iterator[Request]:
-    """A request for each prompt, or one for each sequence that shall be returned for it: they
-    differ by their seeds, which count up.
+    """Yield a request for each prompt.
+
+    For several sequences per prompt, yield as many requests, whose seeds count up; beam search
+    needs only one, as it returns several sequences itself.
 
     Raises:
         HftoolError: a prompt is empty or longer than the context, or the chat template fails.
-        UsageError: options that exclude each other.
+        UsageError: the options exclude each other.
     """
-    options = asked.generation
-    copies = 1 if options.num_beams > 1 else options.num_return_sequences
+    generation = options.generation
+    copies = 1 if generation.num_beams > 1 else generation.num_return_sequences
     index = 0
     for prompt in prompts:
-        ids = prompt_ids(language_model.tokenizer, prompt, asked.prompting)
-        first = _request(language_model, prompt, ids, asked)
+        ids = prompt_ids(language_model.tokenizer, prompt, options.prompting)
+        first = make_request(language_model, prompt, ids, options)
         if copies > 1 and first.settings.greedy:
-            raise UsageError("greedy sequences are all the same", "sample, or use --num-beams")
+            raise UsageError(
+                "greedy decoding would give the same text each time",
+                "leave out --greedy, or use --num-beams",
+            )
         for copy in range(copies):
-            settings = _with_seed(first.settings, copy)
-            yield replace(first, index=index, settings=settings)
+            yield replace(first, index=index, settings=_add_to_seed(first.settings, copy))
             index += 1
-        index += options.num_return_sequences - copies
+        index += generation.num_return_sequences - copies
 
 
-def _with_seed(settings: SamplingSettings, more: int) -> SamplingSettings:
-    return settings if settings.seed is None else replace(settings, seed=settings.seed + more)
+def _add_to_seed(settings: SamplingSettings, number: int) -> SamplingSettings:
+    return settings if settings.seed is None else replace(settings, seed=settings.seed + number)
 
 
-def _request(
-    language_model: LanguageModel, prompt: str, ids: list[int], asked: GenerateOptions
+def make_request(
+    language_model: LanguageModel, prompt: str, ids: list[int], options: GenerateOptions
 ) -> Request:
+    """Return the request for a prompt whose token ids are `ids`.
+
+    Raises:
+        HftoolError: the prompt is longer than the context.
+        UsageError: the options have a value that is not allowed.
+    """
     require_context(language_model, len(ids))
-    options, sampling = asked.generation, asked.sampling
+    generation, sampling = options.generation, options.sampling
     beams = None
-    if options.num_beams > 1:
-        beams = Beams(options.num_beams, options.num_return_sequences, options.length_penalty)
-        # Beam search takes the best beams; it draws only where sampling is asked for.
+    if generation.num_beams > 1:
+        beams = BeamSettings(
+            generation.num_beams, generation.num_return_sequences, generation.length_penalty
+        )
+        # Beam search takes the best beams, and only samples if an option asks for it.
         sampled = any(getattr(sampling, name) is not None for name in DRAWING)
         sampling = replace(sampling, greedy=sampling.greedy or not sampled)
-    alternatives = options.top_logprobs or 0
-    templated = asked.prompting.templated
-    tokenizer = language_model.tokenizer
-    shown = tokenizer.decode(ids, options.skip_special) if templated else prompt
+    alternatives = generation.top_logprobs or 0
+    with_logprobs = generation.logprobs or generation.top_logprobs is not None
+    echo = ""
+    if generation.echo:
+        tokenizer, templated = language_model.tokenizer, options.prompting.templated
+        echo = tokenizer.decode(ids, generation.skip_special) if templated else prompt
     return Request(
         prompt=prompt,
         ids=tuple(ids),
         settings=resolve_sampling(sampling, language_model.generation_config),
-        max_new_tokens=options.max_new_tokens,
-        stop=stop_texts(options.stop),
-        skip_special=options.skip_special,
-        logprobs=alternatives if options.logprobs or options.top_logprobs is not None else None,
-        echo=shown if options.echo else "",
+        max_new_tokens=generation.max_new_tokens,
+        stop=stop_strings(generation.stop),
+        skip_special=generation.skip_special,
+        logprobs=alternatives if with_logprobs else None,
+        echo=echo,
         beams=beams,
     )
 
 
-def stop_texts(given: Sequence[str] | None) -> tuple[str, ...]:
-    """Where a text ends. Raises: UsageError where one of them is empty."""
+def stop_strings(given: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the stop strings. Raises: UsageError if one of them is empty."""
     if given and "" in given:
         raise UsageError("a stop text is empty")
     return tuple(given or ())

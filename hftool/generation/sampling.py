@@ -1,9 +1,10 @@
-"""How the next token is chosen: filters over the logits, and the draw.
+"""Choose the next token: filter the logits, then draw.
 
-The filters are transformers' own logits processors in the order in which `generate` applies them
-(transformers 5.23, `GenerationMixin._get_logits_processor`): repetition penalty, no-repeat n-gram,
-then for sampling temperature, top-k, top-p, min-p, typical-p. Each sees what those before it left,
-its probabilities summing up to 1 again; docs/sampling.md follows a token through all of them.
+The filters are transformers' own logits processors, in the order in which its `generate` applies
+them (transformers 5.23, `GenerationMixin._get_logits_processor`): repetition penalty and no-repeat
+n-gram, then, when sampling, temperature, top-k, top-p, min-p and typical-p. Each filter works on
+what the filters before it left, with probabilities that sum to 1 again. docs/sampling.md follows a
+token through all of them.
 """
 
 import secrets
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
 
 DEFAULT_TOP_K = 50  # transformers, GenerationConfig._get_default_generation_params
 
-LEAST_TEMPERATURE = 1e-6  # below it is greedy: logits divided by less can become infinite
+LEAST_TEMPERATURE = 1e-6  # lower values mean greedy: dividing the logits by less can overflow
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """The settings in force: options, completed by the model's generation_config.
+    """The resolved settings: the user's options, completed by the model's generation_config.
 
     A filter at its neutral value (temperature 1, top-k 0, …) is off. `seed` is None when greedy.
     """
@@ -44,45 +45,45 @@ class SamplingSettings:
 
 @dataclass(frozen=True)
 class Filter:
-    """A named logits processor."""
+    """A logits processor and its name."""
 
     name: str
     processor: "LogitsProcessor"
 
 
 def resolve_sampling(options: SamplingOptions, config: Mapping[str, Any]) -> SamplingSettings:
-    """Complete the options by a model's generation_config; without a seed one is drawn.
+    """Complete the options by a model's generation_config, and draw a seed if none is given.
 
-    hftool samples unless it is told not to: by `--greedy`, by temperature 0, or by a
-    generation_config that says `"do_sample": false`.
+    hftool samples unless `--greedy`, temperature 0, or a generation_config with
+    `"do_sample": false` turns sampling off.
 
     Raises:
-        UsageError: a value no filter can work with.
-        HftoolError: such a value in the generation_config.
+        UsageError: an option has a value that no filter accepts.
+        HftoolError: the generation_config has such a value.
     """
     try:
-        settings = _completed(options, config)
-        filters(settings)  # they check their values
+        settings = _complete(options, config)
+        build_filters(settings)  # the filters check their values
     except (TypeError, ValueError, OverflowError) as error:
         raise HftoolError(
-            f"the model's generation_config has a value no sampling filter takes: {error}",
-            "an option on the command line comes before it",
+            f"the model's generation_config has a value that no sampling filter accepts: {error}",
+            "override it with an option on the command line",
         ) from None
     return settings
 
 
-def _completed(options: SamplingOptions, config: Mapping[str, Any]) -> SamplingSettings:
+def _complete(options: SamplingOptions, config: Mapping[str, Any]) -> SamplingSettings:
     def value(name: str, neutral: Any) -> Any:
-        asked = getattr(options, name)
-        given = config.get(name) if asked is None else asked
+        option = getattr(options, name)
+        given = config.get(name) if option is None else option
         if given is not None and type(given) not in (int, float):
             raise TypeError(f"{name} is {str(given)[:40]!r}")
         return neutral if given is None else given
 
     cold = options.temperature is not None and options.temperature < LEAST_TEMPERATURE
     greedy = options.greedy or cold
-    asked = (options.temperature, options.top_k, options.top_p, options.min_p, options.typical_p)
-    if config.get("do_sample") is False and options.seed is None and asked == (None,) * 5:
+    drawing = (options.temperature, options.top_k, options.top_p, options.min_p, options.typical_p)
+    if config.get("do_sample") is False and options.seed is None and drawing == (None,) * 5:
         greedy = True
     settings = SamplingSettings(
         greedy=greedy,
@@ -105,58 +106,64 @@ def _completed(options: SamplingOptions, config: Mapping[str, Any]) -> SamplingS
     )
 
 
-def filters(settings: SamplingSettings) -> list[Filter]:
-    """The filters that are on, in transformers' order."""
-    on: list[tuple[str, str, float]] = []
+def build_filters(settings: SamplingSettings) -> list[Filter]:
+    """Return the filters that the settings turn on, in transformers' order."""
+    active: list[tuple[str, str, float]] = []
     if settings.repetition_penalty != 1.0:
         penalty = settings.repetition_penalty
-        on.append(("repetition_penalty", "RepetitionPenaltyLogitsProcessor", penalty))
+        active.append(("repetition_penalty", "RepetitionPenaltyLogitsProcessor", penalty))
     if settings.no_repeat_ngram_size > 0:
         size = settings.no_repeat_ngram_size
-        on.append(("no_repeat_ngram", "NoRepeatNGramLogitsProcessor", size))
+        active.append(("no_repeat_ngram", "NoRepeatNGramLogitsProcessor", size))
     if not settings.greedy:
         if settings.temperature != 1.0:
-            on.append(("temperature", "TemperatureLogitsWarper", float(settings.temperature)))
+            active.append(("temperature", "TemperatureLogitsWarper", float(settings.temperature)))
         if settings.top_k > 0:
-            on.append(("top_k", "TopKLogitsWarper", settings.top_k))
+            active.append(("top_k", "TopKLogitsWarper", settings.top_k))
         if settings.top_p < 1.0:
-            on.append(("top_p", "TopPLogitsWarper", float(settings.top_p)))
+            active.append(("top_p", "TopPLogitsWarper", float(settings.top_p)))
         if settings.min_p > 0.0:
-            on.append(("min_p", "MinPLogitsWarper", float(settings.min_p)))
+            active.append(("min_p", "MinPLogitsWarper", float(settings.min_p)))
         if 0.0 < settings.typical_p < 1.0:
-            on.append(("typical_p", "TypicalLogitsWarper", float(settings.typical_p)))
-    if not on:
+            active.append(("typical_p", "TypicalLogitsWarper", float(settings.typical_p)))
+    if not active:
         return []
-    import transformers  # takes a while
+    import transformers  # slow to import, and often not needed
 
-    return [Filter(name, getattr(transformers, kind)(value)) for name, kind, value in on]
+    return [Filter(name, getattr(transformers, kind)(value)) for name, kind, value in active]
 
 
-def stages(
-    logits: torch.Tensor, ids: Sequence[int], chain: Sequence[Filter]
+def apply_filters_in_turn(
+    logits: torch.Tensor, ids: Sequence[int], filters: Sequence[Filter]
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """The name of each filter and the logits after it, -inf for what it or one before removed.
+    """Yield each filter's name and the logits [vocabulary] after it, -inf for removed tokens.
 
     Args:
         logits: float32 [vocabulary].
         ids: all tokens so far, for the penalties.
     """
     scores = logits[None]
-    seen = torch.tensor([list(ids)], device=logits.device)
-    for item in chain:
-        scores = item.processor(seen, scores)
+    sequence = torch.tensor([list(ids)], device=logits.device)
+    for item in filters:
+        scores = item.processor(sequence, scores)
         yield item.name, scores[0]
 
 
-def filtered(logits: torch.Tensor, ids: Sequence[int], chain: Sequence[Filter]) -> torch.Tensor:
-    """Logits after all filters. Args: as `stages`."""
-    for _, after in stages(logits, ids, chain):
+def apply_filters(
+    logits: torch.Tensor, ids: Sequence[int], filters: Sequence[Filter]
+) -> torch.Tensor:
+    """Return the logits after all filters. Args: as `apply_filters_in_turn`."""
+    for _, after in apply_filters_in_turn(logits, ids, filters):
         logits = after
     return logits
 
 
 def sampled_probs(scores: torch.Tensor, settings: SamplingSettings) -> torch.Tensor:
-    """The probabilities a token is chosen with, from logits after the filters [vocabulary]."""
+    """Return each token's probability of being chosen: float64 [vocabulary].
+
+    Args:
+        scores: the logits after the filters [vocabulary].
+    """
     if settings.greedy:
         return torch.nn.functional.one_hot(scores.argmax(), len(scores)).double()
     return torch.softmax(scores.double(), dim=-1)
@@ -164,83 +171,92 @@ def sampled_probs(scores: torch.Tensor, settings: SamplingSettings) -> torch.Ten
 
 @dataclass(frozen=True)
 class Draw:
-    """A token drawn by the number `drawn` in [0, 1): the first, from the most probable down, at
-    which the cumulative probability exceeds it."""
+    """A token and the random number that chose it, uniform in [0, 1).
+
+    The token is the first one, from the most probable down, at which the cumulative probability
+    exceeds the number.
+    """
 
     id: int
-    drawn: float
+    uniform: float
 
 
 class Sampler:
-    """Draws tokens; the same seed gives the same draws, on every device."""
+    """Draws tokens. The same seed gives the same draws on every device."""
 
     def __init__(self, seed: int) -> None:
         self._generator = torch.Generator().manual_seed(seed)
 
     def draw(self, probs: torch.Tensor) -> Draw:
-        """Draw from probabilities [vocabulary]; equal ones are ordered by id."""
-        number = torch.rand((), generator=self._generator, dtype=torch.float64)
-        kept = probs.cpu().double()
-        ids = kept.nonzero()[:, 0]
-        ordered, order = kept[ids].sort(descending=True, stable=True)
+        """Draw a token from probabilities [vocabulary]; equally probable ones are ordered by id."""
+        uniform = torch.rand((), generator=self._generator, dtype=torch.float64)
+        probs = probs.cpu().double()
+        ids = probs.nonzero()[:, 0]
+        ordered, order = probs[ids].sort(descending=True, stable=True)
         cumulative = ordered.cumsum(0)
-        place = int(torch.searchsorted(cumulative, number * cumulative[-1], right=True))
-        return Draw(int(ids[order[min(place, len(ids) - 1)]]), float(number))
+        # The probabilities may not sum to exactly 1.
+        index = int(torch.searchsorted(cumulative, uniform * cumulative[-1], right=True))
+        return Draw(int(ids[order[min(index, len(ids) - 1)]]), float(uniform))
 
 
 def sample_batch(
     logits: torch.Tensor,
-    known: Sequence[list[int]],
+    sequences: Sequence[list[int]],
     settings: Sequence[SamplingSettings],
     samplers: Sequence[Sampler | None],
 ) -> list[int]:
-    """The next token of each of several sequences; a `Sampler` belongs to each that is sampled.
+    """Return the next token of each of several sequences.
 
     Args:
         logits: float32 [sequences, vocabulary].
-        known: the tokens of each so far, for the penalties.
+        sequences: the tokens of each sequence so far, for the penalties.
+        samplers: one for each sequence, None for a greedy one.
     """
     chosen = [0] * len(settings)
-    alike: dict[SamplingSettings, list[int]] = {}
+    same_settings: dict[SamplingSettings, list[int]] = {}
     for row, setting in enumerate(settings):
-        alike.setdefault(replace(setting, seed=None), []).append(row)
-    for setting, rows in alike.items():
-        scores = _filtered_rows(logits[rows], [known[row] for row in rows], setting)
+        same_settings.setdefault(replace(setting, seed=None), []).append(row)
+    for setting, rows in same_settings.items():
+        scores = _filter_rows(logits[rows], [sequences[row] for row in rows], setting)
         if setting.greedy:
             for row, best in zip(rows, scores.argmax(-1).tolist(), strict=True):
                 chosen[row] = best
             continue
         for row, probs in zip(rows, torch.softmax(scores, dim=-1), strict=True):
             sampler = samplers[row]
-            assert sampler is not None  # what is not greedy has a seed
+            assert sampler is not None  # a sequence that is not greedy has a seed
             chosen[row] = sampler.draw(probs).id
     return chosen
 
 
-def _filtered_rows(
-    logits: torch.Tensor, known: Sequence[list[int]], settings: SamplingSettings
+def _filter_rows(
+    logits: torch.Tensor, sequences: Sequence[list[int]], settings: SamplingSettings
 ) -> torch.Tensor:
-    """Logits [sequences, vocabulary] after the filters, at once where none looks at the tokens."""
-    chain = filters(settings)
+    """Return logits [sequences, vocabulary] after the filters."""
+    filters = build_filters(settings)
     if settings.repetition_penalty != 1.0 or settings.no_repeat_ngram_size:
-        rows = zip(logits, known, strict=True)
-        return torch.stack([filtered(row, ids, chain) for row, ids in rows])
-    ids = torch.zeros(len(known), 0, dtype=torch.long)
-    for item in chain:
+        # Penalties look at the tokens, and the sequences differ in length.
+        rows = zip(logits, sequences, strict=True)
+        return torch.stack([apply_filters(row, ids, filters) for row, ids in rows])
+    ids = torch.zeros(len(sequences), 0, dtype=torch.long)
+    for item in filters:
         logits = item.processor(ids, logits)
     return logits
 
 
 def are_finite(logits: torch.Tensor) -> torch.Tensor:
-    """Whether logits [..., vocabulary] are numbers: none NaN, and the largest finite [...]."""
-    return torch.isfinite(logits.amax(-1))  # a NaN is the largest
+    """Return whether logits [..., vocabulary] are usable: without NaN, the largest one finite.
+
+    The result is bool [...].
+    """
+    return torch.isfinite(logits.amax(-1))  # the maximum is NaN where any logit is
 
 
 def check_finite(logits: torch.Tensor, dtype: torch.dtype) -> None:
-    """Raise where the model gave numbers that are none (NaN), as float16 does when it overflows.
+    """Raise where the model's logits are not numbers, as when float16 overflows.
 
     Raises:
-        HftoolError: a logit is NaN, or none is finite.
+        HftoolError: a logit is NaN, or the largest one is not finite.
     """
     if not bool(are_finite(logits).all()):
         raise HftoolError(

@@ -1,29 +1,38 @@
-"""Generation step by step, with what each step chose from."""
+"""Generate step by step, and report what each step chose from."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 
-from hftool.generation.generate import room_for
-from hftool.generation.next_token import OPTIONAL, entropy_bits
+from hftool.generation.generate import log_context_full, new_token_limit
+from hftool.generation.next_token import entropy_bits
 from hftool.generation.prefix_cache import CachedModel
-from hftool.generation.sampling import Sampler, SamplingSettings, filters, stages
+from hftool.generation.records import OPTIONAL
+from hftool.generation.sampling import (
+    Sampler,
+    SamplingSettings,
+    apply_filters_in_turn,
+    build_filters,
+    resolve_sampling,
+)
 from hftool.models.load import LanguageModel
-
-log = logging.getLogger("hftool")
+from hftool.options.generation import SamplingOptions
+from hftool.options.inputs import PromptOptions
+from hftool.prompting.prompt import prompt_ids
+from hftool.tokenization.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class CandidateStep:
-    """A candidate at a step.
+class StepCandidate:
+    """A token that a step can choose.
 
-    `prob` is the model's own probability, `after` the one after each filter in turn, None from the
-    filter on that removed the token, which is `removed_by`; `sampled_prob` the one after all.
-    `sampled_cumulative` is the sum of `sampled_prob` from the most probable token down to this one:
-    what the number drawn is held against. None for what was removed, and when greedy.
+    `prob` is the model's own probability. `after` has the probability after each filter in turn;
+    it is None from the filter on that removed the token, which `removed_by` names. `sampled_prob`
+    is the probability after all filters. `sampled_cumulative` is the sum of `sampled_prob` from
+    the most probable token down to this one; the drawn number is compared with it. It is None for
+    a removed token, and when greedy.
     """
 
     rank: int
@@ -38,25 +47,27 @@ class CandidateStep:
 
 @dataclass(frozen=True)
 class StepCandidates:
-    """What a step chooses from: the best candidates, how many tokens the filters `kept`, and the
-    `entropy` (bits) of the model's distribution. `text` is the continuation before the step."""
+    """What a step can choose from: the best candidates, the number of tokens that the filters
+    `kept`, and the `entropy` (bits) of the model's distribution. `text` is the continuation before
+    the step."""
 
     step: int
     entropy: float
     kept: int
     text: str
-    candidates: tuple[CandidateStep, ...]
+    candidates: tuple[StepCandidate, ...]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One token chosen.
+    """A step, which adds one token to the text.
 
-    `prob` is the model's own probability of it, `rank` its place there, `entropy` (bits) that of
-    the model's distribution; `sampled_prob` its probability after the filters, which left `kept`
-    tokens; `drawn` the uniform number that picked it, at least `sampled_cumulative` less
-    `sampled_prob` and less than `sampled_cumulative`; None when greedy, or when a person `picked`
-    it. `text` is the prompt's continuation so far.
+    `prob` is the model's own probability of the token, `rank` its rank by that, and `entropy`
+    (bits) the entropy of the model's distribution. `sampled_prob` is the probability after the
+    filters, which left `kept` tokens. `drawn` is the random number, uniform in [0, 1), that chose
+    the token: at least `sampled_cumulative` minus `sampled_prob`, and less than
+    `sampled_cumulative`. It is None when greedy, or when the user `picked` the token. `text` is
+    the continuation of the prompt so far.
     """
 
     step: int
@@ -70,20 +81,24 @@ class Step:
     kept: int
     drawn: float | None
     text: str
-    candidates: tuple[CandidateStep, ...]
+    candidates: tuple[StepCandidate, ...]
     picked: bool | None = field(default=None, metadata=OPTIONAL)
 
 
 class _Distribution:
-    """What is known of one step's tokens: float64 [vocabulary] on the CPU.
+    """The distribution of the next token; its tensors are float64 [vocabulary] on the CPU.
 
     Args:
         logits: float32 [vocabulary].
-        filtered: the logits after each filter, with its name.
+        filtered: each filter's name and the logits after it.
+
+    Attributes:
+        scores: the logits after all filters: float32, on the model's device.
+        after: each filter's name and the probabilities after it, NaN for removed tokens.
     """
 
     def __init__(self, logits: torch.Tensor, filtered: list[tuple[str, torch.Tensor]]) -> None:
-        self.scores = filtered[-1][1] if filtered else logits  # where the model is, in its float32
+        self.scores = filtered[-1][1] if filtered else logits
         logprobs = torch.log_softmax(logits.cpu().double(), dim=-1)
         self.entropy = entropy_bits(logprobs)
         self.probs = logprobs.exp()
@@ -99,16 +114,23 @@ class _Distribution:
 
 
 def _probs(scores: torch.Tensor) -> torch.Tensor:
-    """Probabilities, NaN for what was removed: one that is merely small may be 0."""
+    """Return probabilities, NaN for removed tokens: 0 could also be a tiny probability."""
     scores = scores.cpu().double()
     return torch.softmax(scores, dim=-1).where(scores > -torch.inf, torch.nan)
 
 
 class StepSampler:
-    """A generation taken step by step, at most `steps` of them and as many as the context holds.
+    """Continues a prompt one token at a time, for at most `max_steps` tokens and as long as the
+    context has room.
 
-    Each step has a drawn number of its own, whoever chooses: what a seed gives for a step does not
-    depend on how the steps before were chosen.
+    Every step draws one random number, even if the user picks its token. The number that a seed
+    gives to a step therefore does not depend on how earlier tokens were chosen.
+
+    Args:
+        k: the number of candidates to report for each step.
+
+    Attributes:
+        steps: the steps so far.
 
     Raises:
         HftoolError: the prompt is longer than the context.
@@ -117,131 +139,169 @@ class StepSampler:
     def __init__(
         self,
         language_model: LanguageModel,
-        ids: Sequence[int],
+        prompt_ids: Sequence[int],
         settings: SamplingSettings,
         *,
-        steps: int,
+        max_steps: int,
         k: int,
     ) -> None:
-        self.tokenizer = language_model.tokenizer
-        self.taken: list[Step] = []
-        self._language_model = language_model
-        self._decoder = CachedModel(language_model, rewinds=True)
-        self._settings = settings
-        self._chain = filters(settings)
-        self._prompt = list(ids)
-        self._wanted, self._k = steps, k
-        self._room = room_for(language_model, ids, steps)
-        self._found: _Distribution | None = None
+        self.language_model = language_model
+        self.prompt_ids = list(prompt_ids)
+        self.settings = settings
+        self.steps: list[Step] = []
+        self._cached_model = CachedModel(language_model, rewinds=True)
+        self._filters = build_filters(settings)
+        self._max_steps, self._k = max_steps, k
+        self._limit = new_token_limit(language_model, prompt_ids, max_steps)
+        self._distribution: _Distribution | None = None  # of the next step, once it is needed
         self._rewind()
 
     @property
-    def is_open(self) -> bool:
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+        return self.language_model.tokenizer
+
+    @property
+    def prompt(self) -> str:
+        """The text of the prompt's tokens."""
+        return self.tokenizer.decode(self.prompt_ids)
+
+    @property
+    def can_continue(self) -> bool:
         """Whether another step can follow."""
-        ended = self.taken and self.taken[-1].id in self._language_model.end_ids
-        return not ended and len(self.taken) < self._room
+        ended = self.steps and self.steps[-1].id in self.language_model.end_ids
+        return not ended and len(self.steps) < self._limit
 
     @property
     def text(self) -> str:
         """The continuation so far."""
-        return self.taken[-1].text if self.taken else ""
+        return self.steps[-1].text if self.steps else ""
 
-    def choice(self) -> StepCandidates:
-        """What the next step chooses from."""
-        found = self._distribution()
+    def run(self, picked: Mapping[int, int] | None = None) -> Iterator[Step]:
+        """Take all steps that can follow.
+
+        Args:
+            picked: token ids to use instead of drawing, by the number of the step (from 1).
+        """
+        while self.can_continue:
+            yield self.step((picked or {}).get(len(self.steps) + 1))
+
+    def next_candidates(self) -> StepCandidates:
+        """Return what the next step can choose from."""
+        distribution = self._next_distribution()
         return StepCandidates(
-            len(self.taken) + 1, found.entropy, found.kept, self.text, self._candidates(found)
+            len(self.steps) + 1,
+            distribution.entropy,
+            distribution.kept,
+            self.text,
+            self._candidates(distribution),
         )
 
-    def take(self, picked: int | None = None) -> Step:
-        """Take the next step: the token `picked`, or else the one that is drawn."""
-        found = self._distribution()
-        token_id, drawn = int(found.scores.argmax()), None
+    def step(self, picked: int | None = None) -> Step:
+        """Add the token `picked`, or draw one."""
+        distribution = self._next_distribution()
+        token_id, drawn = int(distribution.scores.argmax()), None
         if self._sampler is not None:
-            draw = self._sampler.draw(torch.softmax(found.scores, dim=-1))
-            token_id, drawn = draw.id, draw.drawn
+            draw = self._sampler.draw(torch.softmax(distribution.scores, dim=-1))
+            token_id, drawn = draw.id, draw.uniform
         if picked is not None:
             token_id, drawn = picked, None
         step = Step(
-            step=len(self.taken) + 1,
+            step=len(self.steps) + 1,
             id=token_id,
             token=self.tokenizer.token_text(token_id),
-            prob=float(found.probs[token_id]),
-            sampled_prob=_number(found.sampled[token_id]) or 0.0,
-            sampled_cumulative=self._cumulative(found, token_id),
-            rank=found.rank(token_id),
-            entropy=found.entropy,
-            kept=found.kept,
+            prob=float(distribution.probs[token_id]),
+            sampled_prob=_number(distribution.sampled[token_id]) or 0.0,
+            sampled_cumulative=self._cumulative(distribution, token_id),
+            rank=distribution.rank(token_id),
+            entropy=distribution.entropy,
+            kept=distribution.kept,
             drawn=drawn,
             text=self.text + self._stream.step(token_id),
-            candidates=self._candidates(found),
+            candidates=self._candidates(distribution),
             picked=True if picked is not None else None,
         )
-        self.taken.append(step)
-        self._found = None
-        if len(self.taken) == self._room < self._wanted:
-            log.warning("stopped after %d tokens: the context is full", self._room)
+        self.steps.append(step)
+        self._distribution = None
+        if len(self.steps) == self._limit < self._max_steps:
+            log_context_full(self._limit)
         return step
 
     def undo(self) -> None:
-        """Take the last step back."""
-        self.taken.pop()
+        """Take back the last step."""
+        self.steps.pop()
         self._rewind()
 
     def _rewind(self) -> None:
-        """Bring stream and sampler to where the steps taken end."""
-        self._found = None
+        """Bring the decoder and the random numbers to the end of `steps`."""
+        self._distribution = None
         self._stream = self.tokenizer.stream(skip_special=False)
-        seed = self._settings.seed
+        seed = self.settings.seed
         self._sampler = None if seed is None else Sampler(seed)
-        for step in self.taken:
+        for step in self.steps:
             self._stream.step(step.id)
             if self._sampler is not None:
                 self._sampler.draw(torch.ones(1))
 
-    def _distribution(self) -> _Distribution:
-        if self._found is None:
-            ids = [*self._prompt, *(step.id for step in self.taken)]
-            logits = self._decoder.next_logits(ids) if self.taken else self._after_prompt
-            self._found = _Distribution(logits, list(stages(logits, ids, self._chain)))
-        return self._found
+    def _next_distribution(self) -> _Distribution:
+        if self._distribution is None:
+            ids = [*self.prompt_ids, *(step.id for step in self.steps)]
+            logits = self._cached_model.next_logits(ids) if self.steps else self._first_logits
+            filtered = list(apply_filters_in_turn(logits, ids, self._filters))
+            self._distribution = _Distribution(logits, filtered)
+        return self._distribution
 
     @cached_property
-    def _after_prompt(self) -> torch.Tensor:
-        """The logits of the first step, also when it is come back to: the end of a prompt computed
-        again by itself is rounded in another way, and bfloat16 shows that."""
-        return self._decoder.next_logits(self._prompt)
+    def _first_logits(self) -> torch.Tensor:
+        """The logits after the prompt. They are kept, so that undoing the first step brings back
+        the same numbers: computed again with the rest of the prompt in the cache, they would be
+        rounded differently, which shows in bfloat16."""
+        return self._cached_model.next_logits(self.prompt_ids)
 
-    def _candidates(self, found: _Distribution) -> tuple[CandidateStep, ...]:
+    def _candidates(self, distribution: _Distribution) -> tuple[StepCandidate, ...]:
         return tuple(
-            self._candidate(found, rank, token_id)
-            for rank, token_id in enumerate(found.order[: self._k].tolist(), 1)
+            self._candidate(distribution, rank, token_id)
+            for rank, token_id in enumerate(distribution.order[: self._k].tolist(), 1)
         )
 
-    def _candidate(self, found: _Distribution, rank: int, token_id: int) -> CandidateStep:
-        after = {name: _number(probs[token_id]) for name, probs in found.after}
-        return CandidateStep(
+    def _candidate(self, distribution: _Distribution, rank: int, token_id: int) -> StepCandidate:
+        after = {name: _number(probs[token_id]) for name, probs in distribution.after}
+        return StepCandidate(
             rank=rank,
             id=token_id,
             token=self.tokenizer.token_text(token_id),
-            prob=float(found.probs[token_id]),
+            prob=float(distribution.probs[token_id]),
             after=after,
-            sampled_prob=_number(found.sampled[token_id]) or 0.0,
-            sampled_cumulative=self._cumulative(found, token_id),
+            sampled_prob=_number(distribution.sampled[token_id]) or 0.0,
+            sampled_cumulative=self._cumulative(distribution, token_id),
             removed_by=next((name for name, prob in after.items() if prob is None), None),
         )
 
-    def _cumulative(self, found: _Distribution, token_id: int) -> float | None:
-        if self._settings.greedy or found.sampled[token_id].isnan():
+    def _cumulative(self, distribution: _Distribution, token_id: int) -> float | None:
+        if self.settings.greedy or distribution.sampled[token_id].isnan():
             return None
-        return min(float(found.cumulative[token_id]), 1.0)
+        return min(float(distribution.cumulative[token_id]), 1.0)
 
 
 def _number(prob: torch.Tensor) -> float | None:
     return None if prob.isnan() else float(prob)
 
 
-def run_steps(walk: StepSampler, picked: Mapping[int, int] | None = None) -> Iterator[Step]:
-    """The steps that follow, up to the end; `picked` are tokens chosen beforehand, by step."""
-    while walk.is_open:
-        yield walk.take((picked or {}).get(len(walk.taken) + 1))
+def sampler_of_prompt(
+    language_model: LanguageModel,
+    text: str,
+    prompting: PromptOptions,
+    sampling: SamplingOptions,
+    *,
+    max_steps: int,
+    k: int,
+) -> StepSampler:
+    """Return a sampler that continues a text.
+
+    Raises:
+        HftoolError: the prompt is empty or longer than the context, or the chat template fails.
+        UsageError: as `resolve_sampling`.
+    """
+    ids = prompt_ids(language_model.tokenizer, text, prompting)
+    settings = resolve_sampling(sampling, language_model.generation_config)
+    return StepSampler(language_model, ids, settings, max_steps=max_steps, k=k)

@@ -1,11 +1,17 @@
-"""Several generations side by side: one pass of the model gives each its next token."""
+"""Choose how to generate: text by text, in a batch, by beam search, or with guessed tokens."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from hftool.errors import HftoolError, UsageError
 from hftool.generation.batch import generate_batch
-from hftool.generation.records import CandidateGenerator, Failure, Generation, Request
+from hftool.generation.records import (
+    CandidateGenerator,
+    FailedRequest,
+    Generation,
+    Piece,
+    Request,
+)
 from hftool.generation.sequential import generate_each
 from hftool.generation.speculative import assistant_generator, prompt_lookup_generator
 from hftool.models.load import LanguageModel, load_language_model
@@ -17,57 +23,56 @@ def generate_prompts(
     language_model: LanguageModel,
     requests: Iterable[Request],
     options: GenerationOptions,
-    draft: CandidateGenerator | None = None,
+    candidate_generator: CandidateGenerator | None = None,
     *,
-    streamed: bool = True,
-) -> Iterator[str | Generation]:
-    """The continuations of prompts: their text as it is made, or with `streamed` off as a whole,
-    each with its record behind. Several sequences of a prompt are made side by side.
+    stream: bool = True,
+) -> Iterator[Piece | Generation]:
+    """Continue prompts: yield pieces of text as they are generated, and the records.
+
+    Several sequences for a prompt are generated side by side, without pieces.
+
+    Args:
+        stream: yield pieces; otherwise only records.
 
     Raises: as `hftool.generation.generate.generate`.
     """
-    events: Iterator[str | Generation | Failure]
+    events: Iterator[Piece | Generation | FailedRequest]
     if options.num_return_sequences > 1 and options.num_beams == 1:
-        events = generate_batch(language_model, requests, None, draft)
-        streamed = False
+        events = generate_batch(language_model, requests, None, candidate_generator)
     else:
-        events = generate_each(language_model, requests, draft)
+        events = generate_each(language_model, requests, candidate_generator)
     for event in events:
-        if isinstance(event, Failure):
+        if isinstance(event, FailedRequest):
             raise HftoolError(event.error)
-        if isinstance(event, Generation) and not streamed:
-            yield event.text
-        if isinstance(event, Generation) or streamed:
+        if stream or not isinstance(event, Piece):
             yield event
 
 
 def require_compatible(options: GenerationOptions) -> None:
-    """Raise where options exclude each other.
+    """Raise where options cannot be combined.
 
     Raises:
-        UsageError: with which.
+        UsageError: with the names of the options.
     """
-    drafted = options.assistant_model is not None or options.prompt_lookup is not None
+    guesses = options.assistant_model is not None or options.prompt_lookup is not None
     if options.assistant_model is not None and options.prompt_lookup is not None:
         raise UsageError("--assistant-model and --prompt-lookup exclude each other")
-    if options.num_beams > 1 and drafted:
-        raise UsageError(
-            "beam search takes no draft: neither --assistant-model nor --prompt-lookup"
-        )
+    if options.num_beams > 1 and guesses:
+        raise UsageError("--num-beams cannot be combined with --assistant-model or --prompt-lookup")
     if 1 < options.num_beams < options.num_return_sequences:
         raise UsageError(
             f"{options.num_beams} beams cannot give {options.num_return_sequences} sequences",
-            "--num-beams must be as many as --num-return-sequences at least",
+            "--num-beams must be at least --num-return-sequences",
         )
 
 
-def candidate_generator(
+def load_candidate_generator(
     language_model: LanguageModel, load: LoadOptions, options: GenerationOptions
 ) -> CandidateGenerator | None:
-    """What guesses ahead, where one is asked for.
+    """Return the generator of guesses that the options ask for, if any.
 
     Raises:
-        HftoolError: the assistant model can't be loaded, or has another vocabulary.
+        HftoolError: the assistant model cannot be loaded, or its vocabulary is a different one.
     """
     if options.prompt_lookup is not None:
         return prompt_lookup_generator(options.prompt_lookup)

@@ -1,18 +1,22 @@
-"""A run of `sample` kept in a file, and held against a run made again.
+"""Record a run of `sample` in a file, replay it, and check that each step is the same.
 
-A trace is JSON Lines: first what the run was made of, then each step's token and drawn number.
+A trace is JSON Lines. Its first line describes the run: model, prompt and settings. Each further
+line has a step's token and the random number that drew it.
 """
 
 import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, TextIO
 
+from hftool.atomic_files import atomic_file
 from hftool.errors import HftoolError
 from hftool.generation.sampling import SamplingSettings
-from hftool.generation.steps import Step
+from hftool.generation.steps import Step, StepSampler
 from hftool.models.load import LanguageModel
 
 log = logging.getLogger("hftool")
@@ -23,8 +27,17 @@ SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
 
 @dataclass(frozen=True)
 class Trace:
-    """A run: the model's name and fingerprint, its precision, the prompt's ids, the settings in
-    force, and (id, drawn number) of each step; `picked` are the ids a person chose, by step."""
+    """A recorded run.
+
+    Attributes:
+        model: the model's name.
+        fingerprint: as `fingerprint`.
+        dtype: the precision of the model's weights.
+        ids: the prompt's tokens.
+        settings: the resolved sampling settings.
+        steps: each step's token id and drawn number.
+        picked: the token ids that the user picked, by the number of the step (from 1).
+    """
 
     model: str
     fingerprint: str
@@ -36,28 +49,39 @@ class Trace:
 
 
 def fingerprint(language_model: LanguageModel) -> str:
-    """A hash of a model's shape and vocabulary; the weights are not in it."""
+    """Return a hash of a model's shape and vocabulary, but not of its weights."""
     config = language_model.model.config.get_text_config()
     shape = [getattr(config, name, None) for name in SHAPE]
     vocabulary = sorted(language_model.tokenizer.backend.get_vocab().items())
     return hashlib.sha256(json.dumps([shape, vocabulary]).encode()).hexdigest()
 
 
-def write_trace(
-    file: TextIO,
-    steps: Iterable[Step],
-    language_model: LanguageModel,
-    ids: Iterable[int],
-    settings: SamplingSettings,
-) -> Iterator[Step]:
-    """The steps as they come, each also written to the file."""
+@contextmanager
+def recording(
+    path: Path | None, sampler: StepSampler, steps: Iterator[Step]
+) -> Iterator[Iterator[Step]]:
+    """Provide a sampler's steps, each of which is also written to a trace, if `path` names one.
+
+    The file appears, complete, when the block ends without an error.
+
+    Raises:
+        HftoolError: the file cannot be written.
+    """
+    if path is None:
+        yield steps
+        return
+    with atomic_file(path) as file:
+        yield _recorded(file, sampler, steps)
+
+
+def _recorded(file: TextIO, sampler: StepSampler, steps: Iterable[Step]) -> Iterator[Step]:
     head = {
         "format": FORMAT,
-        "model": language_model.name,
-        "fingerprint": fingerprint(language_model),
-        "dtype": str(language_model.model.dtype).removeprefix("torch."),
-        "ids": list(ids),
-        "settings": asdict(settings),
+        "model": sampler.language_model.name,
+        "fingerprint": fingerprint(sampler.language_model),
+        "dtype": _dtype(sampler.language_model),
+        "ids": sampler.prompt_ids,
+        "settings": asdict(sampler.settings),
     }
     file.write(json.dumps(head, ensure_ascii=False) + "\n")
     for step in steps:
@@ -66,11 +90,15 @@ def write_trace(
         yield step
 
 
+def _dtype(language_model: LanguageModel) -> str:
+    return str(language_model.model.dtype).removeprefix("torch.")
+
+
 def read_trace(text: str) -> Trace:
-    """A trace out of its file's text.
+    """Read a trace from the text of its file.
 
     Raises:
-        HftoolError: it is none.
+        HftoolError: the text is not a trace.
     """
     try:
         head, *steps = (json.loads(line) for line in text.splitlines())
@@ -90,15 +118,15 @@ def read_trace(text: str) -> Trace:
             },
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        cause = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise HftoolError(f"this is no trace of `hftool sample`: {cause}") from None
+        cause = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise HftoolError(f"this is not a trace of `hftool sample`: {cause}") from None
     if not trace.ids or not trace.steps:
-        raise HftoolError("this is no trace of `hftool sample`: it has no prompt or no steps")
+        raise HftoolError("this is not a trace of `hftool sample`: it has no prompt or no steps")
     return trace
 
 
 def _settings(values: dict[str, Any]) -> SamplingSettings:
-    """Settings whose values have the types they were written with."""
+    """Make settings from JSON, and check the types of their values."""
     settings = SamplingSettings(**values)
     for item in fields(settings):
         value = getattr(settings, item.name)
@@ -108,45 +136,59 @@ def _settings(values: dict[str, Any]) -> SamplingSettings:
     return settings
 
 
-def require_model(trace: Trace, language_model: LanguageModel) -> None:
-    """Raise where a trace is of another model, or of another precision.
+def sampler_of_trace(language_model: LanguageModel, trace: Trace, *, k: int) -> StepSampler:
+    """Return a sampler that continues a trace's prompt with its settings.
 
     Raises:
-        HftoolError: with what to ask for.
+        HftoolError: as `require_same_model`.
+    """
+    require_same_model(trace, language_model)
+    return StepSampler(language_model, trace.ids, trace.settings, max_steps=len(trace.steps), k=k)
+
+
+def require_same_model(trace: Trace, language_model: LanguageModel) -> None:
+    """Raise where a trace comes from another model or from another precision.
+
+    Raises:
+        HftoolError: with the options that load the right model.
     """
     if trace.fingerprint != fingerprint(language_model):
         raise HftoolError(
-            f"the trace is of another model ({trace.model}) than {language_model.name}",
-            f"-m {trace.model}",
+            f"the trace comes from {trace.model}, a different model than {language_model.name}",
+            f"use -m {trace.model}",
         )
     rows = language_model.model.config.get_text_config().vocab_size
     if not all(0 <= token_id < rows for token_id in (*trace.ids, *trace.picked.values())):
         raise HftoolError(f"the trace has ids that {language_model.name} does not have")
-    dtype = str(language_model.model.dtype).removeprefix("torch.")
+    dtype = _dtype(language_model)
     if trace.dtype != dtype:
         raise HftoolError(
-            f"the trace is in {trace.dtype}, this run in {dtype}", f"--dtype {trace.dtype}"
+            f"the trace is in {trace.dtype}, this run in {dtype}", f"use --dtype {trace.dtype}"
         )
 
 
-def compared(steps: Iterable[Step], trace: Trace) -> Iterator[Step]:
-    """The steps of a run made again, as long as they are the trace's.
+def replayed(sampler: StepSampler, trace: Trace) -> Iterator[Step]:
+    """Yield the steps of a trace's run, computed again, as long as they are the same.
+
+    Args:
+        sampler: as `sampler_of_trace` returns it.
 
     Raises:
-        HftoolError: a step differs.
+        HftoolError: a step differs, or the run ends early.
     """
     count = 0
-    for step, (token_id, drawn) in zip(steps, trace.steps, strict=False):
+    for step, (token_id, drawn) in zip(sampler.run(trace.picked), trace.steps, strict=False):
         if (step.id, step.drawn) != (token_id, drawn):
             ours, theirs = f"id {step.id}", f"id {token_id}"
             if step.id == token_id:
                 ours, theirs = f"{step.drawn} drawn", f"{drawn} drawn"
             raise HftoolError(
                 f"step {step.step} differs: {theirs} in the trace, {ours} now",
-                "another version of torch or another device rounds differently",
+                "use the device and the version of torch of the recorded run: others round"
+                " differently",
             )
         count += 1
         yield step
     if count < len(trace.steps):
         raise HftoolError(f"the run ends after {count} steps, the trace after {len(trace.steps)}")
-    log.info("all %d steps are those of the trace", count)
+    log.info("all %d steps are the same as in the trace", count)

@@ -13,6 +13,7 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from hftool.atomic_files import atomic_file
+from hftool.output.formats import records_only
 from hftool.output.tables.base import plain_table, table_console
 from hftool.output.view import View
 
@@ -84,7 +85,7 @@ def saved(events: Iterable[Any], view: View, path: Path) -> Iterator[Any]:
     if path.suffix == ".svg":
         picture = svg(_drawn(kept, view))
     elif view.page is not None:
-        picture = view.page([event for event in kept if not isinstance(event, str)])
+        picture = view.page(list(records_only(kept)))
     else:
         picture = _html(_drawn(kept, view))
     with atomic_file(path) as file:

@@ -1,7 +1,7 @@
 """Formats: functions from records to lines.
 
-What comes in is a stream of events: records (dataclasses), and texts (str) that a record to come
-will hold whole. `text` and `table` show the texts as they come, the others wait for the record.
+The input is a stream of events: records (dataclasses), and pieces of text that the next record
+holds as a whole. `text` and `table` write pieces as they come; the other formats skip them.
 """
 
 import csv
@@ -9,30 +9,40 @@ import io
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from hftool.generation.records import Piece
 from hftool.output.view import View, cell_text, dumps
 from hftool.tsv import escape_cell
 
 
-def _records(events: Iterable[Any]) -> Iterator[Any]:
-    return (event for event in events if not isinstance(event, str))
+def records_only(events: Iterable[Any]) -> Iterator[Any]:
+    """Yield the events that are records."""
+    return (event for event in events if not isinstance(event, Piece))
 
 
 def text_lines(events: Iterable[Any], view: View) -> Iterator[str]:
-    """Streamed texts as they are, records by their view."""
+    """Yield pieces as they come, and records in the view's text form.
+
+    Where a record's pieces have been written, only its end follows.
+    """
+    pieces_written = False
     for event in events:
-        yield event if isinstance(event, str) else view.text(event)
+        if isinstance(event, Piece):
+            yield event.text
+        else:
+            yield view.end(event) if pieces_written else view.text(event)
+        pieces_written = isinstance(event, Piece)
 
 
 def json_lines(events: Iterable[Any], view: View) -> Iterator[str]:
     """A line a record (JSON Lines)."""
-    for record in _records(events):
+    for record in records_only(events):
         yield dumps(view.record(record)) + "\n"
 
 
 def json_array(events: Iterable[Any], view: View) -> Iterator[str]:
     """One array of records."""
     opening = "[\n"
-    for record in _records(events):
+    for record in records_only(events):
         yield opening + dumps(view.record(record))
         opening = ",\n"
     yield "\n]\n" if opening == ",\n" else "[]\n"
@@ -41,7 +51,7 @@ def json_array(events: Iterable[Any], view: View) -> Iterator[str]:
 def csv_lines(events: Iterable[Any], view: View) -> Iterator[str]:
     """A header and a line a row, quoted where needed (RFC 4180, with plain line breaks)."""
     yield _csv_line(view.columns)
-    for record in _records(events):
+    for record in records_only(events):
         for row in view.rows(record):
             yield _csv_line(cell_text(row.get(name)) for name in view.columns)
 
@@ -56,7 +66,7 @@ def _csv_line(cells: Iterable[str]) -> str:
 def tsv_lines(events: Iterable[Any], view: View) -> Iterator[str]:
     r"""A header and a line a row; tab, line break and backslash in a cell as \t, \n, \r and \\."""
     yield "\t".join(view.columns) + "\n"
-    for record in _records(events):
+    for record in records_only(events):
         for row in view.rows(record):
             yield "\t".join(_tsv_cell(row.get(name)) for name in view.columns) + "\n"
 

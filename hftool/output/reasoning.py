@@ -1,4 +1,4 @@
-"""Where in an answer the model reasons: from `<think>` at its beginning to `</think>`."""
+"""Find a model's reasoning in its answer: from `<think>` at the beginning to `</think>`."""
 
 from collections.abc import Iterator
 
@@ -6,49 +6,53 @@ OPENING, CLOSING = "<think>", "</think>"
 
 
 class ReasoningSplitter:
-    """Tells the reasoning from the answer while both are streamed; the tags may be split.
+    """Splits a streamed answer into reasoning and the rest, wherever the pieces are cut.
 
-    Only a tag at the beginning counts: further on, `<think>` is a text like any other.
+    Only a tag at the beginning counts: further on, `<think>` is ordinary text.
 
     Args:
-        inside: the prompt has opened the reasoning.
+        opened: the prompt has already opened the reasoning.
     """
 
-    def __init__(self, inside: bool) -> None:
-        self._tag: str | None = CLOSING if inside else OPENING  # the one that may come next
-        self._held = ""
+    def __init__(self, opened: bool) -> None:
+        self._next_tag: str | None = CLOSING if opened else OPENING
+        self._held_back = ""
 
     def parts(self, piece: str) -> Iterator[tuple[str, bool]]:
-        """The texts that are certain now, and whether each is reasoning; tags belong to it."""
-        self._held += piece
-        if self._tag == OPENING:
-            begins = self._held.lstrip()
-            if begins.startswith(OPENING):
-                self._tag = CLOSING
-            elif not OPENING.startswith(begins):
-                self._tag = None
+        """Add a piece; yield the texts that are now certain, each with whether it is reasoning.
+
+        Tags count as reasoning.
+        """
+        self._held_back += piece
+        if self._next_tag == OPENING:
+            beginning = self._held_back.lstrip()
+            if beginning.startswith(OPENING):
+                self._next_tag = CLOSING
+            elif not OPENING.startswith(beginning):
+                self._next_tag = None
             else:
                 return
-        if self._tag == CLOSING:
-            before, found, after = self._held.partition(CLOSING)
-            if not found:
-                yield from self._all_but_a_beginning()
+        if self._next_tag == CLOSING:
+            before, closing, after = self._held_back.partition(CLOSING)
+            if not closing:
+                yield from self._before_partial_tag()
                 return
-            yield before + found, True
-            self._tag, self._held = None, after
-        if self._held:
-            yield self._held, False
-        self._held = ""
+            yield before + closing, True
+            self._next_tag, self._held_back = None, after
+        if self._held_back:
+            yield self._held_back, False
+        self._held_back = ""
 
     def rest(self) -> Iterator[tuple[str, bool]]:
-        """What was held back, at the end of the answer."""
-        if self._held:
-            yield self._held, self._tag == CLOSING
-        self._held = ""
+        """Yield what was held back, at the end of the answer."""
+        if self._held_back:
+            yield self._held_back, self._next_tag == CLOSING
+        self._held_back = ""
 
-    def _all_but_a_beginning(self) -> Iterator[tuple[str, bool]]:
-        held = self._held
+    def _before_partial_tag(self) -> Iterator[tuple[str, bool]]:
+        """Yield the reasoning, but hold back an end that may be the beginning of the tag."""
+        held = self._held_back
         certain = next(i for i in range(len(held) + 1) if CLOSING.startswith(held[i:]))
         if certain:
             yield held[:certain], True
-        self._held = held[certain:]
+        self._held_back = held[certain:]

@@ -36,7 +36,8 @@ class View:
 
     Attributes:
         columns: of csv, tsv and table.
-        text: the lines of a record in the text format, line breaks included.
+        text: a whole record in the text format, line breaks included.
+        end: what the text format writes after a record's pieces, instead of the whole record.
         rows: a record's rows for csv, tsv and table; by default the record is one row.
         table: all events as a person reads them; by default a plain table of the rows.
         page: the records as an HTML page, for `--save`; by default it looks like the table.
@@ -54,6 +55,7 @@ class View:
 
     columns: tuple[str, ...]
     text: Callable[[Any], str]
+    end: Callable[[Any], str] = lambda record: "\n"
     rows: Callable[[Any], Iterable[Row]] = lambda record: [plain(record)]
     table: Table | None = None
     page: Callable[[list[Any]], str] | None = None

@@ -1,1 +1,1 @@
-"""Prompts: chat templates, messages and the token ids they become."""
+"""Prompts: chat templates, messages, and the token ids that a model receives."""

@@ -1,4 +1,4 @@
-"""Chat messages, from JSON and from options."""
+"""Chat messages from JSON and from options."""
 
 import json
 from typing import Any
@@ -11,23 +11,24 @@ MESSAGES_HINT = 'as in [{"role": "user", "content": "Hello"}]'
 
 
 def parse_messages(text: str) -> list[Message]:
-    """Messages from JSON: a list of {"role", "content"}, or an object with it as "messages".
+    """Parse messages from JSON: a list of {"role", "content"}, or an object with it as "messages".
 
     Raises:
-        HftoolError: it is no JSON, or no list of messages.
+        HftoolError: the text is not JSON, or not a list of messages.
     """
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise HftoolError(f"the messages are no JSON: {error}") from None
+        raise HftoolError(f"the messages are not valid JSON: {error}") from None
     return as_messages(content.get("messages") if isinstance(content, dict) else content)
 
 
 def as_messages(messages: Any) -> list[Message]:
-    """JSON's value as messages.
+    """Check that a JSON value is a list of messages, and return it.
 
     Raises:
-        HftoolError: it is no list of objects with role and content, or one holds half a character.
+        HftoolError: it is not a list of objects with role and content, or a message contains half
+            of a surrogate pair.
     """
     if not isinstance(messages, list) or not messages:
         raise HftoolError("the messages must be a list", MESSAGES_HINT)
@@ -38,12 +39,12 @@ def as_messages(messages: Any) -> list[Message]:
         try:
             (fields["role"] + fields["content"]).encode()
         except UnicodeEncodeError:
-            raise HftoolError(f"message {number} holds half a character (a surrogate)") from None
+            raise HftoolError(f"message {number} has half of a surrogate pair") from None
     return messages
 
 
 def prompt_messages(text: str, options: ChatOptions) -> list[Message]:
-    """The messages of a one-turn chat; a prefill stands last, as the assistant's."""
+    """Return the messages of a chat with one turn; a prefill becomes the assistant's beginning."""
     messages = [{"role": "user", "content": text}]
     if options.system is not None:
         messages.insert(0, {"role": "system", "content": options.system})

@@ -1,4 +1,4 @@
-"""The token ids a model is given for a prompt."""
+"""The token ids that a model receives for a prompt."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from hftool.tokenization.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Rendered:
-    """What a chat template makes of a chat."""
+    """A chat as the chat template renders it."""
 
     text: str
 
 
 def prompt_ids(tokenizer: Tokenizer, text: str, options: PromptOptions) -> list[int]:
-    """The ids a model is given for a prompt.
+    """Return the token ids of a prompt.
 
     Raises:
-        HftoolError: the prompt is empty, or there is no chat template, or it fails.
+        HftoolError: the prompt is empty, or the chat template is missing or fails.
     """
     if options.templated:
         messages = prompt_messages(text, options)
@@ -29,16 +29,16 @@ def prompt_ids(tokenizer: Tokenizer, text: str, options: PromptOptions) -> list[
     else:
         ids = list(tokenizer.encode(text, options.special).ids)
     if not ids:
-        raise HftoolError("the prompt is empty: there is no token to go on from")
+        raise HftoolError("the prompt is empty: the model needs at least one token")
     return ids
 
 
 def rendered_chats(
     tokenizer: Tokenizer, texts: Iterable[str], options: ChatOptions
 ) -> Iterator[str]:
-    """Each text as a user's message, through the chat template.
+    """Render each text as a user's message, through the chat template.
 
-    Raises: as `chat_template`, and as `ChatTemplate.render`.
+    Raises: as `chat_template` and `ChatTemplate.render`.
     """
     template = chat_template(tokenizer, options.chat_template)
     for text in texts:

@@ -1,6 +1,6 @@
-"""Bounds on what a chat template may take: it is a program of a stranger's.
+"""Limit the time and memory of a chat template, which is a program by somebody unknown.
 
-Jinja's sandbox keeps it from files and from Python's insides; time and memory are kept here.
+Jinja's sandbox already denies it files and Python's internals.
 """
 
 import sys
@@ -12,44 +12,45 @@ from functools import cache
 from typing import Any
 
 SECONDS = 10.0
-LONGEST_SOURCE = 1_000_000  # characters
-MEMORY = 2**30  # bytes beyond what the process has
-LARGEST_NUMBER = 4096  # bits
-MOST_DIGITS = 308  # that a float can have
-EVENTS = 500  # lines of Python between two looks at the clock
+MAX_SOURCE = 1_000_000  # characters
+MEMORY = 2**30  # bytes, in addition to those that the process has
+MAX_BITS = 4096  # of an integer
+MAX_DIGITS = 308  # of a float
+EVENTS = 500  # events of Python's tracing between two checks of the clock
 
-_one_at_a_time = threading.Lock()  # the bounds on memory are the process's
+_one_at_a_time = threading.Lock()  # the limit on memory is that of the whole process
 
 
 class OutOfBounds(Exception):
-    """A template took more than it may."""
+    """A template exceeded a limit."""
 
 
 @contextmanager
 def bounded(source: str) -> Iterator[None]:
-    """Keep what the block does with a template within the bounds; this thread's tracing is ours
-    meanwhile.
+    """Limit the time and memory that the block takes to render a template.
+
+    The block runs with this thread's trace function replaced, which checks the time.
 
     Raises:
-        OutOfBounds: it takes too long or too much memory (where the system can tell), or computes
-            numbers that would.
+        OutOfBounds: the template takes too long or too much memory (if the system can limit that),
+            or it computes numbers that would.
     """
-    if len(source) > LONGEST_SOURCE:
-        raise OutOfBounds(f"it has more than {LONGEST_SOURCE:,} characters")
-    _forbid_wild_numbers()
+    if len(source) > MAX_SOURCE:
+        raise OutOfBounds(f"it has more than {MAX_SOURCE:,} characters")
+    _limit_numbers()
     deadline = time.monotonic() + SECONDS
     events = 0
 
-    def look(frame: Any, event: str, argument: Any) -> Any:
+    def check_time(frame: Any, event: str, argument: Any) -> Any:
         nonlocal events
         events += 1
         if events % EVENTS == 0 and time.monotonic() > deadline:
             raise OutOfBounds(f"it takes longer than {SECONDS:g} seconds")
-        return look
+        return check_time
 
     with _one_at_a_time, _limited_memory():
         before = sys.gettrace()
-        sys.settrace(look)
+        sys.settrace(check_time)
         try:
             yield
         except MemoryError:
@@ -66,10 +67,10 @@ def _limited_memory() -> Iterator[None]:
         yield
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    most = _this_process().memory_info().vms + MEMORY
-    lower = [most, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
-    with suppress(ValueError, OSError):  # a system that does not know this limit
-        resource.setrlimit(resource.RLIMIT_AS, (min(lower), hard))
+    limit = _this_process().memory_info().vms + MEMORY
+    limits = [limit, *(given for given in (soft, hard) if given != resource.RLIM_INFINITY)]
+    with suppress(ValueError, OSError):  # the system does not support this limit
+        resource.setrlimit(resource.RLIMIT_AS, (min(limits), hard))
     try:
         yield
     finally:
@@ -85,9 +86,12 @@ def _this_process() -> Any:
 
 
 @cache
-def _forbid_wild_numbers() -> None:
-    """Products, powers and rounding that would compute for hours in one step, which no clock can
-    stop, become errors: for all sandboxes of this process, since transformers makes its own."""
+def _limit_numbers() -> None:
+    """Make products, powers and rounding raise where they would compute for hours.
+
+    Each is a single operation, which the check of the time cannot interrupt. The change applies to
+    all sandboxes of this process, because transformers makes its own.
+    """
     from jinja2.filters import FILTERS as DEFAULT_FILTERS
     from jinja2.sandbox import SandboxedEnvironment
 
@@ -95,16 +99,16 @@ def _forbid_wild_numbers() -> None:
 
     def power(base: Any, exponent: Any) -> Any:
         if isinstance(base, int) and isinstance(exponent, int):
-            _require_small(base.bit_length() * abs(exponent))
+            _require_few_bits(base.bit_length() * abs(exponent))
         return base**exponent
 
     def product(left: Any, right: Any) -> Any:
         if isinstance(left, int) and isinstance(right, int):
-            _require_small(left.bit_length() + right.bit_length())
+            _require_few_bits(left.bit_length() + right.bit_length())
         return left * right
 
     def rounded(value: Any, precision: int = 0, method: Any = "common") -> Any:
-        if not -MOST_DIGITS <= precision <= MOST_DIGITS:
+        if not -MAX_DIGITS <= precision <= MAX_DIGITS:
             raise OutOfBounds(f"it rounds to {precision} digits")
         return plain_round(value, precision, method)
 
@@ -113,6 +117,6 @@ def _forbid_wild_numbers() -> None:
     DEFAULT_FILTERS["round"] = rounded
 
 
-def _require_small(bits: int) -> None:
-    if bits > LARGEST_NUMBER:
+def _require_few_bits(bits: int) -> None:
+    if bits > MAX_BITS:
         raise OutOfBounds(f"it computes a number of {bits:,} bits")

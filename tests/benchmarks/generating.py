@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from hftool.generation.batch import generate_rows
+from hftool.generation.batch import generate_side_by_side
 from hftool.generation.generate import generate
 from hftool.generation.records import Generation, Request
 from hftool.generation.sampling import SamplingSettings
@@ -115,7 +115,7 @@ def _alone(model: LanguageModel, requests: list[Request]) -> int:
 
 
 def _batch(model: LanguageModel, requests: list[Request]) -> int:
-    records = generate_rows(model, requests)
+    records = generate_side_by_side(model, requests)
     return sum(r.usage.completion_tokens for r in records if isinstance(r, Generation))
 
 

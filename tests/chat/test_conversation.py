@@ -1,7 +1,7 @@
-"""A chat's memory, its cache between turns, and what happens where the context ends."""
+"""A chat's messages, its cache between turns, and what happens when the context is full."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,14 @@ import pytest
 
 from hftool.chat.conversation import Conversation, Turn
 from hftool.errors import HftoolError
+from hftool.generation.records import Piece
 from hftool.models.load import LanguageModel
 from hftool.options.generation import AnswerOptions, Overflow
+from hftool.output.formats import text_lines
+from hftool.output.tables.base import table_console
+from hftool.output.views.generation import turns_view
 from hftool.prompting.chat_template import PLAIN_FRAME, ChatTemplate, Message, chat_template
+from hftool.terminal import visible
 from tests.conftest import run
 from tests.tiny_models import (
     ARCHITECTURES,
@@ -44,7 +49,7 @@ def tiny(folder: Path) -> LanguageModel:
 def talk(
     model: LanguageModel, tokens: int, *, system: str | None = None, overflow: Overflow = "drop"
 ) -> Conversation:
-    """A greedy conversation with answers of at most so many tokens."""
+    """Return a greedy conversation whose answers have at most `tokens` tokens."""
     return Conversation(
         model,
         chat_template(model.tokenizer, plain=True),
@@ -55,18 +60,27 @@ def talk(
 
 
 def say(conversation: Conversation, text: str) -> Turn:
-    """One turn, its pieces checked against it."""
+    """Return the answer to a message, after comparing it with its pieces."""
     user, *pieces, turn = conversation.answer(text)
     assert user == Turn("user", text)
     assert isinstance(turn, Turn)
-    assert "".join(str(piece) for piece in pieces) == turn.content
+    assert text_of(pieces) == turn.content
     assert turn.role == "assistant"
     return turn
 
 
+def text_of(pieces: Iterable[Piece | Turn]) -> str:
+    """Return the text of events, all of which must be pieces."""
+    texts = []
+    for piece in pieces:
+        assert isinstance(piece, Piece)
+        texts.append(piece.text)
+    return "".join(texts)
+
+
 @contextmanager
 def computed_tokens(language_model: LanguageModel) -> Iterator[list[int]]:
-    """How many tokens each pass through the model computed."""
+    """Count the tokens that each pass of the model computes."""
     counts: list[int] = []
 
     def count(module: Any, arguments: Any, keywords: dict[str, Any]) -> None:
@@ -120,12 +134,12 @@ def test_kept_cache_changes_nothing(architecture: str, context: int, tmp_path: P
             with pytest.raises(KeyboardInterrupt):
                 answer.throw(KeyboardInterrupt)
                 next(answer)
-            assert conversation.messages[-1]["content"] == "".join(map(str, heard[1:]))
+            assert conversation.messages[-1]["content"] == text_of(heard[1:])
             continue
         again = action == "regen"
         *_, turn = conversation.regenerate() if again else conversation.answer("Hello " * 3)
         assert isinstance(turn, Turn)
-        # All that the model saw, computed again from the beginning by transformers.
+        # Transformers computes all that the model saw, without a cache.
         seen = conversation.messages[:-1]
         ids = tokenizer.apply_chat_template(seen, add_generation_prompt=True, return_dict=False)
         expected = greedy_ids(reference, ids, 12)
@@ -138,7 +152,7 @@ def test_kept_cache_changes_nothing(architecture: str, context: int, tmp_path: P
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3"])
 def test_template_that_shortens_earlier_answers(architecture: str, tmp_path: Path) -> None:
-    """As Qwen3's does, which leaves their reasoning out."""
+    """Qwen3's does so: it leaves out their reasoning."""
     folder = save_model(tmp_path, architecture, context=512)
     template = CHAT_TEMPLATE.replace(
         "{{ message['content'] }}", "{{ message['content'][-30 if loop.last else -2:] }}"
@@ -179,7 +193,7 @@ def test_clear_forgets_all_but_the_system_message(tiny: LanguageModel) -> None:
 
 
 def size(turns: list[Message]) -> int:
-    """The tokens of messages under the tiny template, the answer's opening included."""
+    """Return the number of tokens of messages in the tiny template, with an opened answer."""
     return sum(len(m["content"].encode()) + 2 for m in turns) + 1
 
 
@@ -256,7 +270,7 @@ def test_interrupted_answer_is_remembered(pieces: int, tiny: LanguageModel) -> N
     answer.close()
     remembered = [
         {"role": "user", "content": "Hello"},
-        {"role": "assistant", "content": "".join(str(piece) for piece in heard)},
+        {"role": "assistant", "content": text_of(heard)},
     ]
     assert conversation.messages == remembered
     fresh = talk(tiny, 20)
@@ -276,16 +290,35 @@ def test_turns_through_a_pipe(folder: Path) -> None:
         assert assistant["content"] == turn.content
         assert assistant["prompt_tokens"] == turn.prompt_tokens
     assert [r["content"] for r in records[::2]] == ["one", "two"]
+    expected = "".join(r["content"] + "\n" for r in records[1::2])
+    for name in ("text", "table"):
+        shown = run(*arguments, "--format", name, stdin="one\n\ntwo\n").stdout
+        assert shown == (expected if name == "text" else visible(expected))
 
 
-# Undone, answered again, broken off
+def test_text_of_turns() -> None:
+    """The text has the answers, with pieces or without, and a line for an answer that failed after
+    some pieces and therefore has no turn."""
+    user, answer = Turn("user", "?"), Turn("assistant", "<think>a</think>b")
+    streamed = [user, Piece("<think>a</think"), Piece(">b"), answer]
+    failed = [user, Piece("half"), Piece("\n")]
+    expected = "<think>a</think>b\nhalf\n<think>a</think>b\n"
+    view = turns_view(opened=False)
+    assert view.table is not None
+    for whole in ([user, answer], streamed):
+        events = [*whole, *failed, *whole]
+        assert "".join(text_lines(events, view)) == expected
+        assert "".join(view.table(events, table_console("never", terminal=False))) == expected
+
+
+# Undo, regenerate, interrupt
 
 
 def test_undo_and_regenerate(tiny: LanguageModel) -> None:
     conversation = talk(tiny, 4, system="S")
-    with pytest.raises(HftoolError, match="nothing has been asked"):
+    with pytest.raises(HftoolError, match="have not sent a message"):
         conversation.undo()
-    with pytest.raises(HftoolError, match="nothing has been asked"):
+    with pytest.raises(HftoolError, match="have not sent a message"):
         list(conversation.regenerate())
     say(conversation, "one")
     after_one = conversation.messages
@@ -303,7 +336,7 @@ def test_ctrl_c_gives_the_turn_and_goes_through(pieces: int, tiny: LanguageModel
     conversation = talk(tiny, 20)
     answer = conversation.answer("Hello")
     next(answer)
-    text = "".join(str(next(answer)) for _ in range(pieces))
+    text = text_of(next(answer) for _ in range(pieces))
     turn = answer.throw(KeyboardInterrupt)
     assert turn == Turn("assistant", text, "interrupted", size([HELLO]), None, None)
     assert conversation.messages == [HELLO, {"role": "assistant", "content": text}]
@@ -343,7 +376,7 @@ def test_first_answer_is_that_of_generate(folder: Path) -> None:
     assert (answer["content"], answer["seed"]) == (alone["text"], alone["seed"])
 
 
-# Where the context ends
+# When the context is full
 
 
 def test_overflow_stop_refuses_with_the_numbers(tiny: LanguageModel) -> None:

@@ -1,4 +1,4 @@
-"""Slash commands: which messages are one, what they do and say, in a pipe as at a terminal."""
+"""Slash commands: which messages are commands, what they do, and what they report."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hftool.chat import storage
 from hftool.chat.conversation import Conversation, Turn
-from hftool.chat.settings import changed
+from hftool.chat.settings import change_setting
 from hftool.chat.slash_commands import COMMANDS, Note, parse, respond
 from hftool.errors import HftoolError, UsageError
 from hftool.generation.sampling import resolve_sampling
@@ -44,7 +44,7 @@ def chat(tiny: LanguageModel) -> Conversation:
 
 
 def noted(conversation: Conversation, message: str) -> str:
-    """What a slash command says."""
+    """Return the notes of a slash command."""
     events = list(respond(conversation, message))
     return "\n".join(event.text for event in events if isinstance(event, Note))
 
@@ -102,9 +102,9 @@ def test_commands(message: str, name: str, argument: str) -> None:
         ("/HELP", "unknown command /HELP", "did you mean /help?"),
         ("/lod x.json", "unknown command /lod", "did you mean /load?"),
         ("/exit-now", "unknown command /exit-now", "//"),
-        ("/undo 2", "/undo takes nothing", ""),
-        ("/save", "/save is called as /save FILE", ""),
-        ("/load  ", "/load is called as /load FILE", ""),
+        ("/undo 2", "/undo takes no argument", ""),
+        ("/save", "/save needs an argument: /save FILE", ""),
+        ("/load  ", "/load needs an argument: /load FILE", ""),
     ],
 )
 def test_mistyped_commands(message: str, cause: str, hint: str) -> None:
@@ -154,7 +154,7 @@ NAMES = [item.name for item in fields(AnswerOptions)]
 )
 def test_set(name: str, text: str, field: str, value: Any) -> None:
     before = AnswerOptions(top_k=3, max_new_tokens=5)
-    assert changed(before, name, text) == replace(before, **{field: value})
+    assert change_setting(before, name, text) == replace(before, **{field: value})
 
 
 @pytest.mark.parametrize(
@@ -170,12 +170,12 @@ def test_set(name: str, text: str, field: str, value: Any) -> None:
         ("seed", "9" * 30, "seed must be a whole number from 0 to"),
         ("seed", "9" * 5000, "seed must be a whole number from 0 to"),
         ("greedy", "7", "greedy must be on or off"),
-        ("temprature", "1", "there is no setting 'temprature'"),
+        ("temprature", "1", "unknown setting 'temprature'"),
     ],
 )
 def test_set_nonsense(name: str, text: str, cause: str) -> None:
     with pytest.raises(UsageError) as caught:
-        changed(AnswerOptions(), name, text)
+        change_setting(AnswerOptions(), name, text)
     assert cause in caught.value.message
     assert len(caught.value.message) < 120
 
@@ -183,7 +183,7 @@ def test_set_nonsense(name: str, text: str, cause: str) -> None:
 @given(st.one_of(st.sampled_from(NAMES), st.text()), st.one_of(st.text(), st.floats().map(str)))
 def test_any_setting_is_taken_or_refused(name: str, text: str) -> None:
     try:
-        options = changed(AnswerOptions(), name, text)
+        options = change_setting(AnswerOptions(), name, text)
         resolve_sampling(options, {})
     except HftoolError:
         pass
@@ -212,7 +212,7 @@ def test_settings_in_force_are_listed(chat: Conversation) -> None:
     assert again == turn
 
 
-# What the others do
+# The other commands
 
 
 def test_help_is_aligned_and_fits(chat: Conversation) -> None:
@@ -242,12 +242,12 @@ def test_undo_and_regen(chat: Conversation) -> None:
     assert isinstance(events[0], Note) and "the same" in events[0].text
     assert isinstance(events[-1], Turn) and events[-1].content == contents(chat)[-1]
     assert not any(isinstance(event, Turn) and event.role == "user" for event in events)
-    assert noted(chat, "/undo") == "forgotten: two"
+    assert noted(chat, "/undo") == "forgot: two"
     assert contents(chat)[0] == "one" and len(contents(chat)) == 2
 
 
 def test_template_and_tokens(chat: Conversation) -> None:
-    assert noted(chat, "/template") == "nothing has been said yet"
+    assert noted(chat, "/template") == "the conversation is empty"
     assert noted(chat, "/tokens").split()[:2] == ["conversation", "0"]
     list(respond(chat, "Hello"))
     rendered = f"<|user|>Hello<|end|><|assistant|>{contents(chat)[1]}<|end|>"
@@ -324,7 +324,7 @@ def test_bare_messages_and_other_models(
         (b"7", "list"),
         (b'{"model": "x"}', "list"),
         (b'[{"role": "user"}]', "message 1"),
-        (rb'[{"role": "user", "content": "\ud800"}]', "half a character"),
+        (rb'[{"role": "user", "content": "\ud800"}]', "half of a surrogate pair"),
         (b'{"messages": [], "settings": {"top_p": 7}}', "top_p must be"),
         (b'{"messages": [], "settings": {"repetition_penalty": -1}}', "above 0"),
     ],
@@ -363,7 +363,7 @@ def test_own_permissions_are_kept(chat: Conversation, tmp_path: Path) -> None:
 
 
 def chatted(folder: Path, *arguments: str, stdin: str, status: int = 0) -> tuple[list[str], str]:
-    """The answers, and what is on stderr."""
+    """Return the answers, and stderr."""
     options = ("-m", str(folder), "--dtype", "float32", "-n", "4", "--greedy")
     done = run("chat", *options, *arguments, "--format", "jsonl", stdin=stdin)
     assert done.exit_code == status, done.stderr

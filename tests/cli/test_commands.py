@@ -165,7 +165,7 @@ def test_a_prompt_longer_than_the_context_is_not_cut(tiny: str) -> None:
 def test_a_replay_has_its_own_prompt(tiny: str, tmp_path: Path) -> None:
     done = run("sample", "ab", "-m", tiny, "--replay", str(tmp_path / "trace"))
     assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr.startswith("Error: --replay takes the run as it was kept")
+    assert done.stderr.startswith("Error: --replay takes its prompt from the trace")
 
 
 @pytest.mark.parametrize("pattern", ["[", "(", "*", "a{2,1}", "(?<=a*)b", "\\"])

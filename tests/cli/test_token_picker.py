@@ -1,4 +1,4 @@
-"""`sample --pick`: a person chooses each token, at a real terminal."""
+"""`sample --pick`: the user picks each token, at a real terminal."""
 
 import io
 import json
@@ -11,10 +11,10 @@ from typing import Any
 import pexpect
 import pytest
 
-from hftool.cli.token_picker import chosen_id
+from hftool.cli.token_picker import picked_id
 from hftool.errors import UsageError
 from hftool.generation.sampling import SamplingSettings
-from hftool.generation.steps import StepCandidates, StepSampler, run_steps
+from hftool.generation.steps import StepCandidates, StepSampler
 from hftool.models.load import LanguageModel, load_language_model
 from hftool.options.model import LoadOptions
 from hftool.tokenization.tokenizer import Tokenizer
@@ -35,7 +35,7 @@ def model(folder: Path) -> LanguageModel:
 
 
 def typed(folder: Path, answers: list[str], *arguments: str) -> tuple[int, str]:
-    """A run at a terminal, each answer typed at a prompt of its own: its status, what it showed."""
+    """Run at a terminal, and type each answer at its prompt; return the status and the output."""
     child: pexpect.spawn[str] = pexpect.spawn(
         sys.executable,
         ["-m", "hftool", "sample", "ab", "-m", str(folder), "--pick", "--seed", "3", *arguments],
@@ -70,7 +70,7 @@ def test_picks_draws_and_undoes(folder: Path, tmp_path: Path) -> None:
     assert (second["token"], third["token"]) == ("Z", "u")
     assert [step.get("picked") for step in steps] == [True, True, True, None]
     assert [step["drawn"] is None for step in steps] == [True, True, True, False]
-    # The number of the fourth step is the fourth of the seed, whoever chose before.
+    # The fourth step has the fourth number of the seed, however earlier tokens were chosen.
     drawn = run("sample", "ab", "-m", str(folder), "--seed", "3", "--steps", "4", "--json")
     assert fourth["drawn"] == json.loads(drawn.stdout)[3]["drawn"]
     again = run("sample", "-m", str(folder), "--replay", str(trace), "--json")
@@ -83,8 +83,8 @@ def test_what_is_no_token_asks_again(folder: Path, tmp_path: Path) -> None:
     status, shown = typed(folder, answers, "-o", str(out), "--json", "--color", "never")
     assert status == 0
     assert "there is no step to undo" in shown
-    assert 'the ranks go from 1 to 5; a text goes in quotes: "99"' in shown
-    assert "“大” is no single token: “<0xE5>” “<0xA4>” “<0xA7>”" in shown
+    assert 'the ranks are 1 to 5; put a text in quotes: "99"' in shown
+    assert "“大” is 3 tokens here: “<0xE5>” “<0xA4>” “<0xA7>”" in shown
     assert shown.count("step 1  ab") == 1
     assert [step["rank"] for step in records(out)] == [1]
 
@@ -107,7 +107,7 @@ def test_ctrl_d_ends_and_ctrl_c_breaks_off(
 def test_picking_needs_a_terminal(folder: Path) -> None:
     done = run("sample", "ab", "-m", str(folder), "--pick")
     assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr == "Error: --pick asks at a terminal, and stdin is none\n"
+    assert done.stderr == "Error: --pick needs a terminal, but stdin is not one\n"
 
 
 SETTINGS = SamplingSettings(greedy=False, seed=3, top_k=5)
@@ -115,39 +115,43 @@ SETTINGS = SamplingSettings(greedy=False, seed=3, top_k=5)
 
 def test_undo_leaves_no_trace_in_the_cache(model: LanguageModel) -> None:
     prompt = [5, 6, 7]
-    wandering = StepSampler(model, prompt, SETTINGS, steps=6, k=3)
+    wandering = StepSampler(model, prompt, SETTINGS, max_steps=6, k=3)
     for picked in (9, 10, None, 12):
-        wandering.take(picked)
+        wandering.step(picked)
     for _ in range(3):
         wandering.undo()
-    wandering.take(11)
-    for step in run_steps(wandering):
-        before = [t.id for t in wandering.taken[:-1]]
-        afresh = StepSampler(model, [*prompt, *before], SETTINGS, steps=1, k=3).choice()
+    wandering.step(11)
+    for step in wandering.run():
+        before = [t.id for t in wandering.steps[:-1]]
+        afresh = StepSampler(
+            model, [*prompt, *before], SETTINGS, max_steps=1, k=3
+        ).next_candidates()
         assert [c.id for c in step.candidates] == [c.id for c in afresh.candidates]
         for ours, theirs in zip(step.candidates, afresh.candidates, strict=True):
             assert ours.prob == pytest.approx(theirs.prob, rel=1e-4)
-    straight = StepSampler(model, prompt, SETTINGS, steps=6, k=3)
-    drawn = [step.drawn for step in run_steps(straight)]
-    assert [step.drawn for step in wandering.taken] == [None, None, *drawn[2:]]
+    straight = StepSampler(model, prompt, SETTINGS, max_steps=6, k=3)
+    drawn = [step.drawn for step in straight.run()]
+    assert [step.drawn for step in wandering.steps] == [None, None, *drawn[2:]]
 
 
 def test_undo_shows_the_same_choice_again_in_bfloat16(smollm2_folder: Path) -> None:
     options = LoadOptions(model=str(smollm2_folder), dtype="bfloat16", device="cpu", offline=True)
-    walk = StepSampler(load_language_model(options), [504, 6376, 314], SETTINGS, steps=6, k=9)
+    sampler = StepSampler(
+        load_language_model(options), [504, 6376, 314], SETTINGS, max_steps=6, k=9
+    )
     seen = []
     for _ in range(4):
-        seen.append(walk.choice())
-        walk.take()
+        seen.append(sampler.next_candidates())
+        sampler.step()
     for before in reversed(seen):
-        walk.undo()
-        assert walk.choice() == before
+        sampler.undo()
+        assert sampler.next_candidates() == before
 
 
 def test_a_picked_token_may_be_one_the_filters_removed(model: LanguageModel) -> None:
-    walk = StepSampler(model, [5, 6, 7], SETTINGS, steps=2, k=300)
-    last = walk.choice().candidates[200]
-    step = walk.take(last.id)
+    sampler = StepSampler(model, [5, 6, 7], SETTINGS, max_steps=2, k=300)
+    last = sampler.next_candidates().candidates[200]
+    step = sampler.step(last.id)
     assert (step.rank, step.sampled_prob, step.sampled_cumulative) == (201, 0.0, None)
     assert last.removed_by == "top_k"
 
@@ -166,7 +170,7 @@ def test_a_picked_token_may_be_one_the_filters_removed(model: LanguageModel) -> 
     ],
 )
 def test_texts_of_tokens(answer: str, text: str, tokenizer: Tokenizer) -> None:
-    token_id = chosen_id(answer, StepCandidates(1, 0.0, 1, "", ()), tokenizer)
+    token_id = picked_id(answer, StepCandidates(1, 0.0, 1, "", ()), tokenizer)
     assert token_id is not None
     assert tokenizer.token_text(token_id) == text
 
@@ -174,4 +178,4 @@ def test_texts_of_tokens(answer: str, text: str, tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize("answer", ["0", "1", "good morning", '""', "大家好", '" "x"'])
 def test_what_names_no_token(answer: str, tokenizer: Tokenizer) -> None:
     with pytest.raises(UsageError):
-        chosen_id(answer, StepCandidates(1, 0.0, 1, "", ()), tokenizer)
+        picked_id(answer, StepCandidates(1, 0.0, 1, "", ()), tokenizer)

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from hftool import config
 from hftool.chat import slash_commands, storage
-from hftool.chat.settings import changed
+from hftool.chat.settings import change_setting
 from hftool.errors import HftoolError
-from hftool.generation.batch_file import RECORD_OPTIONS, _of_record, _parsed
+from hftool.generation.batch_file import RECORD_OPTIONS, parse_record, request_of_record
 from hftool.generation.requests import GenerateOptions
 from hftool.generation.sampling import resolve_sampling
 from hftool.generation.trace import read_trace
@@ -172,14 +172,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @example('{"prompt": "' + "a" * 1000 + '"}')
 def test_batch_records(model: Any, line: str) -> None:
     asked = GenerateOptions(PromptOptions(), SamplingOptions(), GenerationOptions())
-    only_ours(lambda: _of_record(model, _parsed(line), asked))
+    only_ours(lambda: request_of_record(model, parse_record(line), asked))
 
 
 @fuzzed
 @given(st.sampled_from(RECORD_OPTIONS), VALUES)
 def test_a_value_in_a_batch_record(model: Any, name: str, value: Any) -> None:
     asked = GenerateOptions(PromptOptions(), SamplingOptions(), GenerationOptions())
-    request = only_ours(lambda: _of_record(model, {"prompt": "a", name: value}, asked))
+    request = only_ours(lambda: request_of_record(model, {"prompt": "a", name: value}, asked))
     assert request is None or len(request.ids) == 1
 
 
@@ -223,7 +223,7 @@ SETTINGS = [name for setting in option_ranges(AnswerOptions).values() for name i
 @example("seed", "9" * 5000)
 @example("temperature", "nan")
 def test_values_of_settings(name: str, text: str) -> None:
-    options = only_ours(lambda: changed(AnswerOptions(), name, text))
+    options = only_ours(lambda: change_setting(AnswerOptions(), name, text))
     if options is not None:
         only_ours(lambda: resolve_sampling(options, {}))
 

@@ -194,7 +194,7 @@ def test_a_chat_at_a_terminal(
         child.sendintr()
         child.expect(PROMPT)
 
-    says("/help", "/clear +forget", "/tokens +how much", "/exit")
+    says("/help", "/clear +forget", "/tokens +show how much", "/exit")
     child.send("/sys\t")
     child.expect("tem")  # completed
     says(" Be brief.", "the system message is set")
@@ -202,7 +202,7 @@ def test_a_chat_at_a_terminal(
     says("/set temperature 0.5", r"temperature +0\.5")
     says("/set top_p 7", "Error: top_p must be a number from 0 to 1")
     says("/foo", "Error: unknown command /foo", "Hint: ")
-    says("/undo", "Error: nothing has been asked yet")
+    says("/undo", "Error: you have not sent a message yet")
     says("/load nowhere.json", "Error: cannot load nowhere.json")
     breaks_off("My name is Ada.")
     breaks_off("/regen")
@@ -217,8 +217,8 @@ def test_a_chat_at_a_terminal(
     asked = [message["content"] for message in messages if message["role"] == "user"]
     assert asked == ["My name is Ada.", "several\nlines"]
     assert all(message["content"] for message in messages)
-    says("/undo", "forgotten: several")
-    says("/clear", "forgotten")
+    says("/undo", "forgot: several")
+    says("/clear", "forgot everything but the system message")
     says("/template", "Be brief.")
     says(f"/load {saved}", "loaded 5 messages")
     child.send("half a line")

@@ -1,4 +1,4 @@
-"""Batches: each record's text is the one it has alone."""
+"""Batches: each text is the one that its request gives outside a batch."""
 
 import json
 import os
@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hftool.generation import batch
-from hftool.generation.batch import BatchedModel, generate_batch, generate_rows
+from hftool.generation.batch import BatchedModel, generate_batch, generate_side_by_side
 from hftool.generation.batch_file import requests_of_records
 from hftool.generation.generate import generate
-from hftool.generation.records import Failure, Generation, Request
+from hftool.generation.records import FailedRequest, Generation, Request
 from hftool.generation.requests import GenerateOptions
 from hftool.generation.sampling import SamplingSettings
 from hftool.models.load import LanguageModel
@@ -68,13 +68,13 @@ def alone(model: LanguageModel, request: Request) -> Generation:
     return record
 
 
-def same(record: Generation | Failure) -> dict[str, Any]:
+def same(record: Generation | FailedRequest) -> dict[str, Any]:
     assert isinstance(record, Generation)
     times = ("seconds", "tokens_per_second", "logprobs")
     return {name: value for name, value in vars(record).items() if name not in times}
 
 
-# The model's numbers
+# Logits
 
 
 @torch.inference_mode()
@@ -111,17 +111,17 @@ def test_real_prompts_padded_are_those_of_transformers(
     tokenizer = transformers_tokenizer(smollm2_folder)
     encoded = [tuple(tokenizer(prompt)["input_ids"]) for prompt in PROMPTS]
     requests = [Request("", ids, GREEDY, 16, skip_special=False) for ids in encoded]
-    for record, ids in zip(generate_rows(smollm2, requests), encoded, strict=True):
+    for record, ids in zip(generate_side_by_side(smollm2, requests), encoded, strict=True):
         assert isinstance(record, Generation)
         expected = tokenizer.decode(greedy_ids(reference, ids, 16))
         assert record.text.startswith(expected.rstrip("\ufffd"))
 
 
-# Each record by itself
+# Independent requests
 
 
 def varied(model: LanguageModel) -> list[Request]:
-    """Requests that differ in everything they may differ in."""
+    """Return requests that differ in everything in which requests can differ."""
     settings = [
         GREEDY,
         SamplingSettings(greedy=False, seed=1),
@@ -195,9 +195,9 @@ def test_row_without_numbers_fails_alone(tiny: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(BatchedModel, "_forward", broken)
     requests = [Request("", (i,), GREEDY, 6, id=i, line=i) for i in (1, 2, 3)]
-    first, second, third = generate_rows(model, requests)
+    first, second, third = generate_side_by_side(model, requests)
     assert same(first) == same(alone(model, requests[0]))
-    assert second == Failure(2, 2, "the model's logits are not numbers (in float32)")
+    assert second == FailedRequest(2, 2, "the model's logits are not numbers (in float32)")
     assert same(third) == same(alone(model, requests[2]))
 
 
@@ -227,11 +227,11 @@ def test_batches_hold_what_fits(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> 
     model = load_model(tiny)
     sizes: list[int] = []
 
-    def counted(model: LanguageModel, requests: list[Request]) -> list[Generation | Failure]:
+    def counted(model: LanguageModel, requests: list[Request]) -> list[Generation | FailedRequest]:
         sizes.append(len(requests))
-        return generate_rows(model, requests)
+        return generate_side_by_side(model, requests)
 
-    monkeypatch.setattr(batch, "generate_rows", counted)
+    monkeypatch.setattr(batch, "generate_side_by_side", counted)
     monkeypatch.setattr(batch, "_tokens_that_fit", lambda model: 100)
     requests = [Request("", (5,) * length, GREEDY, 10) for length in (10, 10, 10, 10, 10, 40, 90)]
     assert len(list(generate_batch(model, requests))) == 7
@@ -260,7 +260,7 @@ def test_input_is_read_no_further_than_needed(tiny: Path) -> None:
 # Records
 
 
-def parsed(model: LanguageModel, *lines: str | bytes) -> list[Request | Failure]:
+def parsed(model: LanguageModel, *lines: str | bytes) -> list[Request | FailedRequest]:
     data = [line.encode() if isinstance(line, str) else line for line in lines]
     asked = GenerateOptions(
         PromptOptions(), SamplingOptions(greedy=True), GenerationOptions(max_new_tokens=5)
@@ -306,11 +306,11 @@ def test_messages_go_through_the_template(tiny: Path) -> None:
 
 
 BROKEN = {
-    "broken": "the line is no JSON",
-    "[1]": "the line is no JSON object",
-    "{}": 'a record has either "prompt" or "messages"',
-    '{"prompt": "a", "messages": []}': 'a record has either "prompt" or "messages"',
-    '{"prompt": 5}': '"prompt" is no text',
+    "broken": "the line is not valid JSON",
+    "[1]": "the line is not a JSON object",
+    "{}": 'a record must have either "prompt" or "messages"',
+    '{"prompt": "a", "messages": []}': 'a record must have either "prompt" or "messages"',
+    '{"prompt": 5}': '"prompt" must be text',
     '{"prompt": ""}': "the prompt is empty",
     '{"messages": "hi"}': "the messages must be a list",
     '{"messages": [{"role": "user"}]}': "message 1 has no role and content",
@@ -318,7 +318,7 @@ BROKEN = {
     '{"prompt": "a", "temperature": "hot"}': "temperature must be a number of at least 0, not",
     '{"prompt": "a", "temperature": true}': "temperature must be a number of at least 0, not",
     '{"prompt": "a", "temperature": -1}': "temperature must be a number of at least 0, not '-1'",
-    '{"prompt": "a", "temperature": NaN}': "the line is no JSON: NaN",
+    '{"prompt": "a", "temperature": NaN}': "the line is not valid JSON: NaN is not a JSON number",
     '{"prompt": "a", "temperature": 1e999}': "temperature must be a number of at least 0",
     '{"prompt": "a", "top_k": 1.5}': "top_k must be a whole number of at least 0, not '1.5'",
     '{"prompt": "a", "top_p": 1.01}': "top_p must be a number from 0 to 1, not '1.01'",
@@ -330,7 +330,7 @@ BROKEN = {
     '{"prompt": "a", "repetition_penalty": 0}': "--repetition-penalty must be above 0",
     '{"prompt": "a\\ud800"}': "the record has half of a surrogate pair",
     '{"prompt": "' + "a" * 200 + '"}': "the prompt has 200 tokens; the context of",
-    "[" * 100_000: "the line is no JSON",
+    "[" * 100_000: "the line is not valid JSON",
 }
 
 
@@ -338,21 +338,21 @@ BROKEN = {
 def test_broken_record_is_answered_on_its_own_line(line: str, tiny: Path) -> None:
     before, failure, after = parsed(load_model(tiny), '{"prompt": "a"}', line, '{"prompt": "b"}')
     assert isinstance(before, Request) and isinstance(after, Request)
-    assert isinstance(failure, Failure)
+    assert isinstance(failure, FailedRequest)
     assert failure.error.startswith(BROKEN[line])
     assert (failure.line, after.line, after.index) == (2, 3, 2)
 
 
-def test_bytes_that_are_no_text(tiny: Path) -> None:
+def test_bytes_that_are_not_text(tiny: Path) -> None:
     failure, good = parsed(load_model(tiny), b'{"prompt": "\xff"}', '{"prompt": "b"}')
-    assert isinstance(failure, Failure)
+    assert isinstance(failure, FailedRequest)
     assert failure.error == "stdin: line 1, byte 13: 0xff is not UTF-8"
     assert isinstance(good, Request)
 
 
 @given(st.one_of(st.binary(max_size=60), st.text(max_size=60).map(str.encode)))
 def test_any_line_is_a_request_or_a_failure(smollm2: LanguageModel, line: bytes) -> None:
-    assert all(isinstance(item, Request | Failure) for item in parsed(smollm2, line))
+    assert all(isinstance(item, Request | FailedRequest) for item in parsed(smollm2, line))
 
 
 JSON = st.recursive(
@@ -368,7 +368,7 @@ def test_any_record_is_a_request_or_a_failure(
     smollm2: LanguageModel, record: dict[str, Any]
 ) -> None:
     [found] = parsed(smollm2, json.dumps(record))
-    assert isinstance(found, Request | Failure)
+    assert isinstance(found, Request | FailedRequest)
 
 
 # The command
@@ -390,7 +390,7 @@ def test_batch_on_the_command_line(tiny: Path, tmp_path: Path) -> None:
     source.write_text(lines_of(records[:2]) + "\n" + lines_of(records[2:]))
     result = run(*arguments, "--batch", str(source))
     assert result.exit_code == 1
-    assert result.stderr == ('Error: 1 record failed\nHint: the field "error" says why\n')
+    assert result.stderr == ('Error: 1 record failed\nHint: see the "error" field in the output\n')
     first, second, failed, fourth = map(json.loads, result.stdout.splitlines())
     assert failed == {"id": None, "line": 4, "error": "unknown field nothing"}
     assert [first["id"], second["id"], fourth.get("id")] == [1, "two", None]

@@ -1,4 +1,4 @@
-"""Text token by token, against transformers' own `generate` and the model's own logits."""
+"""Generation token by token, compared with transformers' `generate` and the model's logits."""
 
 import json
 import math
@@ -13,7 +13,7 @@ import torch
 
 from hftool.generation.generate import generate, token_ids
 from hftool.generation.prefix_cache import CachedModel
-from hftool.generation.records import Generation, Request
+from hftool.generation.records import Generation, Piece, Request
 from hftool.generation.sampling import DEFAULT_TOP_K, SamplingSettings
 from hftool.models.load import LanguageModel
 from tests.conftest import run
@@ -76,12 +76,16 @@ def generated(
     tokens: int = 30,
     **options: Any,
 ) -> tuple[list[str], Generation]:
-    """The pieces and the record."""
-    decoder = options.pop("decoder", None)
-    request = Request("", tuple(ids), settings, tokens, **options)
-    *pieces, record = generate(model, request, decoder=decoder)
+    """Return the texts of the pieces, and the record."""
+    *pieces, record = generate(model, Request("", tuple(ids), settings, tokens, **options))
     assert isinstance(record, Generation)
-    return [str(piece) for piece in pieces], record
+    return texts_of(pieces), record
+
+
+def texts_of(pieces: Sequence[Piece | Generation]) -> list[str]:
+    """Return the texts of events, all of which must be pieces."""
+    assert all(isinstance(piece, Piece) for piece in pieces)
+    return [piece.text for piece in pieces if isinstance(piece, Piece)]
 
 
 def ids_until_end(
@@ -110,7 +114,7 @@ def test_greedy_text_is_that_of_transformers(
     expected = greedy_ids(reference, ids, 30)
     assert ids_until_end(smollm2, ids, GREEDY, 30) == expected
     pieces, record = generated(smollm2, ids)
-    # Where the last character is not complete hftool shows its bytes instead of U+FFFD.
+    # hftool shows the bytes of an incomplete last character instead of U+FFFD.
     text = re.sub(r"(<0x[0-9A-F]{2}>)+$", "\ufffd", record.text)
     assert text == reference_tokenizer.decode(expected, skip_special_tokens=True)
     assert "".join(pieces) == record.text
@@ -288,7 +292,7 @@ def test_steps_are_the_models_own_numbers(
         assert step["rank"] == int((probs > probs[step["id"]] + 1e-7).sum()) + 1
         assert step["kept"] == DEFAULT_TOP_K
         assert step["sampled_prob"] == pytest.approx(step["prob"] / float(values.sum()), rel=1e-3)
-        # The first of the kept, best first, whose cumulative probability exceeds the number drawn.
+        # The most probable kept token whose cumulative probability exceeds the drawn number.
         place = int((values.cumsum(0) <= step["drawn"] * values.sum()).sum())
         assert step["id"] == int(order[place])
         candidates = step["candidates"]

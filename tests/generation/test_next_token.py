@@ -1,4 +1,4 @@
-"""What a model expects next, against its own logits and numbers worked out by hand."""
+"""Probabilities of next tokens, compared with the model's logits and numbers computed by hand."""
 
 import json
 import math
@@ -223,7 +223,7 @@ TEXT = "The capital of France is Paris."
 
 
 def reference_logprobs(reference: Any, ids: Sequence[int]) -> torch.Tensor:
-    """Transformers' log-probabilities after each of the ids: [tokens, vocabulary]."""
+    """Return transformers' log-probabilities after each of the ids: [tokens, vocabulary]."""
     return torch.log_softmax(all_logits(reference, ids).double(), dim=-1)
 
 
@@ -344,7 +344,7 @@ def test_scores_in_every_format(folder: Path) -> None:
     assert f"over {total['tokens']} tokens" in run(*arguments, "table").stdout
     filtered = run(*arguments, "json", "--top-p", "0.5")
     assert json.loads(filtered.stdout) == [*tokens, total]
-    assert filtered.stderr.startswith("Warning: --position all has the model's own probabilities")
+    assert filtered.stderr.startswith("Warning: --position all shows the model's own probabilities")
 
 
 def test_lines_are_texts_of_their_own(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Filters and draws: numbers worked out by hand, and transformers' own order."""
+"""Filters and draws, compared with numbers computed by hand and with transformers' own order."""
 
 import itertools
 import json
@@ -16,11 +16,11 @@ from hftool.generation.sampling import (
     Draw,
     Sampler,
     SamplingSettings,
+    apply_filters,
+    apply_filters_in_turn,
+    build_filters,
     check_finite,
-    filtered,
-    filters,
     resolve_sampling,
-    stages,
 )
 from hftool.options.generation import SamplingOptions
 from tests.conftest import run
@@ -35,8 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def after(settings: SamplingSettings, ids: list[int] | None = None) -> list[float]:
-    """The probabilities the filters leave of PROBS."""
-    scores = filtered(torch.tensor(PROBS).log(), ids or [], filters(settings))
+    """Return the probabilities that the filters make of PROBS."""
+    scores = apply_filters(torch.tensor(PROBS).log(), ids or [], build_filters(settings))
     return torch.softmax(scores, dim=-1).tolist()
 
 
@@ -64,34 +64,34 @@ def after(settings: SamplingSettings, ids: list[int] | None = None) -> list[floa
 )
 def test_filter_by_hand(name: str, value: float, expected: list[float]) -> None:
     settings = SamplingSettings(greedy=False, seed=0, **{name: value})  # type: ignore[arg-type]
-    assert len(filters(settings)) == 1
+    assert len(build_filters(settings)) == 1
     assert after(settings) == pytest.approx(expected, abs=1e-5)
 
 
 def test_neutral_settings_filter_nothing() -> None:
     settings = SamplingSettings(greedy=False, seed=0)
-    assert filters(settings) == []
+    assert build_filters(settings) == []
     assert after(settings) == pytest.approx(PROBS)
 
 
 def test_repetition_penalty_by_hand() -> None:
     settings = SamplingSettings(greedy=True, seed=None, repetition_penalty=2.0)
     logits = torch.tensor([2.0, 1.0, 0.5, -1.0])
-    scores = filtered(logits, [0, 3, 3], filters(settings))
+    scores = apply_filters(logits, [0, 3, 3], build_filters(settings))
     assert scores.tolist() == [1.0, 1.0, 0.5, -2.0]  # divided above 0, multiplied below; once
 
 
 def test_no_repeat_ngram_by_hand() -> None:
     settings = SamplingSettings(greedy=True, seed=None, no_repeat_ngram_size=2)
-    scores = filtered(torch.zeros(4), [1, 2, 0, 1], filters(settings))
-    assert scores.tolist() == [0, 0, -torch.inf, 0]  # "1 2" has been
+    scores = apply_filters(torch.zeros(4), [1, 2, 0, 1], build_filters(settings))
+    assert scores.tolist() == [0, 0, -torch.inf, 0]  # "1 2" has occurred
 
 
 def test_each_token_is_removed_by_the_first_filter_that_rejects_it() -> None:
     settings = SamplingSettings(greedy=False, seed=0, top_k=3, top_p=0.75, min_p=0.99)
-    after = stages(torch.tensor(PROBS).log(), [0], filters(settings))
+    after = apply_filters_in_turn(torch.tensor(PROBS).log(), [0], build_filters(settings))
     kept = {name: (scores > -torch.inf).nonzero()[:, 0].tolist() for name, scores in after}
-    # top-k leaves .526, .316, .158; of these top-p takes the least, min-p all but the best
+    # top-k leaves .526, .316, .158; top-p removes the last of these, min-p all but the first
     assert kept == {"top_k": [0, 1, 3], "top_p": [1, 3], "min_p": [1]}
 
 
@@ -107,7 +107,7 @@ def test_each_token_is_removed_by_the_first_filter_that_rejects_it() -> None:
                 "top_p": [0, 0.735294, 0, 0.264706],  # .9379 of it are the best two: over .34
             },
         ),
-        # seen are 1 and 2: .5 squared, .05 squared; the sum of all is .7025
+        # tokens 1 and 2 have occurred: .5 squared, .05 squared; the sum of all is .7025
         (
             {"repetition_penalty": 2.0, "min_p": 0.6},
             {
@@ -115,7 +115,7 @@ def test_each_token_is_removed_by_the_first_filter_that_rejects_it() -> None:
                 "min_p": [0, 0.454545, 0, 0.545455],  # at least .6 of the best: .256228
             },
         ),
-        # "2 1" has been; the entropy is .8979 nats, off it are 1.2040 by .3061, .5108 by .3871
+        # "2 1" has occurred; the entropy is .8979 nats; 1.2040 is off by .3061, .5108 by .3871
         (
             {"no_repeat_ngram_size": 2, "typical_p": 0.5},
             {
@@ -126,8 +126,8 @@ def test_each_token_is_removed_by_the_first_filter_that_rejects_it() -> None:
     ],
 )
 def test_each_stage_by_hand(settings: dict[str, Any], expected: dict[str, list[float]]) -> None:
-    chain = filters(SamplingSettings(greedy=False, seed=0, **settings))
-    found = list(stages(torch.tensor(PROBS).log(), [2, 1, 2], chain))
+    chain = build_filters(SamplingSettings(greedy=False, seed=0, **settings))
+    found = list(apply_filters_in_turn(torch.tensor(PROBS).log(), [2, 1, 2], chain))
     assert [name for name, _ in found] == list(expected)
     for name, scores in found:
         assert torch.softmax(scores, dim=-1).tolist() == pytest.approx(expected[name], abs=1e-5)
@@ -154,14 +154,14 @@ def transformers_config(**settings: Any) -> Any:
 
 
 def transformers_chain(reference: Any, settings: dict[str, Any]) -> Any:
-    """What `generate` would apply."""
+    """Return the processors that `generate` would apply."""
     config = transformers_config(do_sample=True, num_beams=1, **settings)
     return reference._get_logits_processor(config, input_ids_seq_length=6)
 
 
 def test_order_is_that_of_transformers(reference: Any) -> None:
     theirs = transformers_chain(reference, ALL)
-    ours = filters(SamplingSettings(greedy=False, seed=0, **ALL))
+    ours = build_filters(SamplingSettings(greedy=False, seed=0, **ALL))
     assert [type(f.processor) for f in ours] == [type(p) for p in theirs]
     assert [f.name for f in ours] == [name.removesuffix("_size") for name in ALL]
 
@@ -172,17 +172,17 @@ def test_results_are_those_of_transformers(count: int, reference: Any) -> None:
     for names in itertools.combinations(ALL, count):
         settings = {name: ALL[name] for name in names}
         theirs = transformers_chain(reference, {"top_k": 0, **settings})
-        ours = filters(SamplingSettings(greedy=False, seed=0, **settings))
+        ours = build_filters(SamplingSettings(greedy=False, seed=0, **settings))
         logits = torch.randn(VOCABULARY, generator=generator) * 3
         ids = torch.randint(VOCABULARY, (6,), generator=generator).tolist()
         ids[0], ids[-1] = 5, 5
-        scores = filtered(logits, ids, ours)
+        scores = apply_filters(logits, ids, ours)
         expected = theirs(torch.tensor([ids]), logits[None].clone())[0]
         assert torch.equal(scores, expected), names
 
 
 def explained(probs: list[float], drawn: float) -> int:
-    """The first token, best first, whose cumulative probability exceeds the number."""
+    """Return the most probable token whose cumulative probability exceeds the number."""
     total = 0.0
     for token_id in sorted(range(len(probs)), key=lambda i: (-probs[i], i)):
         total += probs[token_id]
@@ -195,8 +195,8 @@ def test_number_drawn_explains_the_token() -> None:
     probs = [0.125, 0.5, 0.0, 0.25, 0.125]
     sampler = Sampler(seed=11)
     draws = [sampler.draw(torch.tensor(probs)) for _ in range(4000)]
-    assert all(0 <= draw.drawn < 1 for draw in draws)
-    assert [draw.id for draw in draws] == [explained(probs, draw.drawn) for draw in draws]
+    assert all(0 <= draw.uniform < 1 for draw in draws)
+    assert [draw.id for draw in draws] == [explained(probs, draw.uniform) for draw in draws]
     counts = Counter(draw.id for draw in draws)
     for token_id, prob in enumerate(probs):
         deviation = (4000 * prob * (1 - prob)) ** 0.5

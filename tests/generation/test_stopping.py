@@ -1,4 +1,4 @@
-"""Where a text ends, and that nothing of a stop string is ever shown."""
+"""Texts end at stop strings, no part of which is ever shown."""
 
 import json
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hftool.generation.generate import Continuation, generate
-from hftool.generation.records import Generation, Request
+from hftool.generation.records import Generation, Piece, Request
 from hftool.generation.sampling import SamplingSettings
 from hftool.models.load import LanguageModel
 from tests.conftest import run
@@ -23,12 +23,13 @@ def request(model: LanguageModel, prompt: str, *stop: str, tokens: int = 30) -> 
 def generated(model: LanguageModel, asked: Request) -> tuple[list[str], Generation]:
     *pieces, record = generate(model, asked)
     assert isinstance(record, Generation)
-    return [str(piece) for piece in pieces], record
+    assert all(isinstance(piece, Piece) for piece in pieces)
+    return [piece.text for piece in pieces if isinstance(piece, Piece)], record
 
 
 @pytest.fixture(scope="module")
 def full(smollm2: LanguageModel) -> str:
-    """What follows "Once upon a time" where nothing stops it."""
+    """The continuation of "Once upon a time" without stop strings."""
     return generated(smollm2, request(smollm2, "Once upon a time"))[1].text
 
 
@@ -42,7 +43,7 @@ def test_text_ends_before_a_stop_string_wherever_it_lies(
     assert record.text == full[: full.index(stop)]
     assert "".join(pieces) == record.text
     assert (record.finish_reason, record.stop) == ("stop", stop)
-    # No more tokens than it took: the text before the last one has no stop string.
+    # No token too many: without the last one, the text has no stop string.
     count = record.usage.completion_tokens
     _, shorter = generated(smollm2, request(smollm2, "Once upon a time", tokens=count - 1))
     assert stop not in shorter.text
@@ -68,7 +69,7 @@ def test_what_only_begins_like_a_stop_string_is_shown(smollm2: LanguageModel, fu
 def test_pieces_are_a_prefix_of_what_comes_before_the_first_stop(
     smollm2: LanguageModel, text: str, stops: list[str]
 ) -> None:
-    """Against a plain search: the earliest moment at which the text holds a stop string."""
+    """Compare with a plain search for the shortest prefix that contains a stop string."""
     lengths = range(1, len(text) + 1)
     ended = next((n for n in lengths if any(s in text[:n] for s in stops)), None)
     before = text if ended is None else text[:ended]

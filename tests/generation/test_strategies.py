@@ -1,4 +1,4 @@
-"""Beams, drafts, several sequences and log-probabilities, against transformers' own."""
+"""Beams, guessed tokens, several sequences and log-probabilities, against transformers' own."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from hftool.errors import HftoolError
 from hftool.generation.beam_search import search
 from hftool.generation.generate import generate
 from hftool.generation.prefix_cache import CachedModel
-from hftool.generation.records import Beams, CandidateGenerator, Generation, Request
+from hftool.generation.records import BeamSettings, CandidateGenerator, Generation, Request
 from hftool.generation.sampling import SamplingSettings
 from hftool.generation.speculative import assistant_generator, prompt_lookup_generator
 from hftool.models.load import LanguageModel
@@ -78,7 +78,7 @@ def test_beams_are_those_of_transformers(
         num_return_sequences=3,
         **settings,
     )
-    beams = Beams(4, 3, settings.get("length_penalty", 1.0))
+    beams = BeamSettings(4, 3, settings.get("length_penalty", 1.0))
     penalty = {k: v for k, v in settings.items() if k != "length_penalty"}
     asked = Request("", PROMPT, SamplingSettings(greedy=True, seed=None, **penalty), 12)
     records = list(search(model, asked, beams))
@@ -90,14 +90,14 @@ def test_beams_are_those_of_transformers(
 
 def test_beam_ends_before_a_stop_string(smollm2: LanguageModel) -> None:
     ids = tuple(smollm2.tokenizer.encode("Once upon a time", special=True).ids)
-    [full] = search(smollm2, Request("", ids, GREEDY, 12), Beams(3, 1, 1.0))
+    [full] = search(smollm2, Request("", ids, GREEDY, 12), BeamSettings(3, 1, 1.0))
     stop = full.text[5:11]
     asked = Request("", ids, GREEDY, 12, stop=(stop,))
-    [cut] = search(smollm2, asked, Beams(3, 1, 1.0))
+    [cut] = search(smollm2, asked, BeamSettings(3, 1, 1.0))
     assert stop not in cut.text
     if cut.stop:
         assert (cut.stop, cut.finish_reason) == (stop, "stop")
-    [alone] = search(smollm2, asked, Beams(1, 1, 1.0))
+    [alone] = search(smollm2, asked, BeamSettings(1, 1, 1.0))
     greedy = last(generate(smollm2, asked))
     assert (alone.text, alone.stop) == (greedy.text, greedy.stop)
 
@@ -118,46 +118,48 @@ def test_beams_on_the_command_line(folder: Path) -> None:
     assert sampled[0][0]["seed"] == 5
 
 
-# Drafts
+# Guessed tokens
 
 
 class Counting:
-    """A draft, and how many of its guesses there were."""
+    """A candidate generator that counts its guesses."""
 
-    def __init__(self, draft: CandidateGenerator) -> None:
-        self.draft, self.guessed = draft, 0
+    def __init__(self, generator: CandidateGenerator) -> None:
+        self.generator, self.guessed = generator, 0
 
     def __call__(self, ids: Any) -> list[int]:
-        found = self.draft(ids)
+        found = self.generator(ids)
         self.guessed += len(found)
         return found
 
 
 @pytest.mark.parametrize("settings", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-def test_drafts_change_nothing(model: LanguageModel, settings: SamplingSettings) -> None:
+def test_guesses_change_nothing(model: LanguageModel, settings: SamplingSettings) -> None:
     asked = Request("", PROMPT, settings, 40)
     plain = last(generate(model, asked))
     perfect, looked_up = (
         Counting(assistant_generator(model, model)),
         Counting(prompt_lookup_generator(4)),
     )
-    for draft in (perfect, looked_up, lambda ids: [7, 7, 7]):
-        drafted = last(generate(model, asked, draft=draft))
-        assert (drafted.text, drafted.usage) == (plain.text, plain.usage)
+    for guesses in (perfect, looked_up, lambda ids: [7, 7, 7]):
+        guided = last(generate(model, asked, candidate_generator=guesses))
+        assert (guided.text, guided.usage) == (plain.text, plain.usage)
     assert perfect.guessed >= 30
     assert looked_up.guessed > 0
 
 
-def test_greedy_draft_of_transformers(model: LanguageModel, reference: Any) -> None:
+def test_greedy_prompt_lookup_of_transformers(model: LanguageModel, reference: Any) -> None:
     expected = greedy_ids(reference, PROMPT, 30, prompt_lookup_num_tokens=3)
-    drafted = last(
-        generate(model, Request("", PROMPT, GREEDY, 30), draft=prompt_lookup_generator(3))
+    guided = last(
+        generate(
+            model, Request("", PROMPT, GREEDY, 30), candidate_generator=prompt_lookup_generator(3)
+        )
     )
-    assert drafted.text == text_of(model, expected)
+    assert guided.text == text_of(model, expected)
 
 
-def test_drafts_save_passes(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A perfect draft needs a sixth of the passes, beyond a sliding window too."""
+def test_guesses_save_passes(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Perfect guesses take a sixth of the passes, even beyond a sliding window."""
     passes: list[int] = []
     forward = CachedModel._forward
 
@@ -168,30 +170,33 @@ def test_drafts_save_passes(model: LanguageModel, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(CachedModel, "_forward", counted)
     target = CachedModel(model, rewinds=True)
-    draft = assistant_generator(model, model)
-    record = last(generate(model, Request("", PROMPT, GREEDY, 36), decoder=target, draft=draft))
+    guesses = assistant_generator(model, model)
+    record = last(
+        generate(
+            model, Request("", PROMPT, GREEDY, 36), cached_model=target, candidate_generator=guesses
+        )
+    )
     assert record.usage.completion_tokens == 36 > SLIDING_WINDOW
     assert len(passes) == 6
     assert sum(passes[1:]) == 5 * 6  # nothing is computed a second time
 
 
-def test_draft_at_the_end_of_the_context(tmp_path: Path) -> None:
+def test_guesses_at_the_end_of_the_context(tmp_path: Path) -> None:
     endless = {"eos_token_id": VOCABULARY}
     short = load_model(save_model(tmp_path, context=12, generation_config=endless))
     plain = last(generate(short, Request("", PROMPT, GREEDY, 30)))
     assert plain.usage.completion_tokens == 5
-    for draft in (assistant_generator(short, short), prompt_lookup_generator(6)):
-        assert (
-            last(generate(short, Request("", PROMPT, GREEDY, 30), draft=draft)).text == plain.text
-        )
+    for guesses in (assistant_generator(short, short), prompt_lookup_generator(6)):
+        request = Request("", PROMPT, GREEDY, 30)
+        assert last(generate(short, request, candidate_generator=guesses)).text == plain.text
 
 
 def test_assistant_of_another_vocabulary(smollm2: LanguageModel, model: LanguageModel) -> None:
-    with pytest.raises(HftoolError, match="has another vocabulary"):
+    with pytest.raises(HftoolError, match="have different vocabularies"):
         assistant_generator(smollm2, model)
 
 
-def test_drafts_on_the_command_line(folder: Path) -> None:
+def test_guesses_on_the_command_line(folder: Path) -> None:
     arguments = ("generate", "-m", str(folder), "--dtype", "float32", "abcabcab", "--seed", "3")
     plain = run(*arguments).stdout
     assert run(*arguments, "--prompt-lookup", "3").stdout == plain
@@ -230,11 +235,11 @@ def test_sequences_are_those_of_their_seeds(folder: Path) -> None:
     assert drawn[1]["seed"] == drawn[0]["seed"] + 1
 
 
-# Log-probabilities, echo, streaming
+# Log-probabilities, echo
 
 
 def test_logprobs_are_the_models_own(model: LanguageModel, reference: Any) -> None:
-    for beams in (None, Beams(3, 1, 1.0)):
+    for beams in (None, BeamSettings(3, 1, 1.0)):
         asked = Request("", PROMPT, SAMPLED if beams is None else GREEDY, 6, logprobs=3)
         record = (
             last(generate(model, asked)) if beams is None else last(search(model, asked, beams))
@@ -270,8 +275,3 @@ def test_echo(folder: Path) -> None:
     assert record["text"] + "\n" == " a\tb" + plain
     kept = run(*arguments, "--echo", "--chat", "--keep-special", "hi").stdout
     assert kept.startswith("<|user|>hi<|end|><|assistant|>")
-
-
-def test_no_stream_writes_the_same(folder: Path) -> None:
-    arguments = ("generate", "-m", str(folder), "--dtype", "float32", "--seed", "4", "abc")
-    assert run(*arguments, "--no-stream").stdout == run(*arguments).stdout

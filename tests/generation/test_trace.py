@@ -1,4 +1,4 @@
-"""Traces of `sample`: a run made again is the same, and where it is not it says so."""
+"""Traces of `sample`: a replayed run is the same, or hftool reports the first difference."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def traced(folder: Path, file: Path, *arguments: str) -> str:
-    """The records of a traced run."""
+    """Return the records of a run, as text, and write its trace."""
     done = run(
         *("sample", "abc", "-m", str(folder), "--steps", "6", "--format", "jsonl"),
         *("--trace", str(file), *arguments),
@@ -35,7 +35,7 @@ def test_a_replay_is_the_run_again(
     first = traced(folder, tmp_path / "t", *arguments)
     again = run("sample", "-m", str(folder), "--replay", str(tmp_path / "t"), "--format", "jsonl")
     assert (again.exit_code, again.stdout) == (0, first)
-    assert again.stderr == f"all {len(first.splitlines())} steps are those of the trace\n"
+    assert again.stderr == f"all {len(first.splitlines())} steps are the same as in the trace\n"
 
 
 def test_a_trace_holds_what_the_records_hold(folder: Path, tmp_path: Path) -> None:
@@ -67,12 +67,13 @@ def test_a_trace_of_another_model_or_precision(folder: Path, tmp_path: Path) -> 
     other = save_model(tmp_path / "other", "gpt2")
     done = run("sample", "-m", str(other), "--replay", str(tmp_path / "t"))
     assert (done.exit_code, done.stdout) == (1, "")
-    assert "Error: the trace is of another model" in done.stderr
+    assert "Error: the trace comes from " in done.stderr
+    assert f"a different model than {other}" in done.stderr
     done = run(
         *("sample", "-m", str(folder), "--replay", str(tmp_path / "t"), "--dtype", "bfloat16")
     )
     assert done.exit_code == 1
-    assert "Hint: --dtype float32" in done.stderr
+    assert "Hint: use --dtype float32" in done.stderr
 
 
 @given(

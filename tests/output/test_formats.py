@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from hftool.atomic_files import atomic_file
 from hftool.errors import HftoolError, UsageError
+from hftool.generation.records import Piece
 from hftool.options.output import Format, OutputOptions
 from hftool.output.formats import FORMATS, csv_lines, json_array, tsv_lines
 from hftool.output.view import View, escaped, line, plain
@@ -126,9 +127,10 @@ def test_every_format_is_tested_here() -> None:
 
 
 def test_streamed_texts_are_in_text_only(capsys: pytest.CaptureFixture[str]) -> None:
-    events = ["I ", "love it", RECORDS[0]]
-    view = View(columns=("text",), text=lambda record: "\n")
+    events = [Piece("I "), Piece("love it"), RECORDS[0]]
+    view = View(columns=("text",), text=lambda record: f"{record.text}\n")
     assert written(capsys, events, view, format="text") == "I love it\n"
+    assert written(capsys, RECORDS[:1], view, format="text") == "I love it\n"
     assert json.loads(written(capsys, events, view, format="json")) == [plain(RECORDS[0])]
     assert written(capsys, events, view, format="csv") == "text\nI love it\n"
 

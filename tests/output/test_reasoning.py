@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from hftool.chat.conversation import Turn
+from hftool.generation.records import Piece
 from hftool.output.reasoning import ReasoningSplitter
 from hftool.output.tables.generation import turns
 
@@ -57,16 +58,21 @@ def test_pieces_change_nothing(pieces: list[str], inside: bool) -> None:
     assert told(["".join(pieces)], inside) == (reasoning, answer)
 
 
-def screen(color: bool, *pieces: str) -> str:
+def table(color: bool, *pieces: str, streamed: bool = True) -> str:
     console = Console(
         file=io.StringIO(), force_terminal=color, color_system="standard" if color else None
     )
-    events = [Turn("user", "?"), *pieces, Turn("assistant", "".join(pieces))]
+    events: list[Piece | Turn] = [Turn("user", "?"), Turn("assistant", "".join(pieces))]
+    if streamed:
+        events[1:1] = map(Piece, pieces)
     return "".join(turns(False, [*events, *events], console))
 
 
 def test_reasoning_is_dim_where_there_is_colour() -> None:
     pieces = ("<thi", "nk>hm\x1b[2J</th", "ink>", "Yes")
     dim = "\x1b[2m<think>hm\\x1b[2J\x1b[0m\x1b[2m</think>\x1b[0mYes\n"
-    assert screen(True, *pieces) == dim * 2
-    assert screen(False, *pieces) == "<think>hm\\x1b[2J</think>Yes\n" * 2
+    assert table(True, *pieces) == dim * 2
+    assert table(False, *pieces) == "<think>hm\\x1b[2J</think>Yes\n" * 2
+    assert table(False, *pieces, streamed=False) == table(False, *pieces)
+    whole = "\x1b[2m<think>hm\\x1b[2J</think>\x1b[0mYes\n"
+    assert table(True, *pieces, streamed=False) == whole * 2

@@ -1,4 +1,4 @@
-"""Templates of all kinds: which roles they take, what they leave out, how they begin an answer."""
+"""Chat templates: the roles they accept, what they leave out, how they begin an answer."""
 
 from pathlib import Path
 
@@ -128,7 +128,7 @@ def test_plain_frame(tmp_path: Path, notes: pytest.LogCaptureFixture) -> None:
     )
     assert template.stop == "\nUser:"
     [note] = notes.messages
-    assert note == "bare has no chat template: it gets a plain frame, User: and Assistant:"
+    assert note == "bare has no chat template: hftool uses a plain frame, User: and Assistant:"
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,8 @@ def chat(
     """
     from hftool.chat import storage
     from hftool.chat.conversation import Conversation
-    from hftool.cli.chat_repl import spoken_turns
-    from hftool.generation.requests import stop_texts
+    from hftool.cli.chat_repl import run_chat
+    from hftool.generation.requests import stop_strings
     from hftool.inputs.texts import one_text
     from hftool.models.load import load_language_model
     from hftool.options.inputs import FileOptions
@@ -66,18 +66,18 @@ def chat(
     from hftool.output.writer import write
     from hftool.prompting.chat_template import chat_template as template_of
 
-    ends = stop_texts(stop)
+    stops = stop_strings(stop)
     if system_file is not None:
         system = one_text(None, FileOptions(system_file, errors))
     if save_to is not None:
-        storage.require_place(save_to)
+        storage.require_writable(save_to)
     language_model = load_language_model(load)
     template = template_of(language_model.tokenizer, chat_template, plain=True)
     conversation = Conversation(
-        language_model, template, answering, system=system, stop=ends, overflow=overflow
+        language_model, template, answering, system=system, stop=stops, overflow=overflow
     )
     if load_from is not None:
         storage.load(conversation, load_from)
         conversation.system = conversation.system if system is None else system
-    turns = spoken_turns(conversation, save_to, errors)
+    turns = run_chat(conversation, save_to, errors)
     write(turns, turns_view(template.opens_thinking), output)

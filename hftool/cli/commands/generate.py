@@ -1,7 +1,8 @@
 """`hftool generate`"""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.options.generation import GenerationOptions, SamplingOptions
@@ -9,6 +10,9 @@ from hftool.options.inputs import InputOptions, PromptOptions, TextArgument
 from hftool.options.model import LoadOptions
 from hftool.options.output import ResumableOptions
 from hftool.options.shared import option
+
+if TYPE_CHECKING:
+    from hftool.generation.requests import GenerateOptions
 
 
 @expand_dataclasses
@@ -52,40 +56,64 @@ def generate(
         # Prompts with their own options; --resume continues an interrupted run
         hftool generate --batch prompts.jsonl -o answers.jsonl --resume
     """
-    from hftool.generation.batch import generate_batch
-    from hftool.generation.batch_file import Tally, record_lines, requests_of_records, shared_fields
-    from hftool.generation.requests import GenerateOptions, requests_of_prompts
-    from hftool.generation.strategies import (
-        candidate_generator,
-        generate_prompts,
-        require_compatible,
-    )
+    from hftool.generation.batch_file import batch_lines
+    from hftool.generation.requests import GenerateOptions
+    from hftool.generation.strategies import require_compatible
     from hftool.inputs.texts import texts
-    from hftool.models.load import load_language_model
-    from hftool.output.progress import shown
-    from hftool.output.resume import remaining, resumable
-    from hftool.output.views.generation import GENERATION, GENERATION_BATCH
-    from hftool.output.writer import write
 
     require_compatible(generation)
-    asked = GenerateOptions(prompting, sampling, generation)
-    if batch is not None:
-        lines = record_lines(batch, prompt, inputs, generation)
-        with resumable(output, GENERATION_BATCH) as partial:
-            tally = Tally(partial.having("error") if partial else 0)
-            language_model = load_language_model(load)
-            records = requests_of_records(language_model, lines, inputs, asked)
-            rest = remaining(partial, records, shared_fields)
-            draft = candidate_generator(language_model, load, generation)
-            events = tally.counted(generate_batch(language_model, rest, batch_size, draft))
-            write(shown(events, output), GENERATION_BATCH, output, partial)
-        tally.require_none_failed()
-        return
-    given = texts(prompt, inputs)
+    options = GenerateOptions(prompting, sampling, generation)
+    if batch is None:
+        _generate_prompts(texts(prompt, inputs), load, options, output, stream=not no_stream)
+    else:
+        lines = batch_lines(batch, prompt, inputs, generation)
+        _generate_batch(lines, load, inputs, options, batch_size, output)
+
+
+def _generate_prompts(
+    prompts: Iterator[str],
+    load: LoadOptions,
+    options: "GenerateOptions",
+    output: ResumableOptions,
+    *,
+    stream: bool,
+) -> None:
+    from hftool.generation.requests import requests_of_prompts
+    from hftool.generation.strategies import generate_prompts, load_candidate_generator
+    from hftool.models.load import load_language_model
+    from hftool.output.views.generation import GENERATION
+    from hftool.output.writer import write
+
     language_model = load_language_model(load)
-    requests = requests_of_prompts(language_model, given, asked)
-    draft = candidate_generator(language_model, load, generation)
-    continued = generate_prompts(
-        language_model, requests, generation, draft, streamed=not no_stream
-    )
-    write(continued, GENERATION, output)
+    requests = requests_of_prompts(language_model, prompts, options)
+    guesses = load_candidate_generator(language_model, load, options.generation)
+    events = generate_prompts(language_model, requests, options.generation, guesses, stream=stream)
+    write(events, GENERATION, output)
+
+
+def _generate_batch(
+    lines: Iterator[bytes],
+    load: LoadOptions,
+    inputs: InputOptions,
+    options: "GenerateOptions",
+    batch_size: int | None,
+    output: ResumableOptions,
+) -> None:
+    from hftool.generation.batch import generate_batch
+    from hftool.generation.batch_file import FailureCounter, requests_of_records, shared_fields
+    from hftool.generation.strategies import load_candidate_generator
+    from hftool.models.load import load_language_model
+    from hftool.output.progress import show_progress
+    from hftool.output.resume import remaining, resumable
+    from hftool.output.views.generation import GENERATION_BATCH
+    from hftool.output.writer import write
+
+    with resumable(output, GENERATION_BATCH) as partial:
+        failures = FailureCounter(partial.having("error") if partial else 0)
+        language_model = load_language_model(load)
+        requests = requests_of_records(language_model, lines, inputs, options)
+        requests = remaining(partial, requests, shared_fields)
+        guesses = load_candidate_generator(language_model, load, options.generation)
+        records = failures.count(generate_batch(language_model, requests, batch_size, guesses))
+        write(show_progress(records, output), GENERATION_BATCH, output, partial)
+    failures.require_none()

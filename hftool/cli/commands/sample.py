@@ -1,6 +1,5 @@
 """`hftool sample`"""
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -52,41 +51,28 @@ def sample(
         hftool sample "Once upon a time" --steps 5 --trace run.jsonl
         hftool sample --replay run.jsonl
     """
-    from hftool.atomic_files import atomic_file
     from hftool.cli import token_picker
     from hftool.errors import UsageError
-    from hftool.generation import trace as traces
-    from hftool.generation.sampling import resolve_sampling
-    from hftool.generation.steps import StepSampler, run_steps
+    from hftool.generation.steps import sampler_of_prompt
+    from hftool.generation.trace import read_trace, recording, replayed, sampler_of_trace
     from hftool.inputs.texts import one_text
     from hftool.models.load import load_language_model
     from hftool.output.views.generation import steps_view
     from hftool.output.writer import write
-    from hftool.prompting.prompt import prompt_ids
 
     if pick:
         token_picker.require_terminal()
-    if replay is not None and (pick or prompt is not None):
-        raise UsageError("--replay takes the run as it was kept: no prompt, no --pick")
     if replay is not None:
-        kept = traces.read_trace(one_text(prompt, FileOptions(replay)))
-        language_model = load_language_model(load)
-        traces.require_model(kept, language_model)
-        ids, settings, steps = list(kept.ids), kept.settings, len(kept.steps)
+        if pick or prompt is not None:
+            raise UsageError("--replay takes its prompt from the trace: leave out TEXT and --pick")
+        run = read_trace(one_text(None, FileOptions(replay)))
+        sampler = sampler_of_trace(load_language_model(load), run, k=k)
+        records = replayed(sampler, run)
     else:
         text = one_text(prompt, inputs)
-        language_model = load_language_model(load)
-        ids = prompt_ids(language_model.tokenizer, text, prompting)
-        settings = resolve_sampling(sampling, language_model.generation_config)
-    shown = language_model.tokenizer.decode(ids)
-    walk = StepSampler(language_model, ids, settings, steps=steps, k=k)
-    if pick:
-        records = token_picker.picked_steps(walk, shown, output.color)
-    elif replay is not None:
-        records = traces.compared(run_steps(walk, kept.picked), kept)
-    else:
-        records = run_steps(walk)
-    with nullcontext() if trace is None else atomic_file(trace) as file:
-        if file is not None:
-            records = traces.write_trace(file, records, language_model, ids, settings)
-        write(records, steps_view(shown, picked=pick), output)
+        sampler = sampler_of_prompt(
+            load_language_model(load), text, prompting, sampling, max_steps=steps, k=k
+        )
+        records = token_picker.picked_steps(sampler, output.color) if pick else sampler.run()
+    with recording(trace, sampler, records) as recorded:
+        write(recorded, steps_view(sampler.prompt, picked=pick), output)

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hftool.options.output import Color
+from hftool.output.formats import records_only
 from hftool.output.view import Row, View
 from hftool.terminal import one_line
 
@@ -178,8 +179,7 @@ def plain_table(view: View) -> Callable[[Iterable[Any], Console], Iterator[str]]
     """A table of a view's rows, block by block with the columns and widths of the first."""
 
     def lines(events: Iterable[Any], console: Console) -> Iterator[str]:
-        records = (event for event in events if not isinstance(event, str))
-        rows = (row for record in records for row in view.rows(record))
+        rows = (row for record in records_only(events) for row in view.rows(record))
         names: Sequence[str] = view.columns
         widths: list[int | None] = []
         while block := list(islice(rows, BLOCK)):

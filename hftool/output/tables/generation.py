@@ -1,35 +1,44 @@
-"""Tables of generated text."""
+"""Show the answers of a chat on a terminal."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.color import ColorSystem
 from rich.console import Console
 from rich.style import Style
 
+from hftool.generation.records import Piece
 from hftool.output.reasoning import ReasoningSplitter
 from hftool.terminal import visible
 
-
-def texts(events: Iterable[Any], console: Console) -> Iterator[str]:
-    """Texts as they come; a record ends the line."""
-    for event in events:
-        yield visible(event) if isinstance(event, str) else "\n"
+if TYPE_CHECKING:
+    from hftool.chat.conversation import Turn
 
 
-def turns(inside_thought: bool, events: Iterable[Any], console: Console) -> Iterator[str]:
-    """The model's side of a chat, its reasoning dim; what the person typed is there already."""
-    thoughts = ReasoningSplitter(inside_thought)
+def turns(opened: bool, events: Iterable["Piece | Turn"], console: Console) -> Iterator[str]:
+    """Show the model's answers, their reasoning dim. The user has seen the other messages already.
 
-    def shown(parts: Iterable[tuple[str, bool]]) -> Iterator[str]:
-        for part, thought in parts:
-            style = Style(dim=True) if thought and console.color_system else Style.null()
+    As in the text format, an answer whose pieces have been shown is only ended.
+
+    Args:
+        opened: the prompt opens the reasoning of each answer.
+    """
+
+    def styled(parts: Iterable[tuple[str, bool]]) -> Iterator[str]:
+        for part, is_reasoning in parts:
+            dim = is_reasoning and console.color_system is not None
+            style = Style(dim=True) if dim else Style.null()
             yield style.render(visible(part), color_system=ColorSystem.STANDARD)
 
+    splitter, pieces_shown = ReasoningSplitter(opened), False
     for event in events:
-        if isinstance(event, str):
-            yield from shown(thoughts.parts(event))
-        elif event.role == "assistant":
-            yield from shown(thoughts.rest())
+        if isinstance(event, Piece):
+            yield from styled(splitter.parts(event.text))
+            pieces_shown = True
+            continue
+        if event.role == "assistant":
+            if not pieces_shown:
+                yield from styled(splitter.parts(event.content))
+            yield from styled(splitter.rest())
             yield "\n"
-            thoughts = ReasoningSplitter(inside_thought)
+        splitter, pieces_shown = ReasoningSplitter(opened), False

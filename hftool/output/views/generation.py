@@ -1,25 +1,31 @@
-"""Views of generated text: steps, generations, chat turns."""
+"""Views of generated text: steps, generations, and the turns of a chat."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from hftool.generation.records import FailedRequest, Generation
+from hftool.output.formats import text_lines
 from hftool.output.view import Row, View, escaped, line, plain
+from hftool.terminal import visible
 
 if TYPE_CHECKING:
     from hftool.chat.conversation import Turn
-    from hftool.generation.records import Generation
     from hftool.generation.steps import Step
 
 
 def steps_view(prompt: str, *, picked: bool = False) -> View:
-    """How `sample` shows its steps, after the prompt they continue; those that a person `picked`
-    were seen before."""
+    """Return the view of `sample`'s steps.
+
+    Args:
+        prompt: the text that the steps continue.
+        picked: the user picked the tokens, and has seen the candidates of each step.
+    """
 
     def table(records: Iterable["Step"], console: Any) -> Iterator[str]:
         from hftool.output.tables import steps
 
-        return (steps.steps_taken if picked else steps.steps)(prompt, records, console)
+        return (steps.picked_steps if picked else steps.steps)(prompt, records, console)
 
     return View(
         columns=(
@@ -31,15 +37,18 @@ def steps_view(prompt: str, *, picked: bool = False) -> View:
     )
 
 
-def _generation_rows(generation: "Generation") -> Iterator[Row]:
-    row = plain(generation)
+def _generation_text(record: Generation | FailedRequest) -> str:
+    """Return the text and a line break; a failed record leaves an empty line."""
+    return "\n" if isinstance(record, FailedRequest) else f"{record.text}\n"
+
+
+def _generation_rows(record: Generation | FailedRequest) -> Iterator[Row]:
+    row = plain(record)
     yield {**row, **row.pop("usage", {})}
 
 
-def _texts_table(records: Iterable[Any], console: Any) -> Iterator[str]:
-    from hftool.output.tables import generation
-
-    return generation.texts(records, console)
+def _generation_table(events: Iterable[Any], console: Any) -> Iterator[str]:
+    return map(visible, text_lines(events, GENERATION))
 
 
 GENERATION_COLUMNS = (
@@ -49,9 +58,9 @@ GENERATION_COLUMNS = (
 
 GENERATION = View(
     columns=GENERATION_COLUMNS,
-    text=lambda generation: "\n",
+    text=_generation_text,
     rows=_generation_rows,
-    table=_texts_table,
+    table=_generation_table,
 )
 
 GENERATION_BATCH = replace(
@@ -60,21 +69,29 @@ GENERATION_BATCH = replace(
 
 
 def _turn_text(turn: "Turn") -> str:
+    return f"{turn.content}\n" if turn.role == "assistant" else ""
+
+
+def _turn_end(turn: "Turn") -> str:
     return "\n" if turn.role == "assistant" else ""
 
 
-def turns_view(inside_thought: bool) -> View:
-    """How `chat` shows its turns; `inside_thought` where an answer begins with reasoning whose
-    `<think>` is in the prompt."""
+def turns_view(opened: bool) -> View:
+    """Return the view of `chat`'s turns.
+
+    Args:
+        opened: the prompt opens the reasoning of each answer, which then has no `<think>` itself.
+    """
 
     def table(events: Iterable[Any], console: Any) -> Iterator[str]:
         from hftool.output.tables import generation
 
-        return generation.turns(inside_thought, events, console)
+        return generation.turns(opened, events, console)
 
     return View(
         columns=("role", "content", "finish_reason", "prompt_tokens", "completion_tokens", "seed"),
         text=_turn_text,
+        end=_turn_end,
         table=table,
         private=True,
     )
