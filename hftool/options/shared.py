@@ -5,6 +5,6 @@ from typing import Any
 import typer
 
 
-def panel_option(*names: str, panel: str, **settings: Any) -> Any:
+def panel_option(*names: str, panel: str | None, **settings: Any) -> Any:
     """An option that help shows under a heading."""
     return typer.Option(*names, rich_help_panel=panel, **settings)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from hftool.cli.dataclass_options import expand_dataclasses
+from hftool.options.encode import EncodeOptions
 from hftool.options.inputs import ChatOptions, FileOptions, InputOptions, TextArgument
 from hftool.options.model import ModelOptions
 from hftool.options.output import PictureOptions
@@ -22,23 +23,7 @@ def encode(
         Path | None,
         typer.Option("--messages", metavar="FILE", help="A chat from a JSON file, templated."),
     ] = None,
-    special: Annotated[
-        bool, typer.Option("--special/--no-special", help="Add the tokenizer's special tokens.")
-    ] = False,
-    max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", metavar="N", min=0, help="Keep the first N.")
-    ] = None,
-    count: Annotated[bool, typer.Option("--count", help="Only how many tokens.")] = False,
-    show_template: Annotated[
-        bool, typer.Option("--show-template", help="Only the text the chat template makes.")
-    ] = False,
-    compare: Annotated[
-        str | None,
-        typer.Option("--compare", metavar="REF2,REF3", help="Also by these models' tokenizers."),
-    ] = None,
-    roundtrip: Annotated[
-        bool, typer.Option("--roundtrip", help="Only whether decoding gives the text back.")
-    ] = False,
+    encoding: EncodeOptions,
     output: PictureOptions,
 ) -> None:
     """Turn text into token ids.
@@ -67,9 +52,6 @@ def encode(
         round_trips,
     )
 
-    instead = {"--show-template": show_template, "--count": count, "--roundtrip": roundtrip}
-    several, first = compare is not None, max_tokens is not None
-    exclude({**instead, "--compare": several, "--max-tokens": first})
     apart = {"a text": text, "--file": inputs.file, "--system": chatting.system}
     for name, value in {**apart, "--prefill": chatting.prefill}.items():
         exclude({"--messages": messages is not None, name: value is not None})
@@ -79,19 +61,20 @@ def encode(
         given = iter([chat_template(tokenizer, chatting.chat_template).render(chat)])
     else:
         given = texts(text, inputs)
-        if chatting.templated or show_template:
+        if chatting.templated or encoding.show_template:
             given = rendered_chats(tokenizer, given, chatting)
-    special = special and not (messages or chatting.templated)  # the template writes its own
-    if show_template:
+    # The chat template writes its own special tokens.
+    special = encoding.special and not (messages or chatting.templated)
+    if encoding.show_template:
         write(map(Rendered, given), RENDERED, output)
-    elif count:
+    elif encoding.count:
         write(count_tokens(tokenizer, given, special=special), COUNTS, output)
-    elif roundtrip:
+    elif encoding.roundtrip:
         write(round_trips(tokenizer, given), ROUND_TRIPS, output)
-    elif compare is not None:
-        others = [load_tokenizer(ref, source) for ref in compare.split(",")]
+    elif encoding.compare is not None:
+        others = [load_tokenizer(ref, source) for ref in encoding.compare.split(",")]
         compared = compare_tokenizers([tokenizer, *others], given, special=special)
         write(compared, COMPARED, output)
     else:
-        encoded = encode_texts(tokenizer, given, special=special, max_tokens=max_tokens)
+        encoded = encode_texts(tokenizer, given, special=special, max_tokens=encoding.max_tokens)
         write(encoded, ENCODED, output)

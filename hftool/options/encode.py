@@ -1,0 +1,60 @@
+"""Options of `encode`."""
+
+import functools
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from hftool.errors import exclude
+from hftool.options.shared import panel_option
+
+EncodeMode = Literal["tokens", "count", "template", "roundtrip", "compare"]
+_own = functools.partial(panel_option, panel=None)
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """What `encode` writes about each text.
+
+    Raises:
+        UsageError: two options that exclude each other.
+    """
+
+    special: Annotated[
+        bool, _own("--special/--no-special", help="Add the tokenizer's special tokens.")
+    ] = False
+    max_tokens: Annotated[
+        int | None, _own("--max-tokens", metavar="N", min=0, help="Keep only the first N tokens.")
+    ] = None
+    count: Annotated[bool, _own("--count", help="Write only the number of tokens.")] = False
+    show_template: Annotated[
+        bool, _own("--show-template", help="Write only the text that the chat template makes.")
+    ] = False
+    compare: Annotated[
+        str | None,
+        _own("--compare", metavar="REF2,REF3", help="Also encode with these models' tokenizers."),
+    ] = None
+    roundtrip: Annotated[
+        bool, _own("--roundtrip", help="Check whether decoding gives the text back.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        exclude(
+            {
+                "--show-template": self.show_template,
+                "--count": self.count,
+                "--roundtrip": self.roundtrip,
+                "--compare": self.compare is not None,
+                "--max-tokens": self.max_tokens is not None,
+            }
+        )
+
+    @property
+    def mode(self) -> EncodeMode:
+        """The one thing that is written about each text."""
+        if self.show_template:
+            return "template"
+        if self.count:
+            return "count"
+        if self.roundtrip:
+            return "roundtrip"
+        return "tokens" if self.compare is None else "compare"
