@@ -15,7 +15,7 @@ from hftool.generation.prefix_cache import PREFILL_SLICE
 from hftool.generation.records import CandidateGenerator, Failure, Generation, Request
 from hftool.generation.sampling import Sampler, are_finite, check_finite, sample_batch
 from hftool.generation.sequential import generate_each
-from hftool.inputs.readahead import arriving
+from hftool.inputs.readahead import read_ahead
 from hftool.models.load import LanguageModel, model_errors
 from hftool.nn.llama import KeyValueCache, Llama
 
@@ -190,7 +190,7 @@ def generate_batch(
     """
     most = batch_size or MOST_ROWS
     batchable = draft is None and can_batch(language_model)
-    for window in arriving(requests, most * BATCHES_AHEAD, lambda request: 1):
+    for window in read_ahead(requests, most * BATCHES_AHEAD, lambda request: 1):
         done: dict[int, Generation | Failure] = {}
         together: dict[int, Request] = {}
         for place, item in enumerate(window):
