@@ -167,7 +167,7 @@ def load_model(folder: Path) -> LanguageModel:
     )
 
 
-def load_judge(folder: Path) -> Classifier:
+def load_tiny_classifier(folder: Path) -> Classifier:
     """The classifier as hftool loads it, in float32."""
     return load_classifier(
         ClassifierOptions(model=str(folder), dtype="float32", device="cpu", offline=True)

@@ -16,9 +16,8 @@ from hftool.generation.next_token import Candidate, Perplexity, ScoredToken
 from hftool.generation.records import FailedRequest, Generation
 from hftool.generation.steps import Step
 from hftool.models.info import AliasEntry, ModelEntry
-from hftool.prompting.prompt import Rendered
 from hftool.server.records import LoadedModel
-from hftool.tokenization.encode import Compared, Counted, Decoded, Encoded, RoundTrip
+from hftool.tokenization.encode import Compared, Counted, Decoded, Encoded, Rendered, RoundTrip
 from hftool.tokenization.vocabulary import VocabularyDifference, VocabularyEntry, VocabularyStats
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -39,7 +38,7 @@ RECORDS: dict[str, tuple[str, type[Any]]] = {
     "generation": ("generate", Generation),
     "batch-error": ("generate --batch, a line that failed", FailedRequest),
     "turn": ("chat", Turn),
-    "judgement": ("sentiment", Classification),
+    "classification": ("sentiment", Classification),
     "summary": ("sentiment --summary", LabelSummary),
     "model": ("models show, models pull", ModelEntry),
     "alias": ("models list", AliasEntry),

@@ -1,1 +1,1 @@
-"""Labels for texts: what scores them, and what many scores add up to."""
+"""Labels for texts: the run, what scores the labels, and summaries of many texts."""

@@ -1,4 +1,4 @@
-"""Logits of many sequences, in batches of similar length."""
+"""Compute the logits of many sequences, in batches of similar length."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -6,55 +6,63 @@ from typing import Any, TypeVar
 
 import torch
 
-from hftool.models.load import (
-    Classifier,
-    model_errors,
-)
+from hftool.models.load import Classifier, model_errors
 from hftool.nn.architectures import LENGTH_DEPENDENT_ROPE, PADDING_SENSITIVE
 
-WINDOW = 1024  # texts sorted by length together
-# Padded tokens of a batch. On a CPU what a layer computes of so many stays in the cache of a core.
+WINDOW = 1024  # texts that are sorted by length together
+# Padded tokens of a batch. On a CPU a layer's results for so few stay in the cache of a core.
 BATCH_TOKENS = 1024
 BATCH_TOKENS_ON_GPU = 16_384
 
 T = TypeVar("T")
 
-Tokens = tuple[list[int], list[int]]  # ids, and which of two texts each is of (0 or 1)
+Tokens = tuple[list[int], list[int]]  # token ids, and their type ids where there are two texts
 
 
 def batched_logits(
-    classifier: Classifier, every: Sequence[Tokens], batch_size: int | None
+    classifier: Classifier, sequences: Sequence[Tokens], batch_size: int | None
 ) -> torch.Tensor:
-    """The logits of sequences, computed by like length: float32 [sequences, labels]."""
+    """Return the logits of sequences in their order, computed in batches of similar length.
+
+    Args:
+        batch_size: sequences per batch; None bounds the padded tokens of a batch instead.
+
+    Returns:
+        float32 [sequences, labels], on the CPU.
+    """
     model = classifier.model
     if model.config.pad_token_id is None:
-        batch_size = 1  # what pools the last token finds it by the padding
-    most = BATCH_TOKENS if model.device.type == "cpu" else BATCH_TOKENS_ON_GPU
+        batch_size = 1  # models that pool the last token find it by the padding
+    max_tokens = BATCH_TOKENS if model.device.type == "cpu" else BATCH_TOKENS_ON_GPU
     padded = getattr(model.config, "model_type", None) not in PADDING_SENSITIVE
-    batches = list(_batches([len(ids) for ids, _ in every], batch_size, most, padded=padded))
-    logits = torch.empty(len(every), len(classifier.labels))
+    lengths = [len(ids) for ids, _ in sequences]
+    batches = list(_batches(lengths, batch_size, max_tokens, padded=padded))
+    logits = torch.empty(len(sequences), len(classifier.labels))
 
-    def compute(places: list[int]) -> None:
-        logits[places] = _logits(classifier, [every[i] for i in places])
+    def compute(batch: list[int]) -> None:
+        logits[batch] = _logits(classifier, [sequences[i] for i in batch])
 
-    _each(compute, batches[::-1], _workers(model, len(batches)))  # the longest texts first
+    # The longest first: at the end, cores then wait for short batches only.
+    _for_each(compute, batches[::-1], _workers(model, len(batches)))
     return logits
 
 
 def _workers(model: Any, batches: int) -> int:
-    """How many batches to compute at once: on a CPU each core computes one of its own, where there
-    are enough, which is faster than all cores at the same."""
+    """Return how many batches to compute simultaneously.
+
+    On a CPU, given enough batches, one batch per core is faster than all cores on the same batch.
+    """
     cores = torch.get_num_threads()
     rescaled = any(getattr(m, "rope_type", "") in LENGTH_DEPENDENT_ROPE for m in model.modules())
     return 1 if model.device.type != "cpu" or batches < 2 * cores or rescaled else cores
 
 
-def _each(compute: Callable[[T], None], items: Sequence[T], workers: int) -> None:
+def _for_each(compute: Callable[[T], None], items: Sequence[T], workers: int) -> None:
     if workers == 1:
         for item in items:
             compute(item)
         return
-    torch.set_num_threads(1)  # of each worker
+    torch.set_num_threads(1)  # in each worker
     pool = ThreadPoolExecutor(workers)
     try:
         for _ in pool.map(compute, items):
@@ -65,27 +73,27 @@ def _each(compute: Callable[[T], None], items: Sequence[T], workers: int) -> Non
 
 
 def _batches(
-    lengths: Sequence[int], batch_size: int | None, most: int, *, padded: bool
+    lengths: Sequence[int], batch_size: int | None, max_tokens: int, *, padded: bool
 ) -> Iterator[list[int]]:
-    """Places of sequences of like length, without padding of one length: so many a batch, else by
-    their padded tokens."""
+    """Yield batches of indices, sorted by length: `batch_size` each, or up to `max_tokens` padded
+    tokens; with `padded` False the sequences of a batch have equal length."""
     batch: list[int] = []
-    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batch_size:
             full = len(batch) == batch_size
         else:
-            full = (len(batch) + 1) * lengths[place] > most
-        if batch and (full or not (padded or lengths[place] == lengths[batch[0]])):
+            full = (len(batch) + 1) * lengths[index] > max_tokens
+        if batch and (full or not (padded or lengths[index] == lengths[batch[0]])):
             yield batch
             batch = []
-        batch.append(place)
+        batch.append(index)
     if batch:
         yield batch
 
 
 @torch.inference_mode()
 def _logits(classifier: Classifier, batch: Sequence[Tokens]) -> torch.Tensor:
-    """The logits of sequences padded to the longest: float32 [sequences, labels]."""
+    """Return the logits of sequences, padded to the longest: float32 [sequences, labels]."""
     config, device = classifier.model.config, classifier.model.device
     width = max(len(ids) for ids, _ in batch)
     pad = config.pad_token_id or 0

@@ -1,32 +1,28 @@
-"""Labels for texts, whatever scores them."""
+"""Classify texts with any scorer."""
 
 import logging
-import queue
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from hftool.inputs.readahead import arriving
+from hftool.inputs.readahead import read_ahead
 from hftool.inputs.tables import TextRow
 
 log = logging.getLogger("hftool")
 
-KNOWN = 8192  # texts whose scores are kept, for duplicates
-KNOWN_CHARACTERS = 500  # of the longest text that is kept
+CACHED_TEXTS = 8192  # texts whose scores are kept for duplicates
+CACHED_CHARACTERS = 500  # of the longest text whose scores are kept
 UNCERTAIN = "UNCERTAIN"
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Classification:
-    """A text's label: the one with the highest score. `scores` holds all of them by label.
+    """A text's label, which is the one with the highest score, and the scores of all labels.
 
-    The scores are probabilities: of one label among all (softmax), or for a multi-label model of
-    each by itself (sigmoid); of a regression model its output. An empty text has an empty label and
-    no score. `columns` are those the text came with.
+    Scores are probabilities: one distribution over all labels (softmax), or for a multi-label
+    model one probability per label (sigmoid). A regression model's score is its output. An empty
+    text has an empty label and no scores. `columns` are the other columns of the input.
     """
 
     text: str
@@ -37,70 +33,75 @@ class Classification:
 
 
 class Scorer(Protocol):
-    """What gives texts a score for each label.
+    """Gives texts a score for each label.
 
-    `encode` and `scores` are called from two threads: a window of texts is encoded while the one
-    before is scored. `window` is the most texts of one, which all wait for the last; `cut` counts
-    the texts that were too long to be seen whole.
+    `encode` and `scores` are called from two threads: a window of texts is encoded while the
+    previous one is scored.
+
+    Attributes:
+        labels: the labels, in the order of the scores.
+        window: the most texts to encode and score together.
+        truncated_texts: how many texts were longer than the model's limit and were truncated.
     """
 
     labels: tuple[str, ...]
     window: int
-    cut: int
+    truncated_texts: int
 
     def encode(self, texts: Sequence[str]) -> list[Any]:
-        """What the model computes on, for each text."""
+        """Return the model's input for each text."""
 
     def scores(self, encoded: Sequence[Any]) -> list[list[float]]:
-        """For each text that was encoded, a score for each label."""
+        """Return a score for each label, for each encoded text."""
 
 
 def classify(
     scorer: Scorer, rows: Iterable[TextRow], threshold: float | None = None
 ) -> Iterator[Classification]:
-    """A judgement for each row's text, in order, as soon as it is known.
+    """Yield the classification of each row's text, in order, as soon as it is known.
 
-    Texts that have arrived are scored together; where they arrive one by one each is answered at
-    once. A text that was met shortly before is not scored again. What is longer than the model can
-    see is cut, and counted in the log. Below the threshold a label is `UNCERTAIN`.
+    Texts that have arrived are scored together; where they arrive one by one, each is answered
+    immediately. The scores of recent texts are reused for duplicates. A text over the model's
+    limit is truncated, and the number of those is logged. A label whose score is below the
+    threshold becomes `UNCERTAIN`.
     """
     began, count = time.perf_counter(), 0
-    known: dict[str, list[float]] = {}
-    windows = arriving(rows, scorer.window, lambda row: len(row.text))
-    for window, encoded in _ahead(_encoded(scorer, windows)):
-        new = [text for text in encoded if text not in known]
-        known.update(zip(new, scorer.scores([encoded[text] for text in new]), strict=True))
+    cached: dict[str, list[float]] = {}
+    for [(window, encoded)] in read_ahead(_encoded_windows(scorer, rows), 1):
+        new = [text for text in encoded if text not in cached]
+        cached.update(zip(new, scorer.scores([encoded[text] for text in new]), strict=True))
         for row in window:
-            yield _classification(scorer.labels, row, known.get(row.text), threshold)
-        _forget(known, new)
+            yield _classification(scorer.labels, row, cached.get(row.text), threshold)
+        _shrink(cached, new)
         count += len(window)
-    log_truncated(scorer.cut)
+    log_truncated(scorer.truncated_texts)
     seconds = time.perf_counter() - began
     log.debug("%d texts in %.2f s, %.1f texts/s", count, seconds, count / seconds)
 
 
 def log_truncated(texts: int) -> None:
-    """Log how many texts were too long, where there were any."""
+    """Log how many texts were too long, if any."""
     if texts:
-        log.warning("%d texts were too long for the model and were cut", texts)
+        noun = "text" if texts == 1 else "texts"
+        log.warning("truncated %d %s to the model's limit", texts, noun)
 
 
-def _encoded(
-    scorer: Scorer, windows: Iterable[list[TextRow]]
+def _encoded_windows(
+    scorer: Scorer, rows: Iterable[TextRow]
 ) -> Iterator[tuple[list[TextRow], dict[str, Any]]]:
-    """Each window with its texts encoded: each once, without those where is nothing to judge."""
-    for window in windows:
+    """Yield each window with its distinct, non-blank texts encoded."""
+    for window in read_ahead(rows, scorer.window, lambda row: len(row.text)):
         texts = list(dict.fromkeys(row.text for row in window if row.text.strip()))
         yield window, dict(zip(texts, scorer.encode(texts), strict=True))
 
 
-def _forget(known: dict[str, list[float]], new: Iterable[str]) -> None:
-    """Keep the scores of the latest texts that are short."""
+def _shrink(cached: dict[str, list[float]], new: Iterable[str]) -> None:
+    """Drop the scores of long texts, then of the oldest, down to `CACHED_TEXTS`."""
     for text in new:
-        if len(text) > KNOWN_CHARACTERS:
-            del known[text]
-    while len(known) > KNOWN:
-        del known[next(iter(known))]
+        if len(text) > CACHED_CHARACTERS:
+            del cached[text]
+    while len(cached) > CACHED_TEXTS:
+        del cached[next(iter(cached))]
 
 
 def _classification(
@@ -113,27 +114,3 @@ def _classification(
     score = by_label[best]
     label = UNCERTAIN if threshold is not None and score < threshold else best
     return Classification(row.text, label, score, by_label, row.columns)
-
-
-def _ahead(items: Iterable[T]) -> Iterator[T]:
-    """The same items, the next one made in a thread while this one is worked on."""
-    made: queue.Queue[T | _End] = queue.Queue(maxsize=1)
-
-    def make() -> None:
-        try:
-            for item in items:
-                made.put(item)
-            made.put(_End(None))
-        except BaseException as error:
-            made.put(_End(error))
-
-    threading.Thread(target=make, daemon=True).start()
-    while not isinstance(item := made.get(), _End):
-        yield item
-    if item.error is not None:
-        raise item.error
-
-
-class _End:
-    def __init__(self, error: BaseException | None) -> None:
-        self.error = error

@@ -15,21 +15,25 @@ from hftool.options.model import DEFAULT_MODEL, ClassifierOptions, LoadOptions
 
 
 def load_scorer(load: ClassifierOptions, options: LabelOptions) -> Scorer:
-    """A classifier with its own labels; for labels of the user's a language model, or a classifier
-    of natural-language inference.
+    """Load a model and return its scorer.
+
+    Without `--labels` that is a classifier with the labels it was trained on; with them a language
+    model, or a classifier for natural-language inference (NLI).
 
     Raises:
-        UsageError: labels, or options, that don't go together.
+        UsageError: the options contradict each other, or the labels are unusable.
         HftoolError: as `load_classifier` and `load_language_model`.
     """
     template, batch_size = options.prompt_template, options.batch_size
     if options.labels is None:
         if template is not None:
-            raise UsageError("--prompt-template: it is for labels of your own, see --labels")
+            raise UsageError("--prompt-template needs --labels", "as in --labels joy,anger,fear")
         return ClassifierScorer(load_classifier(load), batch_size=batch_size, long=options.long)
     labels = _candidate_labels(options.labels)
     if options.long == "chunk":
-        raise UsageError("--long chunk: with --labels a text that is too long is cut")
+        raise UsageError(
+            "--long chunk does not work with --labels", "leave it out: long texts are truncated"
+        )
     name = load.model or DEFAULT_MODEL
     architectures = architectures_of(ensure_local(name, "model", load))
     if any(architecture.endswith(CLASSIFIER_SUFFIX) for architecture in architectures):
@@ -39,13 +43,18 @@ def load_scorer(load: ClassifierOptions, options: LabelOptions) -> Scorer:
     return PromptScorer(language_model, labels, template or PROMPT)
 
 
-def _candidate_labels(named: str) -> list[str]:
-    labels = [label.strip() for label in named.split(",")]
+def _candidate_labels(listed: str) -> list[str]:
+    """Return the labels of `--labels A,B,C`.
+
+    Raises:
+        UsageError: a label is empty or repeated, or it is the only one.
+    """
+    labels = [label.strip() for label in listed.split(",")]
     if not all(labels):
-        raise UsageError(f"--labels: an empty label in '{named}'")
+        raise UsageError(f"--labels: an empty label in '{listed}'")
     if len(set(labels)) < len(labels):
-        twice = next(label for label in labels if labels.count(label) > 1)
-        raise UsageError(f"--labels: '{twice}' is named twice")
+        repeated = next(label for label in labels if labels.count(label) > 1)
+        raise UsageError(f"--labels: '{repeated}' is listed twice")
     if len(labels) == 1:
-        raise UsageError("--labels: there must be two at least, separated by commas")
+        raise UsageError("--labels needs at least two labels", "separate them by commas")
     return labels

@@ -1,4 +1,4 @@
-"""Scores by a sequence-classification model."""
+"""Score a sequence-classification model's own labels."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -7,19 +7,17 @@ import torch
 
 from hftool.classification.batched_logits import WINDOW, Tokens, batched_logits
 from hftool.classification.text_pieces import groups_by_size, piece_length, pieces_of
-from hftool.models.load import (
-    Classifier,
-)
+from hftool.models.load import Classifier
 from hftool.options.labels import LongTexts
 
-OVERLAP = 0.25  # of a window's tokens are in the one before as well
+OVERLAP = 0.25  # the share of a window's tokens that the previous window has as well
 
 
 class ClassifierScorer:
-    """A classifier's own labels.
+    """Scores the labels that a classifier was trained on.
 
-    A text that is too long is cut, or with `chunk` seen in windows that overlap: its scores are
-    then their mean, weighted by their numbers of tokens.
+    A text over the model's limit is truncated. With `long="chunk"` it is scored in overlapping
+    windows instead; its scores are their mean, weighted by the windows' numbers of tokens.
     """
 
     def __init__(
@@ -27,50 +25,51 @@ class ClassifierScorer:
     ) -> None:
         self.labels = classifier.labels
         self.window = WINDOW
-        self.cut = 0
+        self.truncated_texts = 0
         self._classifier = classifier
         self._batch_size = batch_size
         self._long = long
 
     def encode(self, texts: Sequence[str]) -> list[list[list[int]]]:
-        """The ids of each text's windows, special tokens included."""
+        """Return the ids of each text's windows, special tokens included."""
         classifier = self._classifier
         limit = classifier.max_length
-        most = 1 if self._long == "truncate" and limit is not None else None
+        truncates = self._long == "truncate" and limit is not None
+        most = 1 if truncates else None  # pieces and windows per text
         pieces = [list(islice(pieces_of(text, piece_length(limit)), most)) for text in texts]
-        every = [piece for some in pieces for piece in some]
-        windows = (
-            ids
-            for some in groups_by_size(every)
-            for ids in classifier.tokenizer.encode_windows(some, limit, OVERLAP)
+        windows_of_pieces = (
+            windows
+            for group in groups_by_size(piece for of_text in pieces for piece in of_text)
+            for windows in classifier.tokenizer.encode_windows(group, limit, OVERLAP)
         )
-        found = [[ids for _ in some for ids in next(windows)] for some in pieces]
-        if most is not None:
-            self.cut += sum(
-                len(ids) > 1 or len(some[0]) < len(text)
-                for text, some, ids in zip(texts, pieces, found, strict=True)
+        encoded = [[ids for _ in of_text for ids in next(windows_of_pieces)] for of_text in pieces]
+        if truncates:
+            self.truncated_texts += sum(
+                len(windows) > 1 or len(of_text[0]) < len(text)
+                for text, of_text, windows in zip(texts, pieces, encoded, strict=True)
             )
-        return [ids[:most] for ids in found]
+        return [windows[:most] for windows in encoded]
 
     def scores(self, encoded: Sequence[list[list[int]]]) -> list[list[float]]:
-        """The scores of each text by label."""
-        every: list[Tokens] = [(ids, []) for windows in encoded for ids in windows]
-        rows = iter(self._activated(batched_logits(self._classifier, every, self._batch_size)))
-        return [_mean([(len(ids), next(rows)) for ids in windows]) for windows in encoded]
+        """Return a score for each label, for each text's windows."""
+        sequences: list[Tokens] = [(ids, []) for windows in encoded for ids in windows]
+        logits = batched_logits(self._classifier, sequences, self._batch_size)
+        scores = iter(self._activated(logits))
+        return [_mean([(len(ids), next(scores)) for ids in windows]) for windows in encoded]
 
     def _activated(self, logits: torch.Tensor) -> list[list[float]]:
-        """The function transformers' pipeline applies to such a model's logits."""
+        """Apply the function that transformers' pipeline applies to this model's logits."""
         function = self._classifier.activation
         if function == "softmax":
             logits = torch.softmax(logits, dim=-1)
         elif function == "sigmoid":
             logits = torch.sigmoid(logits)
-        found: list[list[float]] = logits.tolist()
-        return found
+        scores: list[list[float]] = logits.tolist()
+        return scores
 
 
 def _mean(windows: Sequence[tuple[int, list[float]]]) -> list[float]:
-    """The mean of several windows' scores by label, weighted by their tokens."""
+    """Return the mean of windows' scores by label, weighted by their numbers of tokens."""
     if len(windows) == 1:
         return windows[0][1]
     total = sum(tokens for tokens, _ in windows)

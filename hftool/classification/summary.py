@@ -1,4 +1,4 @@
-"""What many judgements come to: a summary, or whether all have one label."""
+"""Summarize many classifications, or check that all have one label."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,10 @@ BINS = 10
 
 @dataclass(frozen=True)
 class LabelSummary:
-    """The texts that got a label: how many, their share of all, the mean of their scores, and how
-    many scores lie in each tenth from 0 to 1 (`histogram`; scores outside count at its ends)."""
+    """How many texts got a label, their share of all texts, and the mean of their scores.
+
+    `histogram` counts the scores in each tenth from 0 to 1; scores outside count at its ends.
+    """
 
     label: str
     count: int
@@ -22,15 +24,15 @@ class LabelSummary:
 
 
 def summarize(
-    judgements: Iterable[Classification], labels: Sequence[str]
+    classifications: Iterable[Classification], labels: Sequence[str]
 ) -> Iterator[LabelSummary]:
-    """A summary of each label in order, then of those that texts got besides (UNCERTAIN, and the
-    empty one of empty texts)."""
+    """Yield a summary of each label in order, then of `UNCERTAIN` and of the empty texts' empty
+    label if there are any."""
     bins = {label: [0] * BINS for label in labels}
     counts = dict.fromkeys(labels, 0)
     sums = dict.fromkeys(labels, 0.0)
-    for judgement in judgements:
-        label, score = judgement.label, judgement.score
+    for classification in classifications:
+        label, score = classification.label, classification.score
         counts[label] = counts.get(label, 0) + 1
         histogram = bins.setdefault(label, [0] * BINS)
         if score is not None:
@@ -43,32 +45,33 @@ def summarize(
 
 
 class Check:
-    """Whether every text gets one label, where one is named; empty texts, which get none, don't
-    count.
+    """Counts the texts that get another label than the required one.
+
+    Without a required label (None) every text passes. Empty texts, which get no label, don't count.
 
     Raises:
-        UsageError: there is no such label.
+        UsageError: the scorer does not have this label.
     """
 
     def __init__(self, label: str | None, labels: Sequence[str]) -> None:
         if label not in (None, *labels, UNCERTAIN):
-            raise UsageError(f"--check: no label '{label}': there are {', '.join(labels)}")
+            raise UsageError(f"--check: '{label}' is not one of the labels: {', '.join(labels)}")
         self._label = label
         self._texts = 0
         self._others = 0
 
-    def watch(self, judgements: Iterable[Classification]) -> Iterator[Classification]:
-        """The same judgements, counted as they pass."""
-        for judgement in judgements:
-            self._texts += judgement.label != ""
-            self._others += judgement.label not in ("", self._label)
-            yield judgement
+    def counted(self, classifications: Iterable[Classification]) -> Iterator[Classification]:
+        """Yield the same classifications, counting them."""
+        for classification in classifications:
+            self._texts += classification.label != ""
+            self._others += classification.label not in ("", self._label)
+            yield classification
 
-    def hold(self) -> None:
-        """Raise where a text got another label.
+    def require(self) -> None:
+        """Require that every text got the label.
 
         Raises:
-            CheckFailed: with their number.
+            CheckFailed: some got another; the message has their number.
         """
         if self._label is not None and self._others:
             raise CheckFailed(f"{self._others} of {self._texts} texts are not {self._label}")

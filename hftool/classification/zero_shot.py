@@ -1,4 +1,4 @@
-"""Scores for candidate labels by a natural-language-inference model."""
+"""Score candidate labels with a model for natural-language inference (NLI)."""
 
 from collections.abc import Sequence
 
@@ -7,21 +7,20 @@ import torch
 from hftool.classification.batched_logits import WINDOW, Tokens, batched_logits
 from hftool.classification.text_pieces import piece_length, pieces_of
 from hftool.errors import HftoolError, UsageError
-from hftool.models.load import (
-    Classifier,
-)
+from hftool.models.load import Classifier
 
 HYPOTHESIS = "This text is {label}."
 
 
 class EntailmentScorer:
-    """Labels of one's own by a natural-language-inference model: how far a text entails the
-    hypothesis that a label makes of the template, as a share among the labels (Yin et al. 2019;
-    transformers' zero-shot pipeline).
+    """Scores each label by how far a text entails the label's hypothesis.
+
+    The hypothesis is the template with the label filled in; the scores are a softmax over the
+    labels' logits for entailment (Yin et al. 2019; transformers' zero-shot pipeline).
 
     Raises:
-        UsageError: the template has no {label}.
-        HftoolError: the classifier has no label `entailment`.
+        UsageError: the template lacks {label}.
+        HftoolError: the classifier lacks a label `entailment`.
     """
 
     def __init__(
@@ -33,39 +32,43 @@ class EntailmentScorer:
         batch_size: int | None = None,
     ) -> None:
         if "{label}" not in template:
-            raise UsageError("--hypothesis-template: there is no {label} in it")
+            raise UsageError(
+                "--hypothesis-template lacks {label}", f"as in --hypothesis-template '{HYPOTHESIS}'"
+            )
+        entailment = [
+            i for i, name in enumerate(classifier.labels) if name.lower().startswith("entail")
+        ]
+        if not entailment:
+            raise HftoolError(
+                f"{classifier.name} has fixed labels: {', '.join(classifier.labels)}",
+                "--labels needs a language model, or a classifier with the label entailment",
+            )
         self.labels = tuple(labels)
         self.window = max(1, WINDOW // len(labels))
-        self.cut = 0
+        self.truncated_texts = 0
         self._classifier = classifier
         self._batch_size = batch_size
         self._hypotheses = [template.replace("{label}", label) for label in labels]
-        names = [label.lower() for label in classifier.labels]
-        found = [i for i, name in enumerate(names) if name.startswith("entail")]
-        if not found:
-            raise HftoolError(
-                f"{classifier.name} has labels of its own: {', '.join(classifier.labels)}",
-                "--labels takes a language model, or a classifier with the label entailment",
-            )
-        self._entailment = found[0]
+        self._entailment = entailment[0]
 
     def encode(self, texts: Sequence[str]) -> list[list[Tokens]]:
-        """Each text with each hypothesis; the text is cut where both are too long."""
+        """Return each text paired with each hypothesis; where a pair is over the model's limit,
+        the text is truncated."""
         tokenizer, limit = self._classifier.tokenizer, self._classifier.max_length
         starts = [next(pieces_of(text, piece_length(limit))) for text in texts]
         pairs = [(start, hypothesis) for start in starts for hypothesis in self._hypotheses]
-        every = iter(tokenizer.encode_pairs(pairs, limit))
-        found = [[next(every) for _ in self._hypotheses] for _ in texts]
-        self.cut += sum(
-            any(pair.overflowing for pair in pairs) or len(start) < len(text)
-            for text, start, pairs in zip(texts, starts, found, strict=True)
+        encoded = iter(tokenizer.encode_pairs(pairs, limit))
+        by_text = [[next(encoded) for _ in self._hypotheses] for _ in texts]
+        self.truncated_texts += sum(
+            any(pair.overflowing for pair in of_text) or len(start) < len(text)
+            for text, start, of_text in zip(texts, starts, by_text, strict=True)
         )
-        return [[(pair.ids, pair.type_ids) for pair in pairs] for pairs in found]
+        return [[(pair.ids, pair.type_ids) for pair in of_text] for of_text in by_text]
 
     def scores(self, encoded: Sequence[list[Tokens]]) -> list[list[float]]:
-        """The share of each label by text."""
-        every = [tokens for pairs in encoded for tokens in pairs]
-        logits = batched_logits(self._classifier, every, self._batch_size)[:, self._entailment]
+        """Return a score for each label, for each text; they sum to 1."""
+        pairs = [pair for of_text in encoded for pair in of_text]
+        logits = batched_logits(self._classifier, pairs, self._batch_size)[:, self._entailment]
         shares = torch.softmax(logits.view(len(encoded), len(self.labels)), dim=-1)
-        found: list[list[float]] = shares.tolist()
-        return found
+        scores: list[list[float]] = shares.tolist()
+        return scores

@@ -13,7 +13,7 @@ from hftool.generation.prefix_cache import PREFILL_SLICE
 from hftool.generation.records import CandidateGenerator, FailedRequest, Generation, Request
 from hftool.generation.sampling import Sampler, are_finite, check_finite, sample_batch
 from hftool.generation.sequential import generate_each
-from hftool.inputs.readahead import arriving
+from hftool.inputs.readahead import read_ahead
 from hftool.models.load import LanguageModel
 from hftool.nn.cache import Cache
 
@@ -160,7 +160,7 @@ def generate_batch(
     """
     most = batch_size or MAX_BATCH_SIZE
     may_batch = candidate_generator is None and language_model.can_batch
-    for window in arriving(requests, most * BATCHES_AHEAD, lambda request: 1):
+    for window in read_ahead(requests, most * BATCHES_AHEAD, lambda request: 1):
         done: dict[int, Generation | FailedRequest] = {}
         waiting: dict[int, Request] = {}
         for index, item in enumerate(window):

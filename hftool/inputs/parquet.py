@@ -5,41 +5,42 @@ from pathlib import Path
 from typing import Any
 
 from hftool.errors import HftoolError
-from hftool.output.parquet import MOST_BYTES, _pyarrow
-from hftool.output.view import Row
+from hftool.extras import import_extra
 
-READ_ROWS = 1024  # at once
-PAGES = 1 << 20  # bytes of each column read from the file at once
+BATCH_ROWS = 1024  # rows read together, or fewer
+BATCH_BYTES = 16_000_000  # where so many rows take more
+COLUMN_BUFFER = 1 << 20  # bytes of each column to read from the file together
 
 
 def open_parquet(path: Path) -> Any:
-    """A file to read (`pyarrow.parquet.ParquetFile`).
+    """Open a file to read; returns a `pyarrow.parquet.ParquetFile`.
 
     Raises:
-        HftoolError: it can't be read, is no Parquet, or pyarrow is not installed.
+        HftoolError: the file can't be read or is not Parquet, or pyarrow is not installed.
     """
-    pyarrow = _pyarrow()
+    pyarrow = import_extra("pyarrow.parquet", needed_for="Parquet", extra="parquet")
     try:
-        path.open("rb").close()  # says in a word what pyarrow says in many
-        # By default pyarrow keeps all of a file that it has read.
-        return pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=PAGES)
+        path.open("rb").close()  # for its short error message: pyarrow's is long
+        # By default pyarrow keeps everything that it has read of the file in memory.
+        return pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=COLUMN_BUFFER)
     except OSError as error:
         raise HftoolError(f"cannot read {path}: {error.strerror or error}") from None
     except pyarrow.ArrowException as error:
         raise HftoolError(f"cannot read {path}: {error}") from None
 
 
-def read_records(file: Any, path: Path) -> Iterator[Row]:
-    """The records of a file (`pyarrow.parquet.ParquetFile`) by column, in constant memory.
+def read_records(file: Any, path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a `pyarrow.parquet.ParquetFile` by column, in constant memory.
 
     Raises:
-        HftoolError: what it holds is broken, or has no counterpart in Python (a date past 9999).
+        HftoolError: the file is damaged, or holds a value that Python can't represent (a date
+            after 9999).
     """
-    known = file.metadata
-    size = sum(known.row_group(i).total_byte_size for i in range(known.num_row_groups))
-    rows = max(1, min(READ_ROWS, MOST_BYTES * known.num_rows // max(1, size)))
+    metadata = file.metadata
+    size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    rows = max(1, min(BATCH_ROWS, BATCH_BYTES * metadata.num_rows // max(1, size)))
     try:
         for batch in file.iter_batches(batch_size=rows):
             yield from batch.to_pylist()
-    except (OSError, ValueError, OverflowError) as error:  # pyarrow's own are of these
+    except (OSError, ValueError, OverflowError) as error:  # pyarrow's errors derive from these
         raise HftoolError(f"cannot read {path}: {error}") from None

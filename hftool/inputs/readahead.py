@@ -4,62 +4,84 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
-from hftool.inputs.texts import T
+T = TypeVar("T")
 
-MOMENT = 0.05  # seconds that what arrives is waited for, to be computed together
-ARRIVING_CHARACTERS = 4_000_000  # that are read ahead
+MOMENT = 0.05  # seconds to wait for more items, so that they can be computed together
+WINDOW_SIZE = 4_000_000  # total size (by default in characters) above which a window is full
 
 
-def arriving(items: Iterable[T], most: int, size: Callable[[Any], int] = len) -> Iterator[list[T]]:
-    """What has arrived, up to `most` items or until their sizes exceed `ARRIVING_CHARACTERS`; waits
-    where nothing has, and a moment for more.
+def read_ahead(
+    items: Iterable[T], most: int, size: Callable[[Any], int] = len
+) -> Iterator[list[T]]:
+    """Yield windows: the items that have arrived since the last one, up to `most` of them.
 
-    A thread reads ahead, as much again, so that a slow source is answered item by item.
+    A thread fills the next window while the caller works on this one; with `most` 1 it prepares
+    the next item. If nothing has arrived, the caller waits for an item, and then a moment for
+    more. A window is full with `most` items, or once their sizes exceed `WINDOW_SIZE`. An error of
+    the source is raised after the items that came before it.
+
+    Closing the generator ends the thread, which closes the source. A thread that is waiting for
+    its source (say, for a line from stdin) ends once the wait is over; nothing waits for that,
+    not even the end of the program.
     """
-    lock = threading.Lock()
+    # Reentrant: garbage collection may close this generator in the thread that holds the lock.
+    lock = threading.RLock()
     changed = threading.Condition(lock)
-    arrived: list[T] = []
-    held = 0
-    stopped: BaseException | None = None
-    end = EOFError()
+    window: list[T] = []
+    window_size = 0
+    closed = False
+    ended: BaseException | None = None
+    exhausted = EOFError()
 
-    def has_room() -> bool:
-        return len(arrived) < most and held <= ARRIVING_CHARACTERS
+    def is_full() -> bool:
+        return len(window) >= most or window_size > WINDOW_SIZE
+
+    def can_yield() -> bool:
+        return bool(window) or ended is not None
 
     def read(stdin: object) -> None:
-        nonlocal held, stopped
-        why: BaseException = end
+        nonlocal window_size, ended
+        cause: BaseException = exhausted
         try:
-            for item in items:
-                with lock:  # for millions of items: what is seldom needed is not done for each
-                    if not has_room():
-                        changed.wait_for(has_room)
-                    arrived.append(item)
-                    held += size(item)
-                    if len(arrived) == 1 or not has_room():
+            source = iter(items)
+            for item in source:
+                with lock:  # for each of possibly millions of items: as little as possible
+                    if is_full():
+                        changed.wait_for(lambda: closed or not is_full())
+                    if closed:
+                        break
+                    window.append(item)
+                    window_size += size(item)
+                    if len(window) == 1 or is_full():
                         changed.notify()
+            if hasattr(source, "close"):
+                source.close()
         except BaseException as error:
             traceback.clear_frames(error.__traceback__)  # closes the file they read
-            why = error
-        with changed:
-            stopped = why
+            cause = error
+        with lock:
+            ended = cause
             changed.notify()
 
-    # Python aborts where it frees, at its end, a stdin that a thread still reads: the thread's
-    # reference keeps it.
+    # Python aborts if it frees stdin, at its end, while a thread still reads from it: the thread
+    # keeps a reference.
     threading.Thread(target=read, args=(sys.stdin,), daemon=True).start()
-    while True:
-        with changed:
-            changed.wait_for(lambda: arrived or stopped)
-            changed.wait_for(lambda: stopped or not has_room(), timeout=MOMENT)
-            window, held = arrived.copy(), 0
-            arrived.clear()
+    try:
+        while True:
+            with lock:
+                changed.wait_for(can_yield)
+                changed.wait_for(lambda: ended or is_full(), timeout=MOMENT)
+                arrived, window, window_size = window, [], 0
+                changed.notify()
+            if arrived:
+                yield arrived
+            elif ended is exhausted:
+                return
+            elif ended is not None:
+                raise ended
+    finally:
+        with lock:
+            closed = True
             changed.notify()
-        if window:
-            yield window
-        elif stopped is end:
-            return
-        elif stopped is not None:
-            raise stopped

@@ -1,4 +1,4 @@
-"""Texts with the columns they came with, out of lines, CSV, TSV, JSON Lines and Parquet."""
+"""Texts with the columns they came with, from lines, CSV, TSV, JSON Lines and Parquet."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ SUFFIXES: dict[str, InputFormat] = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
 }
-TEXT = "text"
+TEXT = "text"  # the column that is read where no other is named
 MISSING = object()
 
 Columns = Mapping[str, Any]
@@ -28,7 +28,7 @@ Columns = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class TextRow:
-    """A text, and its record's columns by name, the text's own among them."""
+    """A text, and all columns of its record by name, including the text's own."""
 
     text: str
     columns: Columns
@@ -36,8 +36,14 @@ class TextRow:
 
 @dataclass(frozen=True)
 class TextTable:
-    """Rows as they arrive. `names` are the columns in order (of the first record, in JSON Lines),
-    `column` the one that holds the text, `schema` that of a Parquet file (pyarrow)."""
+    """A table's rows as they arrive.
+
+    Attributes:
+        names: the columns in order; in JSON Lines those of the first record.
+        column: the column that holds the text.
+        rows: the rows; they can be read once.
+        schema: a Parquet file's schema (`pyarrow.Schema`), None for other formats.
+    """
 
     names: tuple[str, ...]
     column: str
@@ -49,58 +55,70 @@ class TextTable:
 
 
 def read_table(arguments: Sequence[str] | None, options: TableInputOptions) -> TextTable:
-    """Each argument; else each line of the file or of stdin, or each record of a table.
+    """Read the arguments; else the lines of the file or of stdin, or the records of a table.
 
     Raises:
-        UsageError: no text was given, or options that don't fit the input.
-        HftoolError: the input can't be read or has no such column, at once; a broken record, where
-            it stands.
+        UsageError: no text was given, or the options don't fit the input.
+        HftoolError: the input can't be read or lacks the column, raised by the call itself; or a
+            record is broken, raised by the rows when they get there.
     """
     name = options.input_format or format_by_suffix(options.file)
     if arguments or name == "lines":
-        if options.column is not None or (arguments and options.input_format):
-            option = "--column" if options.column is not None else "--input-format"
-            raise UsageError(f"{option}: there is no table in arguments and lines")
-        return TextTable(
-            (TEXT,), TEXT, (TextRow(t, {TEXT: t}) for t in each_text(arguments, options))
-        )
+        _require_no_table_options(arguments, options)
+        rows = (TextRow(text, {TEXT: text}) for text in each_text(arguments, options))
+        return TextTable((TEXT,), TEXT, rows)
     if name == "parquet":
-        return _parquet_rows(options)
+        return _parquet_table(options)
     names, records = _READERS[name](options)
     column = _text_column(names, options)
-    return TextTable(names, column, _rows(records, column, options))
+    return TextTable(names, column, _text_rows(records, column, options))
 
 
 def format_by_suffix(file: Path | None) -> InputFormat:
-    """The format a file's name tells; lines where it tells none."""
+    """Return the format that a file's suffix names; "lines" where it names none."""
     return "lines" if file is None else SUFFIXES.get(file.suffix.lower(), "lines")
 
 
+def _require_no_table_options(arguments: Sequence[str] | None, options: TableInputOptions) -> None:
+    if options.column is None and not (arguments and options.input_format):
+        return
+    option = "--column" if options.column is not None else "--input-format"
+    given = "arguments" if arguments else "plain lines"
+    raise UsageError(
+        f"{option} needs a table, but the input is {given}",
+        "give a file such as -f reviews.csv, or name the format: --input-format csv",
+    )
+
+
 def _text_column(names: Sequence[str], options: TableInputOptions) -> str:
-    """The column asked for, else `text`, else the only one there is; of no columns none."""
+    """Return the column of `--column`, else the only column, else `text`.
+
+    Raises:
+        HftoolError: the table has columns, but not this one.
+    """
     if not names:
         return options.column or TEXT
-    wanted = options.column or (names[0] if len(names) == 1 else TEXT)
-    if wanted not in names:
+    column = options.column or (names[0] if len(names) == 1 else TEXT)
+    if column not in names:
         raise HftoolError(
-            f"{source_name(options)}: no column '{wanted}': there are {', '.join(names)}",
-            "--column names the one with the texts",
+            f"{source_name(options)}: no column '{column}'; the columns are {', '.join(names)}",
+            "name the column with the texts with --column",
         )
-    return wanted
+    return column
 
 
-def _rows(
+def _text_rows(
     records: Iterable[tuple[int, Columns]],
     column: str,
     options: TableInputOptions,
     unit: str = "line",
 ) -> Iterator[TextRow]:
-    """A null is a text without characters."""
+    """Yield a row for each numbered record; a null is an empty text."""
     for number, record in records:
         text = record.get(column, MISSING)
         if not isinstance(text, str | None):
-            found = "is missing" if text is MISSING else f"is no text but {_kind(text)}"
-            raise HftoolError(f"{source_name(options)}: {unit} {number}: '{column}' {found}")
+            cause = "is missing" if text is MISSING else f"is {_kind(text)}, not text"
+            raise HftoolError(f"{source_name(options)}: {unit} {number}: '{column}' {cause}")
         yield TextRow(text or "", record)
 
 
@@ -108,103 +126,108 @@ def _kind(value: Any) -> str:
     name = type(value).__name__
     numbers = dict.fromkeys(("int", "float", "Decimal"), "a number")
     kinds = {"NoneType": "null", "dict": "an object", "list": "a list", "bool": "a boolean"}
-    return (kinds | numbers).get(name, f"of the type {name}")
+    return (kinds | numbers).get(name, f"of type {name}")
 
 
 def _broken(options: TableInputOptions, line: int, cause: str) -> HftoolError:
     return HftoolError(f"{source_name(options)}: line {line}: {cause}")
 
 
-Records = tuple[tuple[str, ...], Iterator[tuple[int, Columns]]]  # names; line number and record
+# The names of the columns; the records, each with the number of its line.
+NumberedRecords = tuple[tuple[str, ...], Iterator[tuple[int, Columns]]]
 
 
-def _csv_records(options: TableInputOptions) -> Records:
+def _csv_records(options: TableInputOptions) -> NumberedRecords:
     csv.field_size_limit(LONGEST_CELL)
-    # Strict: a quote that is never closed would make one text of all that follows it.
+    # Strict: otherwise a quote that is never closed makes one text of the rest of the file.
     reader = csv.reader(decoded_lines(options), strict=True)
 
     def cells() -> Iterator[tuple[int, list[str]]]:
         try:
             yield from ((reader.line_num, row) for row in reader if row)
         except csv.Error as error:
-            raise _broken(options, reader.line_num, f"no CSV: {error}") from None
+            raise _broken(options, reader.line_num, f"not valid CSV: {error}") from None
 
-    return _headed(cells(), options)
+    return _records_under_header(cells(), options)
 
 
-def _tsv_records(options: TableInputOptions) -> Records:
-    lines = enumerate(decoded_lines(options), 1)
-    return _headed(
-        ((number, tsv_cells(line.removesuffix("\n").removesuffix("\r"))) for number, line in lines),
-        options,
+def _tsv_records(options: TableInputOptions) -> NumberedRecords:
+    rows = (
+        (number, tsv_cells(line.removesuffix("\n").removesuffix("\r")))
+        for number, line in enumerate(decoded_lines(options), 1)
     )
+    return _records_under_header(rows, options)
 
 
-def _headed(rows: Iterator[tuple[int, list[str]]], options: TableInputOptions) -> Records:
-    """Records out of rows of cells, the first of which names the columns."""
+def _records_under_header(
+    rows: Iterator[tuple[int, list[str]]], options: TableInputOptions
+) -> NumberedRecords:
+    """Return the records in numbered rows of cells, the first of which names the columns."""
     _, names = next(rows, (0, []))
-    _require_once(names, options)
+    _require_distinct(names, options)
 
     def records() -> Iterator[tuple[int, Columns]]:
         for number, cells in rows:
             if len(cells) != len(names):
-                cause = f"{len(cells)} cells, where the header names {len(names)} columns"
+                cause = f"expected {len(names)} cells as in the header, got {len(cells)}"
                 raise _broken(options, number, cause)
             yield number, dict(zip(names, cells, strict=True))
 
     return tuple(names), records()
 
 
-def _json_records(options: TableInputOptions) -> Records:
+def _json_records(options: TableInputOptions) -> NumberedRecords:
     def records() -> Iterator[tuple[int, Columns]]:
         for number, line in enumerate(decoded_lines(options), 1):
             if not line.isspace():
                 yield number, _json_object(line, number, options)
 
-    found = records()
-    first = next(found, None)
+    rest = records()
+    first = next(rest, None)
     if first is None:
         return (), iter(())
-    return tuple(first[1]), chain([first], found)
+    return tuple(first[1]), chain([first], rest)
 
 
 def _json_object(line: str, number: int, options: TableInputOptions) -> Columns:
     try:
         record = json.loads(line.rstrip())
-        if "\\ud" in line.lower():
+        if "\\ud" in line.lower():  # perhaps half a surrogate pair, which can't be written as UTF-8
             json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise _broken(options, number, "half a surrogate pair is no character") from None
+        raise _broken(options, number, "half a surrogate pair is not a character") from None
     except json.JSONDecodeError as error:
-        raise _broken(options, number, f"no JSON: {error.msg} (character {error.colno})") from None
+        cause = f"not valid JSON: {error.msg} (character {error.colno})"
+        raise _broken(options, number, cause) from None
     except (ValueError, RecursionError) as error:
-        raise _broken(options, number, f"no JSON: {error}") from None
+        raise _broken(options, number, f"not valid JSON: {error}") from None
     if not isinstance(record, dict):
-        raise _broken(options, number, f"no JSON object but {_kind(record)}")
+        raise _broken(options, number, f"the record is {_kind(record)}, not a JSON object")
     return record
 
 
-def _require_once(names: Sequence[str], options: TableInputOptions) -> None:
+def _require_distinct(names: Sequence[str], options: TableInputOptions) -> None:
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise HftoolError(f"{source_name(options)}: the column '{twice}' is named twice")
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise HftoolError(f"{source_name(options)}: the column '{repeated}' is named twice")
 
 
-_READERS: dict[str, Callable[[TableInputOptions], Records]] = {
+_READERS: dict[str, Callable[[TableInputOptions], NumberedRecords]] = {
     "csv": _csv_records,
     "tsv": _tsv_records,
     "jsonl": _json_records,
 }
 
 
-def _parquet_rows(options: TableInputOptions) -> TextTable:
+def _parquet_table(options: TableInputOptions) -> TextTable:
     from hftool.inputs.parquet import open_parquet, read_records
 
     if options.file is None or options.file == STDIN:
         raise UsageError("Parquet is read from a file, not from stdin", "name it with -f/--file")
     file = open_parquet(options.file)
     schema = file.schema_arrow
-    _require_once(schema.names, options)
+    _require_distinct(schema.names, options)
     column = _text_column(schema.names, options)
     records = enumerate(read_records(file, options.file), 1)
-    return TextTable(tuple(schema.names), column, _rows(records, column, options, "row"), schema)
+    rows = _text_rows(records, column, options, "row")
+    return TextTable(tuple(schema.names), column, rows, schema)

@@ -1,27 +1,27 @@
-"""Texts out of arguments, files and stdin."""
+"""Texts from arguments, files and stdin."""
 
 import io
 import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 from hftool.errors import HftoolError, UsageError
 from hftool.options.inputs import FileOptions, InputOptions
 
 STDIN = Path("-")
 BOM = b"\xef\xbb\xbf"
-T = TypeVar("T")
 THREE_WAYS = "give it as an argument, name a file with -f/--file, or pipe it into stdin"
 
 
 def one_text(argument: str | None, options: FileOptions) -> str:
-    """The one text a command works on; a final line break of a file or of stdin is dropped.
+    """Return the one text that a command works on, without the final line break of a file or of
+    stdin.
 
     Raises:
         UsageError: no text was given, or two were.
-        HftoolError: the file can't be read, or is no UTF-8.
+        HftoolError: the file can't be read, or is not UTF-8.
     """
     if argument is not None:
         return _argument(argument, options)
@@ -31,9 +31,10 @@ def one_text(argument: str | None, options: FileOptions) -> str:
 
 
 def texts(argument: str | None, options: InputOptions) -> Iterator[str]:
-    """The one text, or with `lines` each line of it without its line break.
+    """Yield the one text, or with `--lines` each of its lines without the line break.
 
-    Raises: as `one_text`.
+    Raises:
+        UsageError, HftoolError: as `one_text`.
     """
     if not options.lines:
         return iter([one_text(argument, options)])
@@ -44,39 +45,54 @@ def texts(argument: str | None, options: InputOptions) -> Iterator[str]:
 
 
 def each_text(arguments: Sequence[str] | None, options: FileOptions) -> Iterator[str]:
-    """Each argument, or else each line of the file or of stdin as it arrives.
+    """Yield each argument, or else each line of the file or of stdin as it arrives.
 
-    Raises: as `one_text`; where nothing is given at once, not with the first text.
+    Raises:
+        UsageError, HftoolError: as `lines`.
     """
     if arguments:
         return iter([_argument(argument, options) for argument in arguments])
     return lines(options)
 
 
-def lines(options: FileOptions) -> Iterator[str]:
-    """Each line of the file or of stdin, as it arrives, without its line break.
+def lines(options: FileOptions) -> Generator[str, None, None]:
+    """Yield each line of the file or of stdin as it arrives, without its line break.
 
-    Raises: as `one_text`; what can be known at once, at once.
+    Raises:
+        UsageError: no text was given; raised by the call itself.
+        HftoolError: the file can't be opened, raised by the call itself; or a line is not UTF-8.
     """
-    return map(_without_line_break, decoded_lines(options))
+    return _without_line_breaks(decoded_lines(options))
 
 
-def decoded_lines(options: FileOptions) -> Iterator[str]:
-    """As `lines`, each with its line break.
+def _without_line_breaks(texts: Generator[str, None, None]) -> Generator[str, None, None]:
+    with closing(texts):
+        for text in texts:
+            yield _without_line_break(text)
 
-    Raises: as `lines`.
+
+def decoded_lines(options: FileOptions) -> Generator[str, None, None]:
+    """Yield the same as `lines`, but each line with its line break.
+
+    Raises:
+        UsageError, HftoolError: as `lines`.
     """
     return _decoded(raw_lines(options), options)
 
 
-def _decoded(raw: Generator[bytes, None, None], options: FileOptions) -> Iterator[str]:
+def _decoded(raw: Generator[bytes, None, None], options: FileOptions) -> Generator[str, None, None]:
     with closing(raw):
         for number, line in enumerate(raw, 1):
             yield decoded(line, number, options)
 
 
 def raw_lines(options: FileOptions) -> Generator[bytes, None, None]:
-    """As `lines`, undecoded and with the line breaks."""
+    """Yield the same as `decoded_lines`, but undecoded.
+
+    Raises:
+        UsageError, HftoolError: as `lines`.
+    """
+    # The file is opened here and not in a generator, so that the call itself raises the errors.
     return _raw_lines(_open(options.file))
 
 
@@ -87,7 +103,7 @@ def _raw_lines(stream: BinaryIO) -> Generator[bytes, None, None]:
 
 
 def source_name(options: FileOptions) -> str:
-    """What an error calls the input."""
+    """Return what errors call the input: "stdin", or the file's path."""
     return "stdin" if options.file in (None, STDIN) else str(options.file)
 
 
@@ -121,18 +137,21 @@ def _require_input(file: Path | None) -> None:
 
 
 def decoded(data: bytes, first_line: int, options: FileOptions) -> str:
-    """Bytes that begin at a line (from 1) of the input, as text.
+    """Return bytes of the input as text.
+
+    Args:
+        first_line: the number (from 1) of the line that the bytes begin with, for the error.
 
     Raises:
-        HftoolError: they are no UTF-8.
+        HftoolError: the bytes are not UTF-8; the message names line and byte.
     """
     try:
         return data.decode("utf-8", options.errors)
     except UnicodeDecodeError as error:
         line = first_line + data.count(b"\n", 0, error.start)
         byte = error.start - data.rfind(b"\n", 0, error.start)
-        place = f"line {line}, byte {byte}"
         raise HftoolError(
-            f"{source_name(options)}: {place}: 0x{data[error.start]:02x} is not UTF-8",
+            f"{source_name(options)}: line {line}, byte {byte}: "
+            f"0x{data[error.start]:02x} is not UTF-8",
             "convert the input, or use --errors replace",
         ) from None

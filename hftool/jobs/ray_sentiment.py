@@ -1,9 +1,10 @@
-"""`sentiment` on Ray Data: folders of tables in, a folder of Parquet out.
+"""Run `sentiment` on Ray Data: files and folders of tables in, a folder of Parquet files out.
 
-    files → chunks of rows (tasks) → judgements (actors, a loaded model each), a part file a chunk
+    files → chunks of rows (tasks) → classifications (actors with a loaded model) → part files
 
-A part's name follows from its place in the input. A chunk that is computed twice, because a worker
-died, is the same file twice: no row is lost or doubled, and the parts sort as the input does.
+Each chunk becomes a part file, named after the chunk's position in the input. A chunk that is
+computed twice, because a worker died, gives the same file twice: no row is lost or duplicated, and
+the parts sort in the order of the input.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import os
 import pickle
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -22,7 +23,8 @@ from typing import Any
 from hftool import config
 from hftool.classification.classify import Scorer, classify, log_truncated
 from hftool.errors import HftoolError, UsageError
-from hftool.inputs.tables import TextRow, TextTable, format_by_suffix, read_table
+from hftool.extras import import_extra
+from hftool.inputs.tables import TextRow, format_by_suffix, read_table
 from hftool.inputs.texts import STDIN
 from hftool.models.references import GgufFile, LocalFolder, resolve_reference
 from hftool.options.inputs import InputFormat, TableInputOptions
@@ -35,17 +37,17 @@ from hftool.output.views.classification import classifications_view
 
 log = logging.getLogger("hftool")
 
-CHUNK = 4096  # rows of a part file: what is computed again where a worker dies
-CHUNK_CHARACTERS = 16_000_000
-READERS = 8  # files read at once: each feeds hundreds of workers
-REACH = 10.0  # seconds
+CHUNK = 4096  # rows of a part file, which are computed again if a worker dies
+CHUNK_CHARACTERS = 16_000_000  # or fewer rows, once their texts exceed this
+READERS = 8  # files to read simultaneously: each reader feeds hundreds of workers
+CONNECT_TIMEOUT = 10.0  # seconds
 
-Record = dict[str, Any]  # a row of Ray's
+RayRow = dict[str, Any]  # a row of a Ray dataset, which is a file, a chunk or a part
 
 
 @dataclass(frozen=True)
 class LabelJob:
-    """What the texts are, and which labels they get."""
+    """What to label, and how: the options of `sentiment` that a job's workers need."""
 
     load: ClassifierOptions
     labelling: LabelOptions
@@ -56,13 +58,18 @@ class LabelJob:
 
 @dataclass(frozen=True)
 class _Task:
-    """A job as workers get it: `inputs` name format and column, `names` and `schema` (pyarrow) are
-    those of the input's columns, `folder` is for the parts."""
+    """A job as its workers get it.
+
+    Attributes:
+        inputs: the job's, with the format and the column set.
+        names: the columns of all files.
+        schema: the columns' types (`pyarrow.Schema`).
+        folder: where the parts are written.
+    """
 
     job: LabelJob
     inputs: TableInputOptions
     names: tuple[str, ...]
-    column: str
     schema: Any
     folder: Path
 
@@ -70,82 +77,89 @@ class _Task:
 def label_files(
     paths: Sequence[str], job: LabelJob, address: str | None, output: TableOptions
 ) -> None:
-    """Label the texts of files, and of the files in folders, into part files in the folder of
-    `--output`: Parquet, with the records of a local run.
+    """Label the texts in files, and in the files in folders, into the folder of `--output`.
+
+    The folder's part files are Parquet, with the same records as a local run.
 
     Raises:
-        UsageError: options that don't go with Ray.
-        HftoolError: Ray is not installed or can't be had; or as a local run, whichever worker it
-            was that met the error.
+        UsageError: the options don't go with Ray.
+        HftoolError: Ray is not installed, or can't be started or joined; or as a local run,
+            whichever worker met the error.
     """
     if output.json or output.format not in (None, "parquet"):
-        raise UsageError("--engine ray writes a folder of Parquet, no other format")
+        raise UsageError("--engine ray writes only Parquet", "leave out --format and --json")
     if output.output is None:
-        raise UsageError("--engine ray writes a folder of Parquet", "name it with -o/--output")
+        raise UsageError(
+            "--engine ray writes a folder of Parquet files", "name it with -o/--output"
+        )
     _ray()
     files, format_ = _input_files(paths, job.inputs, output.output)
-    job = replace(job, load=_found_anywhere(job.load))
+    job = replace(job, load=_portable(job.load))
     with resumable_folder(output, _fingerprint(files, job)) as folder:
         task = _task(files, format_, job, folder)
         with _cluster(address, verbose=output.verbose):
-            rows = cut = 0
+            rows = truncated = 0
             for part in _parts(files, task):
-                rows, cut = rows + part["rows"], cut + part["cut"]
+                rows, truncated = rows + part["rows"], truncated + part["truncated"]
     log.debug("%d texts in %d files are labelled", rows, len(files))
-    log_truncated(cut)
+    log_truncated(truncated)
 
 
 def _ray() -> Any:
-    try:
-        import ray.data
-        import ray.exceptions
-    except ImportError:
-        raise HftoolError(
-            "--engine ray needs Ray, which is not installed", "pip install 'hftool-cli[ray]'"
-        ) from None
-    return ray
+    return import_extra("ray.data", needed_for="--engine ray", extra="ray")
 
 
 def _input_files(
     paths: Sequence[str], inputs: TableInputOptions, output: Path
 ) -> tuple[list[Path], InputFormat]:
-    """The files in the order of their names, folder by folder, and the format of all of them."""
+    """Return the files, sorted by name within each folder, and the one format that all have.
+
+    Raises:
+        UsageError: no files or folders were given, or they were given twice; the output is inside
+            the input; the files have several formats.
+        HftoolError: a folder has no tables.
+    """
     if inputs.file == STDIN or not (paths or inputs.file):
         raise UsageError("--engine ray reads files and folders", "name them as arguments")
     if paths and inputs.file:
         raise UsageError("the input was given twice: as an argument and with --file")
     files: list[Path] = []
     for path in map(Path, paths or [str(inputs.file)]):
-        place = path.resolve()
-        if output.resolve().is_relative_to(place):
-            raise UsageError(f"-o {output} is inside {path}, which is read")
-        if not place.is_dir():
-            files.append(place)
+        absolute = path.resolve()
+        if output.resolve().is_relative_to(absolute):
+            raise UsageError(
+                f"-o {output} is inside the input {path}", "name another folder with -o/--output"
+            )
+        if not absolute.is_dir():
+            files.append(absolute)
             continue
-        found = sorted(file for file in place.rglob("*") if _is_table(file, place, inputs))
-        if not found:
+        tables = sorted(file for file in absolute.rglob("*") if _is_table(file, absolute, inputs))
+        if not tables:
             kind = f"{inputs.input_format} files" if inputs.input_format else "tables"
-            raise HftoolError(f"no {kind} in {path}", "--engine ray goes by the files' suffixes")
-        files += found
+            raise HftoolError(
+                f"no {kind} in {path}", "files in folders need a suffix such as .csv or .txt"
+            )
+        files += tables
     formats = {inputs.input_format or format_by_suffix(file) for file in files}
     if len(formats) > 1:
-        named = ", ".join(sorted(formats))
-        raise UsageError(f"there are several formats: {named}", "choose with --input-format")
+        names = ", ".join(sorted(formats))
+        raise UsageError(f"the input has several formats: {names}", "choose with --input-format")
     return files, formats.pop()
 
 
 def _is_table(file: Path, folder: Path, inputs: TableInputOptions) -> bool:
-    """Whether a file in a folder is input: by its suffix, and as Spark and Hive name files, not
-    with "." or "_" in front."""
+    """Return whether a file in a folder is input, which its suffix determines; names that begin
+    with "." or "_" are not, as in Spark and Hive."""
     if any(part.startswith((".", "_")) for part in file.relative_to(folder).parts):
         return False
-    known = format_by_suffix(file)
-    wanted = known == (inputs.input_format or known)
-    return wanted and (known != "lines" or file.suffix.lower() == ".txt") and file.is_file()
+    format_ = format_by_suffix(file)
+    wanted = format_ == (inputs.input_format or format_)
+    return wanted and (format_ != "lines" or file.suffix.lower() == ".txt") and file.is_file()
 
 
-def _found_anywhere(load: ClassifierOptions) -> ClassifierOptions:
-    """The model by a name that means the same in every folder, and without the user's aliases."""
+def _portable(load: ClassifierOptions) -> ClassifierOptions:
+    """Replace the model's name by one that means the same in workers, which have another current
+    folder and may lack the user's aliases."""
     name = load.model
     if name is None:
         return load
@@ -156,52 +170,52 @@ def _found_anywhere(load: ClassifierOptions) -> ClassifierOptions:
 
 
 def _fingerprint(files: Sequence[Path], job: LabelJob) -> str:
-    """What tells a run from others: its files with their sizes and times, and what is done to them.
+    """Return a hash of the files (paths, sizes, times) and of the options that affect the records.
 
     Raises:
-        HftoolError: a file is not there.
+        HftoolError: a file does not exist.
     """
-    # What makes no other records; and a token is nothing to keep.
+    # These options affect no record, and the token must not be stored, not even as a hash.
     load = replace(job.load, device="auto", offline=False, hub_token=None)
     job = replace(job, load=load)
     try:
-        known = [(file, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
+        stats = [(file, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
     except OSError as error:
         raise HftoolError(f"cannot read {error.filename}: {error.strerror}") from None
-    return hashlib.sha256(repr((job, known)).encode()).hexdigest()
+    return hashlib.sha256(repr((job, stats)).encode()).hexdigest()
 
 
 def _task(files: Sequence[Path], format_: InputFormat, job: LabelJob, folder: Path) -> _Task:
-    """The first file that has columns names those of all of them, and their types."""
+    """Complete a job with the columns and types of the first file that has columns."""
     inputs = replace(job.inputs, input_format=format_)
     for file in files:
-        rows = read_table(None, replace(inputs, file=file))
-        if rows.names:
+        table = read_table(None, replace(inputs, file=file))
+        if table.names:
             break
-    names = rows.names or (rows.column,)
-    schema = rows.schema
+    names = table.names or (table.column,)
+    schema = table.schema
     if schema is None:
-        schema = schema_of([row.columns for row in islice(rows, ROW_GROUP)], names)
+        schema = schema_of([row.columns for row in islice(table, ROW_GROUP)], names)
     if format_ != "lines":
-        inputs = replace(inputs, column=rows.column)
-    return _Task(job, inputs, names, rows.column, schema, folder)
+        inputs = replace(inputs, column=table.column)
+    return _Task(job, inputs, names, schema, folder)
 
 
 @contextmanager
 def _cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
-    """A cluster that was joined, or one on this machine that ends with the block."""
+    """Join a cluster, or start one on this machine that ends with the block."""
     ray = _ray()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = verbose
     context.raise_original_map_exception = True
-    context.target_max_block_size = 1  # byte: each chunk is a block, and a task of its own
+    context.target_max_block_size = 1  # byte: each chunk is a block, and so has its own task
     if not verbose:
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    with nullcontext() if verbose else _descriptor_silenced():
+    with nullcontext() if verbose else _silent_stderr_descriptor():
         try:
-            _reach(address)
+            _require_listener(address)
             ray.init(
                 address=address,
                 include_dashboard=False,
@@ -213,7 +227,7 @@ def _cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
                 raise HftoolError(f"cannot start Ray: {_first_line(error)}") from error
             raise HftoolError(
                 f"cannot join the Ray cluster at {address}: {_first_line(error)}",
-                "one that asks for a token is joined with RAY_AUTH_MODE=token",
+                "if the cluster requires a token, set RAY_AUTH_MODE=token",
             ) from error
         try:
             yield
@@ -222,23 +236,23 @@ def _cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
                 raise error.cause from None
             raise
         except ray.exceptions.RayError as error:
-            raise HftoolError(f"Ray gave up: {_first_line(error)}") from error
+            raise HftoolError(f"Ray failed: {_first_line(error)}") from error
         finally:
             ray.shutdown()
 
 
-def _reach(address: str) -> None:
-    """Raise where nothing listens at HOST:PORT: Ray itself would try again and again.
+def _require_listener(address: str) -> None:
+    """Raise if nothing listens at HOST:PORT; Ray itself would keep trying for minutes.
 
     Raises:
-        OSError: what the system says.
-        UsageError: it is the address of a Ray Client.
+        OSError: nothing answers there.
+        UsageError: the address is one of Ray Client, or another URL.
     """
     if "://" in address:
-        raise UsageError(f"--ray-address {address}: no address of a cluster", "give HOST:PORT")
+        raise UsageError(f"--ray-address {address} is not a cluster's address", "give HOST:PORT")
     host, _, port = address.rpartition(":")
     if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT).close()
 
 
 def _first_line(error: BaseException) -> str:
@@ -246,16 +260,16 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _descriptor_silenced() -> Iterator[None]:
-    """Nothing from the file descriptor of stderr, to which Ray's C++ core writes past Python's
-    logging; what Python writes to `sys.stderr` still comes."""
+def _silent_stderr_descriptor() -> Iterator[None]:
+    """Discard what is written to file descriptor 2, where Ray's C++ core bypasses Python's logging;
+    what Python writes to `sys.stderr` still appears."""
     stderr, descriptor = sys.stderr, os.dup(2)
-    with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as kept:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        os.close(nowhere)
+    with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as copy:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        os.close(null)
         if stderr is sys.__stderr__:
-            sys.stderr = kept
+            sys.stderr = copy
         try:
             yield
         finally:
@@ -263,20 +277,20 @@ def _descriptor_silenced() -> Iterator[None]:
             os.dup2(descriptor, 2)
 
 
-def _parts(files: Sequence[Path], task: _Task) -> Iterator[Record]:
-    """A record for each part as it is done, in no order: its `rows`, and how many were `cut`."""
+def _parts(files: Sequence[Path], task: _Task) -> Iterator[RayRow]:
+    """Yield a row for each part when it is written, in any order: how many `rows` it has, and how
+    many of their texts were `truncated`."""
     ray = _ray()
-    gpus = _gpus_of_a_worker(task.job.load.device)
+    gpus = _gpus_per_worker(task.job.load.device)
     sources = [{"number": number, "file": str(file)} for number, file in enumerate(files)]
     chunks = ray.data.from_items(sources).flat_map(
-        # Without a CPU of their own, so that the workers can have them all.
         _chunks,
         fn_args=(task,),
-        num_cpus=0,
+        num_cpus=0,  # readers reserve no CPU: workers can have them all
         concurrency=READERS,
     )
     parts = chunks.map(
-        _Judge,
+        _ClassifyActor,
         fn_constructor_args=(task,),
         compute=ray.data.ActorPoolStrategy(min_size=1),
         num_cpus=1,
@@ -285,30 +299,31 @@ def _parts(files: Sequence[Path], task: _Task) -> Iterator[Record]:
     yield from parts.iter_rows()
 
 
-def _gpus_of_a_worker(device: str) -> int:
+def _gpus_per_worker(device: str) -> int:
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"--device {device}: Ray chooses the devices", "use auto, cpu or cuda")
-    there = _ray().cluster_resources().get("GPU", 0) >= 1
-    if device == "cuda" and not there:
-        raise HftoolError("--device cuda: the cluster has no GPU")
-    return int(there and device != "cpu")
+    available = _ray().cluster_resources().get("GPU", 0) >= 1
+    if device == "cuda" and not available:
+        raise HftoolError("--device cuda: the cluster has no GPU", "use --device cpu or auto")
+    return int(available and device != "cpu")
 
 
-def _chunks(source: Record, task: _Task) -> Iterator[Record]:
-    """The rows of a file, chunk by chunk; one without rows where the file has none."""
+def _chunks(source: RayRow, task: _Task) -> Iterator[RayRow]:
+    """Yield the rows of a file in chunks, each with the name of its part; one without rows if the
+    file has none."""
     file = Path(source["file"])
-    rows = read_table(None, replace(task.inputs, file=file))
-    if rows.names and task.inputs.input_format != "jsonl" and {*rows.names} != {*task.names}:
-        theirs, ours = ", ".join(rows.names), ", ".join(task.names)
-        raise HftoolError(f"{file}: its columns are {theirs}, where the first file has {ours}")
-    for number, chunk in enumerate(_chunked(rows)):
+    table = read_table(None, replace(task.inputs, file=file))
+    if table.names and task.inputs.input_format != "jsonl" and {*table.names} != {*task.names}:
+        names, first = ", ".join(table.names), ", ".join(task.names)
+        raise HftoolError(f"{file}: its columns are {names}; those of the first file are {first}")
+    for number, chunk in enumerate(_chunked(table)):
         yield {
             "part": f"part-{source['number']:06}-{number:06}.parquet",
             "rows": pickle.dumps(chunk),
         }
 
 
-def _chunked(rows: Iterator[TextRow] | TextTable) -> Iterator[list[TextRow]]:
+def _chunked(rows: Iterable[TextRow]) -> Iterator[list[TextRow]]:
     chunk: list[TextRow] = []
     characters = chunks = 0
     for row in rows:
@@ -321,27 +336,28 @@ def _chunked(rows: Iterator[TextRow] | TextTable) -> Iterator[list[TextRow]]:
         yield chunk
 
 
-class _Judge:
-    """An actor: one loaded model, which makes a part file of each chunk."""
+class _ClassifyActor:
+    """An actor that loads the model once, and writes a part file for each chunk."""
 
     def __init__(self, task: _Task) -> None:
         self._task = task
         self._scorer: Scorer | None = None
 
-    def __call__(self, record: Record) -> Record:
+    def __call__(self, chunk: RayRow) -> RayRow:
         from hftool.classification.scorers import load_scorer
 
         task = self._task
-        part = task.folder / record["part"]
-        chunk: list[TextRow] = pickle.loads(record["rows"])
-        if part.exists():  # by a run that was cut off, or a worker that died
-            return {"rows": len(chunk), "cut": 0}
-        if self._scorer is None:  # not in __init__: its errors would come out as a dead actor
+        part = task.folder / chunk["part"]
+        rows: list[TextRow] = pickle.loads(chunk["rows"])
+        if part.exists():  # written by an interrupted run, or by a worker that died
+            return {"rows": len(rows), "truncated": 0}
+        if self._scorer is None:  # not in __init__: Ray would report its errors as a dead actor
             self._scorer = load_scorer(task.job.load, task.job.labelling)
         scorer = self._scorer
-        rows = TextTable(task.names, task.column, iter(chunk), task.schema)
-        view = classifications_view(rows, scorer.labels, all_scores=task.job.all_scores)
-        before = scorer.cut
-        judgements = classify(scorer, rows, task.job.threshold)
-        write_parquet((row for j in judgements for row in view.rows(j)), view, part)
-        return {"rows": len(chunk), "cut": scorer.cut - before}
+        view = classifications_view(
+            task.names, task.schema, scorer.labels, all_scores=task.job.all_scores
+        )
+        before = scorer.truncated_texts
+        classifications = classify(scorer, rows, task.job.threshold)
+        write_parquet((row for c in classifications for row in view.rows(c)), view, part)
+        return {"rows": len(rows), "truncated": scorer.truncated_texts - before}

@@ -1,1 +1,1 @@
-"""Records to lines: formats, tables and colours, files written whole."""
+"""How records are written: formats, tables and colours, and files that appear when complete."""

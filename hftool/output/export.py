@@ -1,4 +1,4 @@
-"""Pictures of what a terminal shows: SVG and HTML, through rich."""
+"""Export what a terminal shows to SVG and HTML, with rich."""
 
 import html
 import io
@@ -27,7 +27,7 @@ THEME = TerminalTheme(
         *((104, 154, 218), (190, 134, 200), (92, 182, 196), (214, 216, 218)),
     ],
 )
-# rich's own without the font that it fetches from the net.
+# rich's own format, without the font that it loads from the web.
 SVG = f"""\
 <svg viewBox="0 0 {{width}} {{height}}" xmlns="http://www.w3.org/2000/svg">
 <style>
@@ -69,58 +69,63 @@ b.w {{{{ display: inline-block; font-weight: inherit }}}}
 </html>
 """
 _SVG_TEXT = re.compile(r'textLength="([^"]*)"([^>]*)>([^<]*)<')
-_WIDE = re.compile(r"[^\x00-\u10ff]+")
+_MAYBE_WIDE = re.compile(r"[^\x00-\u10ff]+")  # from U+1100 (Hangul) on
 
 
-def saved(events: Iterable[Any], view: View, path: Path) -> Iterator[Any]:
-    """The events as they come; after the last one their picture is in the file, whole.
+def exported(events: Iterable[Any], view: View, path: Path) -> Iterator[Any]:
+    """Yield the same events, and after the last one write them to a file: as the view's page if it
+    has one and the file is HTML, else as a terminal would show them.
 
     Raises:
         HftoolError: the file can't be written.
     """
-    kept = []
+    seen = []
     for event in events:
-        kept.append(event)
+        seen.append(event)
         yield event
     if path.suffix == ".svg":
-        picture = svg(_drawn(kept, view))
+        document = svg(_recorded(seen, view))
     elif view.page is not None:
-        picture = view.page(list(records_only(kept)))
+        document = view.page(list(records_only(seen)))
     else:
-        picture = _html(_drawn(kept, view))
+        document = _html(_recorded(seen, view))
     with atomic_file(path) as file:
-        file.write(picture)
+        file.write(document)
 
 
-def _drawn(events: list[Any], view: View) -> Console:
-    """A console that recorded what a terminal would show, as wide as that is."""
-    show = view.table or plain_table(view)
-    shown = "".join(show(events, table_console("always", terminal=True)))
-    text = Text.from_ansi(shown.rstrip("\n"))
+def _recorded(events: list[Any], view: View) -> Console:
+    """Return a console that recorded the view's table, as wide as its longest line."""
+    table = view.table or plain_table(view)
+    rendered = "".join(table(events, table_console("always", terminal=True)))
+    text = Text.from_ansi(rendered.rstrip("\n"))
     text.expand_tabs(8)
     width = max(LEAST_WIDTH, *map(cell_len, text.plain.split("\n")))
     console = Console(record=True, file=io.StringIO(), width=width, color_system="standard")
-    console.print(text, end="\n\n")  # rich clips no last line
+    console.print(text, end="\n\n")  # rich makes no clip path for the last line
     return console
 
 
 def svg(console: Console) -> str:
-    """The picture as SVG; rich takes every character for one cell wide, here it is as it is."""
-    picture = console.export_svg(title="hftool", theme=THEME, code_format=SVG)
+    """Return what a console recorded as SVG.
+
+    rich sets each text as wide as its number of characters; here it gets the number of cells that
+    it takes on a terminal.
+    """
+    document = console.export_svg(title="hftool", theme=THEME, code_format=SVG)
 
     def measured(match: re.Match[str]) -> str:
         text = html.unescape(match[3])
         length = float(match[1]) / len(text) * cell_len(text)
         return f'textLength="{length:g}"{match[2]}>{match[3]}<'
 
-    return _SVG_TEXT.sub(measured, picture)
+    return _SVG_TEXT.sub(measured, document)
 
 
 def _html(console: Console) -> str:
-    """The picture as HTML; what is no Latin gets the width it has in a terminal."""
-    picture = console.export_html(theme=THEME, code_format=HTML)
+    """Return what a console recorded as HTML, where wide characters take two cells."""
+    document = console.export_html(theme=THEME, code_format=HTML)
 
     def measured(match: re.Match[str]) -> str:
         return f'<b class="w" style="width:{cell_len(match[0])}ch">{match[0]}</b>'
 
-    return _WIDE.sub(measured, picture)
+    return _MAYBE_WIDE.sub(measured, document)

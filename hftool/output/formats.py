@@ -6,11 +6,15 @@ holds as a whole. `text` and `table` write pieces as they come; the other format
 
 import csv
 import io
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from hftool.errors import UsageError
 from hftool.generation.records import Piece
+from hftool.options.output import OutputOptions
 from hftool.output.view import View, cell_text, dumps
+from hftool.terminal import is_terminal
 from hftool.tsv import escape_cell
 
 
@@ -34,13 +38,13 @@ def text_lines(events: Iterable[Any], view: View) -> Iterator[str]:
 
 
 def json_lines(events: Iterable[Any], view: View) -> Iterator[str]:
-    """A line a record (JSON Lines)."""
+    """Yield one line per record (JSON Lines)."""
     for record in records_only(events):
         yield dumps(view.record(record)) + "\n"
 
 
 def json_array(events: Iterable[Any], view: View) -> Iterator[str]:
-    """One array of records."""
+    """Yield one JSON array of the records, a record per line."""
     opening = "[\n"
     for record in records_only(events):
         yield opening + dumps(view.record(record))
@@ -49,7 +53,7 @@ def json_array(events: Iterable[Any], view: View) -> Iterator[str]:
 
 
 def csv_lines(events: Iterable[Any], view: View) -> Iterator[str]:
-    """A header and a line a row, quoted where needed (RFC 4180, with plain line breaks)."""
+    """Yield a header and one line per row, quoted where needed (RFC 4180, with Unix line ends)."""
     yield _csv_line(view.columns)
     for record in records_only(events):
         for row in view.rows(record):
@@ -58,13 +62,13 @@ def csv_lines(events: Iterable[Any], view: View) -> Iterator[str]:
 
 def _csv_line(cells: Iterable[str]) -> str:
     buffer = io.StringIO()
-    # A cell is quoted where it holds a character of the terminator: "\r" must be one of them.
+    # The csv module quotes a cell with a character of the terminator: "\r" must be one of them.
     csv.writer(buffer, lineterminator="\r\n").writerow(cells)
     return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
 def tsv_lines(events: Iterable[Any], view: View) -> Iterator[str]:
-    r"""A header and a line a row; tab, line break and backslash in a cell as \t, \n, \r and \\."""
+    r"""Yield a header and one line per row; cells have \t, \n, \r and \\ as escapes."""
     yield "\t".join(view.columns) + "\n"
     for record in records_only(events):
         for row in view.rows(record):
@@ -82,4 +86,19 @@ FORMATS: dict[str, Callable[[Iterable[Any], View], Iterator[str]]] = {
     "csv": csv_lines,
     "tsv": tsv_lines,
 }
-HEADED = ("csv", "tsv")  # their first line names the columns
+HEADED = ("csv", "tsv")  # formats whose first line names the columns
+
+
+def format_name(options: OutputOptions, view: View) -> str:
+    """Return the format to write: the one asked for, else the view's default, else "table" on a
+    terminal and "text" anywhere else.
+
+    Raises:
+        UsageError: two formats were asked for.
+    """
+    if options.json and options.format not in (None, "json"):
+        raise UsageError(f"--json and --format {options.format} exclude each other")
+    terminal = options.output is None and is_terminal(sys.stdout)
+    suffix = options.output.suffix.lower() if options.output else ""
+    requested = "json" if options.json else options.format or options.by_suffix.get(suffix)
+    return requested or view.default or ("table" if terminal else "text")

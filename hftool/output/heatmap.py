@@ -1,4 +1,4 @@
-"""Heat maps of texts: HTML pages of one file, without script and without anything from the net."""
+"""Heat maps of texts: HTML pages that need no scripts and no other files."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from hftool.generation.next_token import Perplexity, ScoredToken
     from hftool.tokenization.encode import Encoded
 
-TURNS = 4  # colours in turn
-HOTTEST = 16  # bits of surprisal at which the colour is full
+TOKEN_COLORS = 4  # used in turn, .t0 to .t3 below
+HOTTEST = 16  # bits of surprisal from which on the colour is the strongest
 STYLE = """\
 :root { color-scheme: light dark; --heat: 230 80 20; --line: rgb(128 128 128 / .45) }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto 9em; padding: 0 1em }
@@ -37,7 +37,8 @@ pre span:hover::after { content: attr(data-tip); position: fixed; left: 0; right
 
 
 def encoded(records: Iterable["Encoded"]) -> str:
-    """Texts with their tokens' colours in turn; the numbers of each where the pointer is."""
+    """Return a page of texts with their tokens in alternating colours; pointing at a token shows
+    its id and offsets."""
     return _page(part for record in records for part in _encoded(record))
 
 
@@ -50,14 +51,14 @@ def _encoded(record: "Encoded") -> Iterator[str]:
     turn = 0
     spans = []
     for span in encoded_spans(record):
-        spans.append(_span(span, f'class="t{turn % TURNS}"', map(tip, span.tokens)))
+        spans.append(_span(span, f'class="t{turn % TOKEN_COLORS}"', map(tip, span.tokens)))
         turn += bool(span.tokens)
     yield f'<pre dir="auto">{"".join(spans)}</pre>\n'
     yield f"<p>{counted(record.count, 'token')}, {counted(len(record.text), 'character')}</p>\n"
 
 
 def scored(records: Iterable["ScoredToken | Perplexity"]) -> str:
-    """Texts coloured by surprisal, and their perplexity."""
+    """Return a page of texts coloured by surprisal, each with its perplexity."""
     return _page(_scored(records))
 
 
@@ -72,28 +73,28 @@ def _scored(records: Iterable["ScoredToken | Perplexity"]) -> Iterator[str]:
             tokens.append(record)
             continue
         spans = "".join(
-            _span(span, _heat(tokens, span), (_score(tokens[i]) for i in span.tokens))
+            _span(span, _heat(tokens, span), (_score_tip(tokens[i]) for i in span.tokens))
             for span in scored_spans(tokens)
         )
         yield f'<pre dir="auto">{spans}</pre>\n'
-        whose = "" if record.model is None else f"{record.model}: "
+        model = "" if record.model is None else f"{record.model}: "
         total = "-" if record.perplexity is None else number(record.perplexity)
         over = f"perplexity {total} over {counted(record.tokens, 'token')}"
-        yield f"<p>{escape(one_line(whose))}{over}</p>\n"
+        yield f"<p>{escape(one_line(model))}{over}</p>\n"
         tokens = []
 
 
 def _heat(tokens: Sequence["ScoredToken"], span: Span) -> str:
-    """The colour of a span: the surprisal of all its tokens together."""
+    """Return the attributes that colour a span by the sum of its tokens' surprisals."""
     surprisal = sum(tokens[i].surprisal or 0.0 for i in span.tokens)
     return f'class="h" style="--s:{min(1.0, surprisal / HOTTEST):.3f}"'
 
 
-def _score(token: "ScoredToken") -> str:
+def _score_tip(token: "ScoredToken") -> str:
     if token.prob is None:
         return f"{_name(token.id, token.token)}   the first token: nothing before it"
-    named = {"prob": token.prob, "surprisal": token.surprisal, "entropy": token.entropy}
-    numbers = (f"{name} {number(value)}" for name, value in named.items() if value is not None)
+    scores = {"prob": token.prob, "surprisal": token.surprisal, "entropy": token.entropy}
+    numbers = (f"{name} {number(value)}" for name, value in scores.items() if value is not None)
     return "   ".join((_name(token.id, token.token), f"rank {token.rank}", *numbers))
 
 
@@ -102,7 +103,7 @@ def _name(token_id: int, text: str) -> str:
 
 
 def _span(span: Span, attributes: str, tips: Iterable[str]) -> str:
-    """A span of a text; line breaks and tabs are kept, and visible."""
+    """Return a span as HTML; line breaks and tabs are kept, and marked by a symbol."""
     text = escape(visible(span.text)).replace("\n", "<i>↵</i>\n").replace("\t", "<i>⇥</i>\t")
     if not span.tokens:
         return text

@@ -6,33 +6,31 @@ from typing import Any
 
 from hftool.atomic_files import atomic_path
 from hftool.errors import HftoolError, UsageError
+from hftool.extras import import_extra
 from hftool.output.view import Row, View
 
-ROW_GROUP = 16_384  # rows written at once
-MOST_BYTES = 16_000_000  # of fewer rows, written or read
+ROW_GROUP = 16_384  # rows of a row group
+ROW_GROUP_BYTES = 16_000_000  # or fewer, once their texts exceed this
 
 
 def _pyarrow() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise HftoolError(
-            "Parquet needs pyarrow, which is not installed", "pip install 'hftool-cli[parquet]'"
-        ) from None
-    return pyarrow
+    return import_extra("pyarrow.parquet", needed_for="Parquet", extra="parquet")
 
 
 def write_parquet(rows: Iterable[Row], view: View, path: Path | None) -> None:
-    """Write rows row group by row group, the file whole or not at all.
+    """Write rows to a file, which appears when it is complete.
+
+    Memory holds one row group at a time.
 
     Raises:
-        UsageError: there is no file to write to, or the view has no schema.
-        HftoolError: it can't be written, or a row does not fit the schema.
+        UsageError: `path` is None (stdout), or the view has no schema.
+        HftoolError: the file can't be written, a row does not fit the schema, or pyarrow is not
+            installed.
     """
     if path is None:
         raise UsageError("Parquet is written to a file, not to stdout", "name it with -o/--output")
     if view.schema is None:
-        raise UsageError("this is not written as Parquet", "use another --format")
+        raise UsageError("these records can't be written as Parquet", "use another --format")
     pyarrow = _pyarrow()
     groups = _groups(rows)
     group = next(groups, [])
@@ -47,13 +45,13 @@ def write_parquet(rows: Iterable[Row], view: View, path: Path | None) -> None:
 
 
 def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Rows in groups that are large enough for Parquet, and no larger than the memory should be."""
+    """Yield rows in groups that are large enough for Parquet and small enough for memory."""
     group: list[Row] = []
     size = 0
     for row in rows:
         group.append(row)
         size += sum(len(value) for value in row.values() if isinstance(value, str | bytes))
-        if len(group) == ROW_GROUP or size > MOST_BYTES:
+        if len(group) == ROW_GROUP or size > ROW_GROUP_BYTES:
             yield group
             group, size = [], 0
     if group:
@@ -61,41 +59,47 @@ def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def schema_of(rows: Sequence[Row], names: Sequence[str]) -> Any:
-    """The schema (`pyarrow.Schema`) that fits these columns of rows.
+    """Return the schema (`pyarrow.Schema`) that fits these columns of rows.
 
     Raises:
-        HftoolError: there is none, or pyarrow is not installed.
+        HftoolError: a column has values of different types, or pyarrow is not installed.
     """
     pyarrow = _pyarrow()
     try:
         return pyarrow.table({name: [row.get(name) for row in rows] for name in names}).schema
     except pyarrow.ArrowException as error:
-        raise HftoolError(f"the columns are not alike in all records: {error}") from None
+        raise HftoolError(f"a column has values of different types: {error}") from None
 
 
-def judged_schema(
-    group: Sequence[Row],
+def classification_schema(
+    rows: Sequence[Row],
     names: Mapping[str, str],
-    given: Any,
+    input_schema: Any,
     labels: Sequence[str],
     *,
     all_scores: bool,
 ) -> Any:
-    """The schema of `sentiment`'s records: the input's (`given`, where it was Parquet; else found
-    from the first rows) under the `names` of the records, then the label and its scores."""
+    """Return the schema (`pyarrow.Schema`) of `sentiment`'s records: the input's columns, then the
+    label and its scores.
+
+    Args:
+        rows: the first rows, which determine the columns' types if the input had no schema.
+        names: the names of the input's columns in the records, by those in the input.
+        input_schema: the schema of an input in Parquet, else None.
+        all_scores: whether each label's score has its own column.
+    """
     pyarrow = _pyarrow()
-    if given is None:
-        given = schema_of(group, [*names.values()])
+    if input_schema is None:
+        input_schema = schema_of(rows, [*names.values()])
     null, text, number = pyarrow.null(), pyarrow.string(), pyarrow.float64()
-    kept = [
+    input_fields = [
         field.with_name(name).with_type(text if field.type == null else field.type)
-        for field, name in zip(given, names.values(), strict=True)
+        for field, name in zip(input_schema, names.values(), strict=True)
     ]
-    each = [(label, number) for label in labels]
     scores = (
         [pyarrow.field(f"score_{label}", number) for label in labels]
         if all_scores
-        else [pyarrow.field("scores", pyarrow.struct(each))]
+        else [pyarrow.field("scores", pyarrow.struct([(label, number) for label in labels]))]
     )
-    judged = [pyarrow.field("label", text), pyarrow.field("score", number), *scores]
-    return pyarrow.schema([*kept, *judged], metadata=given.metadata)
+    result_fields = [pyarrow.field("label", text), pyarrow.field("score", number), *scores]
+    return pyarrow.schema([*input_fields, *result_fields], metadata=input_schema.metadata)

@@ -1,7 +1,7 @@
-"""Output that a run which was cut off can go on with.
+"""Output of runs that can be resumed after they were interrupted.
 
-Records are written to `FILE.partial` one by one, and it is renamed to FILE when they are complete.
-Whatever ends the run before, `FILE.partial` stays, and FILE is as it was.
+Each record is appended to `FILE.partial`, which is renamed to FILE when all records are complete.
+Whatever ends the run before that, `FILE.partial` stays, and FILE is as it was.
 """
 
 import csv
@@ -21,14 +21,14 @@ from filelock import FileLock, Timeout
 from hftool.atomic_files import atomic_file, permissions, write_errors
 from hftool.errors import HftoolError, UsageError
 from hftool.options.output import ResumableOptions
-from hftool.output.formats import HEADED
+from hftool.output.formats import HEADED, format_name
 from hftool.output.view import View
-from hftool.output.writer import format_name
 from hftool.tsv import LONGEST_CELL, tsv_cells
 
 log = logging.getLogger("hftool")
 
-RESUMABLE = ("text", "jsonl", "csv", "tsv")
+RESUMABLE = ("text", "jsonl", "csv", "tsv")  # the formats whose records are independent lines
+START_OVER = "repeat the options of the interrupted run, or remove it to start over"
 
 Item = TypeVar("Item")
 
@@ -37,8 +37,12 @@ Item = TypeVar("Item")
 class Done:
     """The complete records of a partial file.
 
-    `end` is the place behind them in bytes, `header` the columns of csv and tsv, `last` the last
-    record by column (in csv and tsv all strings), empty in `text`, which has no columns.
+    Attributes:
+        records: how many there are.
+        end: the size in bytes up to the end of the last one.
+        header: the columns, in csv and tsv; else None.
+        last: the last record by column (in csv and tsv all values are strings); empty in `text`,
+            which has no columns.
     """
 
     records: int
@@ -48,7 +52,15 @@ class Done:
 
 
 class Partial:
-    """A partial file, open for writing behind what is `done`; `grew` once a record was added."""
+    """A partial file, open to append to its complete records.
+
+    Attributes:
+        done: the records that it held when it was opened.
+        grew: whether a record was appended since.
+
+    Raises:
+        HftoolError: the file holds something other than records of this format.
+    """
 
     def __init__(self, path: Path, file: BinaryIO, name: str) -> None:
         self.path = path
@@ -59,152 +71,151 @@ class Partial:
         file.truncate()
 
     def having(self, name: str) -> int:
-        """How many of the records that are done have this field (in jsonl)."""
+        """Return how many of the complete records have a field of this name (in jsonl)."""
         with self.path.open(encoding="utf-8") as file:
             return sum(name in json.loads(line) for line in file if line.startswith("{"))
 
     def append(self, lines: Iterator[str], header: Sequence[str] | None) -> None:
-        """Write the lines of a format, each at once. In a format with a header it is the first
-        line; one that is there is not repeated.
+        """Write lines, and flush after each.
+
+        With a header the first line names the columns; it is written to an empty file only.
 
         Raises:
-            HftoolError: the records that are there have other columns.
+            HftoolError: the records in the file have other columns.
         """
         if header is not None:
             first = next(lines)
             if self.done.header is None:
                 self._file.write(first.encode())
             elif list(self.done.header) != list(header):
-                raise HftoolError(
-                    f"{self.path} has other columns than this run",
-                    "give the options of the run that was cut off, or remove it to start anew",
-                )
+                raise HftoolError(f"{self.path} has other columns than this run", START_OVER)
         for line in lines:
             self._file.write(line.encode())
             self._file.flush()
             self.grew = True
 
     def sync(self) -> None:
-        """Have all of it on the disk."""
+        """Have the system write the whole file to the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
 
 @contextmanager
 def resumable(options: ResumableOptions, view: View) -> Iterator[Partial | None]:
-    """The partial file of `--output`, renamed to it when the block ends well; None where records
-    go elsewhere (stdout, a device), or in a format that is written whole.
+    """Open the partial file of `--output`, and rename it to the output when the block ends well.
 
-    With `--resume` it holds what an earlier run wrote, be it cut off or complete.
+    With `--resume` it holds the records of an earlier run, interrupted or complete. The block gets
+    None where records are written elsewhere (stdout, a device), or in a format that can't be
+    resumed.
 
     Raises:
-        UsageError: there is nothing that can be resumed.
-        HftoolError: there is a partial file, and no `--resume`; another process writes it; it holds
-            no records of this format; it can't be written.
+        UsageError: `--resume` was given, but this output can't be resumed.
+        HftoolError: a partial file exists and `--resume` was not given; another process is writing
+            it; it holds something other than records of this format; it can't be written.
     """
     name, path = format_name(options, view), options.output
     if options.resume and path is None:
-        raise UsageError("--resume goes on with a file", "name it with -o/--output")
+        raise UsageError("--resume needs an output file", "name it with -o/--output")
     if options.resume and name not in RESUMABLE:
         raise UsageError(
-            f"--resume: the format {name} is written as a whole",
-            f"use one of {', '.join(RESUMABLE)}",
+            f"--resume does not work with the format {name}", f"use one of {', '.join(RESUMABLE)}"
         )
     device = path is not None and path.exists() and not path.is_file()
     if options.resume and device:
-        raise UsageError(f"--resume: {path} is no regular file")
+        raise UsageError(f"--resume: {path} is not a regular file")
     if path is None or name not in RESUMABLE or device:
         yield None
         return
     target = path.resolve()
-    place = target.with_name(f"{target.name}.partial")
-    with write_errors(path), _locked(place):
-        there = _is_there(place, options)
+    beside = target.with_name(f"{target.name}.partial")
+    with write_errors(path), _locked(beside):
+        existed = _exists(beside, options)
         partial: Partial | None = None
         try:
-            with os.fdopen(os.open(place, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
-                place.chmod(permissions(target))
-                if options.resume and not there and target.exists():
+            with os.fdopen(os.open(beside, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
+                beside.chmod(permissions(target))
+                if options.resume and not existed and target.exists():
                     with target.open("rb") as complete:
                         shutil.copyfileobj(complete, file)
-                partial = Partial(place, file, name)
+                partial = Partial(beside, file, name)
                 if partial.done.records:
-                    log.info("going on after %d records", partial.done.records)
+                    log.info("resuming after record %d", partial.done.records)
                 yield partial
                 partial.sync()
-            place.replace(target)
+            beside.replace(target)
         except BaseException:
-            if not there and not (partial and partial.grew):
-                place.unlink(missing_ok=True)
+            if not existed and not (partial and partial.grew):
+                beside.unlink(missing_ok=True)
             else:
-                _say_kept(place)
+                _log_partial(beside)
             raise
 
 
 @contextmanager
 def resumable_folder(options: ResumableOptions, fingerprint: str) -> Iterator[Path]:
-    """As `resumable`, for a folder of files of which each is there whole or not at all: the partial
-    folder, which keeps the `fingerprint` of its run. Hidden files in it are gone at the end.
+    """Do the same as `resumable` for a folder of files, each of which is complete if it exists.
+
+    The block gets the partial folder, which also holds the `fingerprint` of its run. Hidden files
+    in it are removed at the end.
 
     Raises:
-        UsageError: no `--output`.
-        HftoolError: it holds something; the partial folder is of another run; else as `resumable`.
+        UsageError: `--output` was not given.
+        HftoolError: the output exists and is not an empty folder; the partial folder is of a run
+            with another fingerprint; else as `resumable`.
     """
     path = options.output
     if path is None:
-        raise UsageError("there is no folder to write to", "name it with -o/--output")
+        raise UsageError("an output folder is needed", "name it with -o/--output")
     target = path.resolve()
-    place = target.with_name(f"{target.name}.partial")
-    with write_errors(path), _locked(place):
+    beside = target.with_name(f"{target.name}.partial")
+    with write_errors(path), _locked(beside):
         if target.exists() and not (target.is_dir() and next(target.iterdir(), None) is None):
-            raise HftoolError(f"{path} is there already", "name another folder with -o/--output")
-        known = place / ".run"
-        if _is_there(place, options) and known.exists() and known.read_text() != fingerprint:
-            raise HftoolError(
-                f"{place} is of another input, or of other options",
-                "give those of the run that was cut off, or remove it to start anew",
-            )
-        place.mkdir(exist_ok=True)
+            raise HftoolError(f"{path} exists already", "name another folder with -o/--output")
+        run = beside / ".run"
+        if _exists(beside, options) and run.exists() and run.read_text() != fingerprint:
+            raise HftoolError(f"{beside} is from a run with other input or options", START_OVER)
+        beside.mkdir(exist_ok=True)
         try:
-            with atomic_file(known) as file:
+            with atomic_file(run) as file:
                 file.write(fingerprint)
-            yield place
-            for left_over in place.glob(".*"):
-                left_over.unlink()
-            place.replace(target)
+            yield beside
+            for hidden in beside.glob(".*"):
+                hidden.unlink()
+            beside.replace(target)
         except BaseException:
-            if next(place.glob("[!.]*"), None) is None:
-                shutil.rmtree(place)
+            if next(beside.glob("[!.]*"), None) is None:
+                shutil.rmtree(beside)
             else:
-                _say_kept(place)
+                _log_partial(beside)
             raise
 
 
-def _is_there(place: Path, options: ResumableOptions) -> bool:
-    """Whether something is there to go on with; raises where that was not asked for."""
-    there = place.exists()
-    if there and not options.resume:
+def _exists(partial: Path, options: ResumableOptions) -> bool:
+    """Return whether there is partial output to resume; raise if there is, without `--resume`."""
+    exists = partial.exists()
+    if exists and not options.resume:
         raise HftoolError(
-            f"{place} is there from a run that was cut off",
-            "--resume goes on with it; remove it to start anew",
+            f"{partial} exists: it is from an interrupted run",
+            "continue that run with --resume, or remove it to start over",
         )
-    return there
+    return exists
 
 
-def _say_kept(place: Path) -> None:
-    log.warning("%s holds what is done; --resume goes on with it", place.name)
+def _log_partial(partial: Path) -> None:
+    log.warning("%s holds the finished records; --resume continues the run", partial.name)
 
 
 def remaining(
     partial: Partial | None, items: Iterable[Item], fields: Callable[[Item], Mapping[str, Any]]
 ) -> Iterator[Item]:
-    """The items whose records are not done yet.
+    """Yield the items whose records are not in the partial file yet.
 
-    `fields` are the values an item shares with its record; the last record that is done is held
-    against those of its item.
+    Args:
+        fields: returns the values that an item's record must have as well; they are compared for
+            the last record of the partial file.
 
     Raises:
-        HftoolError: the partial output is of another input.
+        HftoolError: the partial file is from another input.
     """
     rest = iter(items)
     if partial is not None and (count := partial.done.records):
@@ -215,21 +226,20 @@ def remaining(
         same = all((last.get(name, value) or "") == (value or "") for name, value in shared.items())
         if item is None or not same:
             raise HftoolError(
-                f"{partial.path}: the partial output is of another input: "
-                f"its record {count} is not the input's",
-                "name another file with -o/--output, or remove it to start anew",
+                f"{partial.path} is from another input: its record {count} is not this input's",
+                "name another file with -o/--output, or remove it to start over",
             )
     yield from rest
 
 
 @contextmanager
-def _locked(place: Path) -> Iterator[None]:
-    """Keep other processes away from a partial file."""
-    lock = FileLock(place.with_name(f".{place.name}.lock"))
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other processes from writing a partial file or folder."""
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise HftoolError(f"another process is writing {place}") from None
+        raise HftoolError(f"another process is writing {path}") from None
     try:
         yield
     finally:
@@ -239,13 +249,13 @@ def _locked(place: Path) -> Iterator[None]:
 
 
 def _done(path: Path, file: BinaryIO, name: str) -> Done:
-    """What a file holds, up to its last complete record."""
+    """Read the complete records of a file in the format `name`."""
     header: list[str] | None = None
     last: Any = None
     count = end = 0
     try:
-        for behind, record in _whole_records(file, name):
-            end = behind
+        for end_of_record, record in _complete_records(file, name):
+            end = end_of_record
             if name in HEADED and header is None:
                 header = _cells(record, name)
             else:
@@ -256,14 +266,11 @@ def _done(path: Path, file: BinaryIO, name: str) -> Done:
             return Done(count, end, None, dict(json.loads(last)))
         return Done(count, end, header, dict(zip(header or (), _cells(last, name), strict=True)))
     except (ValueError, TypeError, csv.Error):
-        raise HftoolError(
-            f"{path} holds something else than the {name} records of a run",
-            "give the options of the run that was cut off, or remove it to start anew",
-        ) from None
+        raise HftoolError(f"{path} does not hold {name} records of a run", START_OVER) from None
 
 
-def _whole_records(file: BinaryIO, name: str) -> Iterator[tuple[int, Any]]:
-    """Each complete record with the place where it ends; one that is torn is left out."""
+def _complete_records(file: BinaryIO, name: str) -> Iterator[tuple[int, Any]]:
+    """Yield each complete record after the offset of its end; a truncated last one is left out."""
     end = 0
 
     def lines() -> Iterator[str]:
@@ -282,7 +289,7 @@ def _whole_records(file: BinaryIO, name: str) -> Iterator[tuple[int, Any]]:
     try:
         for row in rows:
             yield end, row
-    except csv.Error:  # inside a quoted cell
+    except csv.Error:  # expected at the end of the file, inside a quoted cell
         if file.read(1):
             raise
 

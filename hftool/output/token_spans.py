@@ -1,4 +1,4 @@
-"""A text cut at its tokens' edges."""
+"""Split a text at the boundaries of its tokens."""
 
 import codecs
 from collections.abc import Iterator, Sequence
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of a text and the places of the tokens that make it: one, several where they share
-    a character, none where no token covers it."""
+    """A part of a text and the indices of its tokens: usually one; several if they share a
+    character; none if no token covers this part."""
 
     text: str
     tokens: range
 
 
 def encoded_spans(record: "Encoded") -> Iterator[Span]:
-    """A text by its tokens' offsets; all of the text is in one span or another."""
-    reached = 0  # up to where the text was given out
-    first = last = 0  # the part at hand, in characters
-    begun = 0  # its first token
+    """Yield the spans of a text by its tokens' offsets; together they are the whole text."""
+    covered = 0  # characters in the spans so far
+    first = last = 0  # the span to yield next, in characters
+    begun = 0  # the index of its first token
 
     for i, (piece, (start, end)) in enumerate(zip(record.pieces, record.offsets, strict=True)):
         if first < last and start < last and end > first:
@@ -33,25 +33,25 @@ def encoded_spans(record: "Encoded") -> Iterator[Span]:
             continue
         if first < last:
             yield Span(record.text[first:last], range(begun, i))
-            reached = last
+            covered = last
         first, last, begun = start, end, i
-        if start == end:  # a special token stands nowhere in the text
+        if start == end:  # a special token, which has no part of the text
             yield Span(piece, range(i, i + 1))
-        elif reached < start:
-            yield Span(record.text[reached:start], range(0))
+        elif covered < start:
+            yield Span(record.text[covered:start], range(0))
     if first < last:
         yield Span(record.text[first:last], range(begun, record.count))
-        reached = last
-    if reached < len(record.text):
-        yield Span(record.text[reached:], range(0))
+        covered = last
+    if covered < len(record.text):
+        yield Span(record.text[covered:], range(0))
 
 
 def scored_spans(tokens: Sequence["ScoredToken"]) -> Iterator[Span]:
-    """The text that tokens make together, cut where no character is."""
-    utf8 = codecs.getincrementaldecoder("utf-8")("surrogateescape")  # knows where characters end
+    """Yield the spans of the text that tokens make together, split between characters only."""
+    utf8 = codecs.getincrementaldecoder("utf-8")("surrogateescape")  # to find where characters end
     data, begun = b"", 0
     for i, token in enumerate(tokens):
-        if token.bytes is None:  # a special token: it completes nothing
+        if token.bytes is None:  # a special token, which can't complete a character
             if data:
                 yield Span(readable(data), range(begun, i))
             yield Span(token.token, range(i, i + 1))

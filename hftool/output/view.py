@@ -1,4 +1,4 @@
-"""Views: how the records of one command are shown."""
+"""Views: how the records of one command are written."""
 
 import dataclasses
 import json
@@ -11,12 +11,14 @@ from hftool.options.output import Format
 from hftool.terminal import one_line
 
 Row = Mapping[str, Any]
-Table = Callable[[Iterable[Any], Any], Iterator[str]]  # events and a rich console, to text
+Table = Callable[[Iterable[Any], Any], Iterator[str]]  # (events, rich.console.Console) to text
 
 
 def plain(value: Any) -> Any:
-    """A record as JSON's own types, without the optional fields it does not have; what is no
-    finite number becomes null."""
+    """Return a record as JSON's types.
+
+    Optional fields that are None are left out; a number that is not finite becomes null.
+    """
     if dataclasses.is_dataclass(value):
         fields = ((f, getattr(value, f.name)) for f in dataclasses.fields(value))
         kept = ((f, v) for f, v in fields if v is not None or not f.metadata.get("optional"))
@@ -32,25 +34,27 @@ def plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class View:
-    """How the records of one command are shown.
+    """How the records of one command are written.
 
     Attributes:
-        columns: of csv, tsv and table.
-        text: a whole record in the text format, line breaks included.
-        end: what the text format writes after a record's pieces, instead of the whole record.
-        rows: a record's rows for csv, tsv and table; by default the record is one row.
-        table: all events as a person reads them; by default a plain table of the rows.
-        page: the records as an HTML page, for `--save`; by default it looks like the table.
-        default: the format where none is asked for, instead of table or text.
-        pieces: the columns with texts of tokens, whose spaces a table shows.
-        drop: the columns that a narrow table leaves out, the first one first.
-        private: a new file of these records is the user's alone to read.
-        live: written as each record is known; otherwise when a buffer is full.
-        at_once: how many lines are handed on together: many short ones take less time so, but what
-            flushes what it has written itself must see each.
-        record: a record for json and jsonl.
-        schema: of the rows in Parquet (pyarrow), from the first of them; None where a view's
-            records are not written in it.
+        columns: the columns of csv, tsv and table.
+        text: returns a whole record in the text format, line breaks included.
+        end: returns what the text format writes after a record's pieces, instead of the record.
+        rows: returns a record's rows for csv, tsv and table; by default the record is one row.
+        table: renders all events for a person; by default a plain table of the rows.
+        page: renders all records as an HTML page, for `--save`; by default the page looks like the
+            table.
+        default: the format to use if none is asked for; by default table or text.
+        token_columns: the columns that hold tokens, whose spaces a table makes visible.
+        drop: the columns that a narrow table leaves out, in this order.
+        private: whether a new file of these records is readable by the user only.
+        live: whether each record is flushed as soon as it is known; otherwise the stream decides,
+            and the command, which may call `flush_stdout`.
+        lines_per_write: how many lines to write together. More are faster, but the stream gets
+            them later.
+        record: converts a record for json and jsonl.
+        schema: returns the Parquet schema (`pyarrow.Schema`), given the first rows; None if the
+            records are not written as Parquet.
     """
 
     columns: tuple[str, ...]
@@ -60,25 +64,28 @@ class View:
     table: Table | None = None
     page: Callable[[list[Any]], str] | None = None
     default: Format | None = None
-    pieces: tuple[str, ...] = ()
+    token_columns: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     private: bool = False
     live: bool = True
-    at_once: int = 1
+    lines_per_write: int = 1
     record: Callable[[Any], Any] = plain
     schema: Callable[[Sequence[Row]], Any] | None = None
 
 
 def dumps(value: Any) -> str:
+    """Return a value as JSON on one line."""
     return json.dumps(plain(value), ensure_ascii=False, default=string_of)
 
 
 def string_of(value: Any) -> str:
-    """What a Parquet file has and JSON has no type for: bytes in hex, dates and the like."""
+    """Return a string for a value of Parquet that JSON has no type for: bytes in hex, dates and
+    the like."""
     return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def cell_text(value: Any) -> str:
+    """Return a value as the text of a cell in csv, tsv or a line of text."""
     if isinstance(value, str):
         return value
     dumped = dumps(value)
@@ -88,10 +95,10 @@ def cell_text(value: Any) -> str:
 
 
 def line(*cells: Any) -> str:
-    """A line of the text format: cells separated by tabs, each without line breaks."""
+    """Join cells, which have no line breaks, by tabs to a line of the text format."""
     return "\t".join(cell if isinstance(cell, str) else cell_text(cell) for cell in cells) + "\n"
 
 
 def escaped(text: str) -> str:
-    r"""A text in one line of the text format, so that it can be undone ("\n" as \\n)."""
+    r"""Escape a text for a line of the text format ("\n" as \\n), so that it can be undone."""
     return one_line(text)

@@ -1,51 +1,41 @@
 """Write records to stdout or to a file, in the chosen format."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, Protocol, TextIO
 
-from hftool.atomic_files import STDOUT, atomic_file, write_error
-from hftool.errors import UsageError
+from hftool.atomic_files import STDOUT, atomic_file, write_error, write_errors
 from hftool.options.output import OutputOptions, PictureOptions
-from hftool.output.formats import FORMATS, HEADED
+from hftool.output.formats import FORMATS, HEADED, format_name
 from hftool.output.view import View
 from hftool.terminal import is_terminal, visible
 
-if TYPE_CHECKING:
-    from hftool.output.resume import Partial
 
+class LineSink(Protocol):
+    """Takes the lines of a format, such as the partial file of a run that can be resumed."""
 
-def format_name(options: OutputOptions, view: View) -> str:
-    """The format asked for, else the view's own, else the one for where records go.
-
-    Raises:
-        UsageError: two formats were asked for.
-    """
-    if options.json and options.format not in (None, "json"):
-        raise UsageError(f"--json and --format {options.format} exclude each other")
-    terminal = options.output is None and is_terminal(sys.stdout)
-    suffix = options.output.suffix.lower() if options.output else ""
-    named = "json" if options.json else options.format or options.by_suffix.get(suffix)
-    return named or view.default or ("table" if terminal else "text")
+    def append(self, lines: Iterator[str], header: Sequence[str] | None) -> None:
+        """Write lines, of which the first one names the columns if there is a `header`."""
 
 
 def write(
-    events: Iterable[Any], view: View, options: OutputOptions, partial: "Partial | None" = None
+    events: Iterable[Any], view: View, options: OutputOptions, partial: LineSink | None = None
 ) -> None:
-    """Write events to stdout, or whole to the file of `--output`, or to its partial file; and a
-    picture of them.
+    """Write events to `partial` if there is one, else to the file of `--output`, which appears
+    when it is complete, else to stdout; and export them to the file of `--save`.
 
     Raises:
         UsageError: two formats were asked for.
+        HftoolError: the file can't be written.
     """
     name = format_name(options, view)
     if isinstance(options, PictureOptions) and options.save is not None:
-        from hftool.output.export import saved
+        from hftool.output.export import exported
 
-        events = saved(events, view, options.save)
+        events = exported(events, view, options.save)
     if partial is not None:
         partial.append(FORMATS[name](events, view), view.columns if name in HEADED else None)
         return
@@ -65,13 +55,13 @@ def write(
         else:
             chunks = FORMATS[name](events, view)
             chunks = map(visible, chunks) if terminal else chunks
-        if view.at_once > 1:
-            chunks = _joined(chunks, view.at_once)
+        if view.lines_per_write > 1:
+            chunks = _joined(chunks, view.lines_per_write)
         _write_chunks(chunks, stream, view.live, options.output or STDOUT)
 
 
 def _write_chunks(chunks: Iterable[str], stream: TextIO, live: bool, name: Path) -> None:
-    for chunk in chunks:  # what makes them may raise an OSError of its own
+    for chunk in chunks:  # outside `try`: making a chunk may raise OSError for other reasons
         try:
             stream.write(chunk)
             if live:
@@ -84,3 +74,10 @@ def _joined(chunks: Iterable[str], count: int) -> Iterator[str]:
     rest = iter(chunks)
     while some := list(islice(rest, count)):
         yield "".join(some)
+
+
+def flush_stdout() -> None:
+    """Pass on what was written to stdout so far, before the command waits for more input."""
+    if sys.stdout is not None:
+        with write_errors(STDOUT):
+            sys.stdout.flush()

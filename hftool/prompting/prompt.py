@@ -1,20 +1,12 @@
 """The token ids that a model receives for a prompt."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from hftool.errors import HftoolError
 from hftool.options.inputs import ChatOptions, PromptOptions
 from hftool.prompting.chat_template import chat_template
 from hftool.prompting.messages import prompt_messages
 from hftool.tokenization.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """A chat as the chat template renders it."""
-
-    text: str
 
 
 def prompt_ids(tokenizer: Tokenizer, text: str, options: PromptOptions) -> list[int]:

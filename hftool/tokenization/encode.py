@@ -1,30 +1,32 @@
-"""Text to tokens and back."""
+"""Text to tokens and back: what `encode` and `decode` compute."""
 
 import logging
 import re
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import assert_never
 
-from hftool.atomic_files import STDOUT, write_errors
 from hftool.errors import HftoolError, UsageError
-from hftool.inputs.readahead import arriving
+from hftool.inputs.readahead import read_ahead
+from hftool.options.encode import EncodeOptions
 from hftool.tokenization.tokenizer import Tokenizer
 
 log = logging.getLogger("hftool")
-WINDOW = 1024  # texts tokenized together
-COUNTED = 16_384  # texts counted together: of a count little is kept, and all cores stay at work
-PART = 4096  # of those
+
+WINDOW = 1024  # texts to encode together
+# Texts to count together: results are small, and large windows keep all cores busy.
+COUNT_WINDOW = 16_384
+COUNT_PART = 4096  # texts of such a window whose results are written while others are tokenized
 LARGEST_ID = 2**32 - 1
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A text and its tokens, all tuples of length `count`.
+    """A text and its tokens: four tuples of length `count`.
 
-    `tokens` as the tokenizer stores them, `pieces` as readable text, `offsets` character spans
-    (start, end) into `text`.
+    `tokens` are the tokens as the tokenizer stores them, `pieces` the same as readable text,
+    `offsets` character spans (start, end) into `text`.
     """
 
     text: str
@@ -37,15 +39,25 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A text and how many tokens it has."""
+    """A text and its number of tokens."""
 
     text: str
     count: int
 
 
 @dataclass(frozen=True)
+class Rendered:
+    """The text that a chat template makes of a chat."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Compared:
-    """A text under one of several tokenizers; `bytes_per_token` counts the text's UTF-8."""
+    """A text in the tokens of one of several tokenizers.
+
+    `bytes_per_token` counts the text's bytes in UTF-8.
+    """
 
     model: str
     text: str
@@ -57,7 +69,8 @@ class Compared:
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """A text, what decoding its tokens gives, and the place of the first character that differs."""
+    """A text, the text that decoding its tokens gives, and the index of the first character that
+    differs."""
 
     text: str
     decoded: str
@@ -67,21 +80,57 @@ class RoundTrip:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Ids and their text."""
+    """Token ids and their text."""
 
     ids: tuple[int, ...]
     text: str
 
 
+def encode_records(
+    tokenizers: Sequence[Tokenizer],
+    texts: Iterable[str],
+    options: EncodeOptions,
+    flush: Callable[[], None] = lambda: None,
+) -> Iterator[Encoded | Counted | Rendered | RoundTrip | Compared]:
+    """Yield what the options ask for about each text.
+
+    Args:
+        tokenizers: the model's first, then those to compare it with.
+        flush: called before more texts are waited for, so that the caller can pass on the records
+            of those before.
+    """
+    tokenizer, special = tokenizers[0], options.special
+    match options.mode:
+        case "tokens":
+            most = options.max_tokens
+            return encode_texts(tokenizer, texts, special=special, max_tokens=most, flush=flush)
+        case "count":
+            return count_tokens(tokenizer, texts, special=special, flush=flush)
+        case "template":
+            return map(Rendered, texts)
+        case "roundtrip":
+            return round_trips(tokenizer, texts)
+        case "compare":
+            return compare_tokenizers(tokenizers, texts, special=special)
+        case mode:
+            assert_never(mode)
+
+
 def encode_texts(
-    tokenizer: Tokenizer, texts: Iterable[str], *, special: bool, max_tokens: int | None = None
+    tokenizer: Tokenizer,
+    texts: Iterable[str],
+    *,
+    special: bool,
+    max_tokens: int | None = None,
+    flush: Callable[[], None] = lambda: None,
 ) -> Iterator[Encoded]:
-    """The tokens of each text; with `max_tokens` the first so many of them, which is logged."""
-    for window in _windows(texts, WINDOW):
+    """Yield each text with its tokens, at most the first `max_tokens` of them; each text that is
+    truncated is logged."""
+    for window in _windows(texts, WINDOW, flush):
         for text, encoding in zip(window, tokenizer.encode_batch(window, special), strict=True):
             count = len(encoding.ids)
             if max_tokens is not None and count > max_tokens:
-                log.warning("cut a text of %d tokens to %d", count, max_tokens)
+                log.warning("truncated a text of %d tokens to %d", count, max_tokens)
                 count = max_tokens
             ids = encoding.ids[:count]
             yield Encoded(
@@ -94,12 +143,19 @@ def encode_texts(
             )
 
 
-def count_tokens(tokenizer: Tokenizer, texts: Iterable[str], *, special: bool) -> Iterator[Counted]:
-    """How many tokens each text has; what comes of some is done while others are tokenized."""
+def count_tokens(
+    tokenizer: Tokenizer,
+    texts: Iterable[str],
+    *,
+    special: bool,
+    flush: Callable[[], None] = lambda: None,
+) -> Iterator[Counted]:
+    """Yield each text with its number of tokens."""
+    # In a thread, so that the caller writes the results of some texts while others are tokenized.
     pool = ThreadPoolExecutor(1)
     try:
-        for window in _windows(texts, COUNTED):
-            parts = [window[i : i + PART] for i in range(0, len(window), PART)]
+        for window in _windows(texts, COUNT_WINDOW, flush):
+            parts = [window[i : i + COUNT_PART] for i in range(0, len(window), COUNT_PART)]
             counts = [pool.submit(tokenizer.count_batch, part, special) for part in parts]
             for part, count in zip(parts, counts, strict=True):
                 yield from map(Counted, part, count.result())
@@ -107,20 +163,18 @@ def count_tokens(tokenizer: Tokenizer, texts: Iterable[str], *, special: bool) -
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _windows(texts: Iterable[str], most: int) -> Iterator[list[str]]:
-    """Texts that have arrived; what became of them is flushed before more are waited for (as C++
-    ties its input to its output), which for short lines is much faster than to flush each."""
-    for window in arriving(texts, most):
+def _windows(texts: Iterable[str], most: int, flush: Callable[[], None]) -> Iterator[list[str]]:
+    """Yield texts as they arrive, in windows, and flush after each: for short lines that is much
+    faster than to flush each record."""
+    for window in read_ahead(texts, most):
         yield window
-        if sys.stdout is not None:
-            with write_errors(STDOUT):
-                sys.stdout.flush()
+        flush()
 
 
 def compare_tokenizers(
     tokenizers: Sequence[Tokenizer], texts: Iterable[str], *, special: bool
 ) -> Iterator[Compared]:
-    """Each text under each tokenizer."""
+    """Yield each text in the tokens of each tokenizer."""
     for text in texts:
         for tokenizer in tokenizers:
             ids = tokenizer.encode(text, special).ids
@@ -135,20 +189,20 @@ def compare_tokenizers(
 
 
 def round_trips(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[RoundTrip]:
-    """Whether decoding each text's tokens gives the text back."""
+    """Yield for each text whether decoding its tokens gives it back."""
     for text in texts:
         decoded = tokenizer.decode(tokenizer.encode(text, special=False).ids)
         pairs = enumerate(zip(text, decoded, strict=False))
-        place = next((i for i, (a, b) in pairs if a != b), min(len(text), len(decoded)))
+        differs_at = next((i for i, (a, b) in pairs if a != b), min(len(text), len(decoded)))
         same = text == decoded
-        yield RoundTrip(text, decoded, same, None if same else place)
+        yield RoundTrip(text, decoded, same, None if same else differs_at)
 
 
 def parse_ids(text: str) -> tuple[int, ...]:
-    """Ids separated by spaces, commas or line breaks, or as a JSON list.
+    """Parse ids separated by spaces, commas or line breaks, or as a JSON list.
 
     Raises:
-        UsageError: something in the text is no id.
+        UsageError: something in the text is not an id.
     """
     words = re.split(r"[\s,]+", text.strip().removeprefix("[").removesuffix("]").strip())
     ids = []
@@ -160,10 +214,11 @@ def parse_ids(text: str) -> tuple[int, ...]:
 
 
 def decode_ids(tokenizer: Tokenizer, ids: Sequence[int], *, skip_special: bool) -> Decoded:
-    """The text of ids; a single one that is half a character is shown by its bytes.
+    """Decode ids to text; a single id that is only part of a character gives its bytes, such as
+    <0xE4>.
 
     Raises:
-        HftoolError: an id that the vocabulary does not have.
+        HftoolError: the vocabulary does not have an id.
     """
     for token_id in ids:
         if tokenizer.backend.id_to_token(token_id) is None:

@@ -37,7 +37,7 @@ def reviews(count: int) -> list[str]:
     """Texts of one sentence up to some forty, short ones being more frequent."""
     draw = random.Random(1)
     lengths = [min(40, 1 + int(draw.expovariate(0.15))) for _ in range(count)]
-    # Each has a number, so that no text is there twice: hftool would judge it once.
+    # Each has a number, so that no text is there twice: hftool would classify it only once.
     return [f"{i}. {' '.join(draw.choices(SENTENCES, k=k))}" for i, k in enumerate(lengths)]
 
 
@@ -72,7 +72,7 @@ def _pair(data: list[str], classify: Any, batch_size: int, options: ClassifierOp
 
     def ours() -> int:
         rows = [TextRow(text, {}) for text in data]
-        labels["ours"] = [judgement.label for judgement in classify(scorer, rows)]
+        labels["ours"] = [one.label for one in classify(scorer, rows)]
         return len(data)
 
     def theirs() -> int:

@@ -39,7 +39,7 @@ from tests.tiny_models import (
     CLS,
     PAD,
     SEP,
-    load_judge,
+    load_tiny_classifier,
     save_classifier,
     save_tokenizer,
     transformers_tokenizer,
@@ -77,11 +77,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tiny(folder: Path) -> Classifier:
-    return load_judge(folder)
+    return load_tiny_classifier(folder)
 
 
 def by_pipeline(folder: Path, texts: Sequence[str]) -> list[dict[str, float]]:
-    """All scores of each text, one text at a time, too long ones cut."""
+    """All scores of each text, one text at a time, long texts truncated."""
     classify = pipeline(
         "text-classification",
         model=AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32),
@@ -93,7 +93,7 @@ def by_pipeline(folder: Path, texts: Sequence[str]) -> list[dict[str, float]]:
     return [{row["label"]: row["score"] for row in rows} for rows in results]
 
 
-def judged(
+def classified(
     classifier: Classifier, texts: Iterable[str], **options: Any
 ) -> Iterator[Classification]:
     rows = (TextRow(text, {"text": text}) for text in texts)
@@ -104,27 +104,27 @@ def assert_close(
     found: Sequence[Classification], expected: Sequence[dict[str, float]], tolerance: float
 ) -> None:
     assert len(found) == len(expected)
-    for judgement, scores in zip(found, expected, strict=True):
-        assert judgement.scores == pytest.approx(scores, abs=tolerance), judgement.text
+    for classification, scores in zip(found, expected, strict=True):
+        assert classification.scores == pytest.approx(scores, abs=tolerance), classification.text
         best = max(scores, key=scores.__getitem__)
-        assert judgement.label == best
-        assert judgement.score == judgement.scores[best]
+        assert classification.label == best
+        assert classification.score == classification.scores[best]
 
 
 def test_embedded_model_equals_the_pipeline(minilm: Classifier, minilm_folder: Path) -> None:
     assert len(TEXTS) == 40
-    found = list(judged(minilm, TEXTS))
+    found = list(classified(minilm, TEXTS))
     assert [j.text for j in found] == TEXTS
     assert list(found[0].scores) == ["NEGATIVE", "POSITIVE"]
     assert_close(found, by_pipeline(minilm_folder, TEXTS), 1e-4)
     assert [found[0].label, found[1].label] == ["POSITIVE", "NEGATIVE"]
 
 
-def test_embedded_model_cuts_long_texts_like_the_pipeline(
+def test_embedded_model_truncates_long_texts_like_the_pipeline(
     minilm: Classifier, minilm_folder: Path
 ) -> None:
     long = ["wonderful " * 600 + "awful " * 600, "short"]
-    assert_close(list(judged(minilm, long)), by_pipeline(minilm_folder, long), 1e-4)
+    assert_close(list(classified(minilm, long)), by_pipeline(minilm_folder, long), 1e-4)
 
 
 def test_command_in_float32(minilm_folder: Path) -> None:
@@ -140,7 +140,7 @@ def test_command_in_float32(minilm_folder: Path) -> None:
 def test_tiny_classifier_equals_the_pipeline(folder: Path, tiny: Classifier) -> None:
     expected = by_pipeline(folder, TEXTS)
     assert len({max(scores, key=scores.__getitem__) for scores in expected}) > 1
-    assert_close(list(judged(tiny, TEXTS)), expected, 1e-4)
+    assert_close(list(classified(tiny, TEXTS)), expected, 1e-4)
 
 
 @pytest.mark.parametrize("config", [ElectraConfig, RobertaConfig, CamembertConfig])
@@ -153,7 +153,9 @@ def test_relatives_of_bert_equal_transformers(config: Any, tmp_path: Path) -> No
     auto.from_config(config(**sizes, **heads)).save_pretrained(tmp_path)
     save_tokenizer(tmp_path, framed=True)
     assert_close(
-        list(judged(load_judge(tmp_path), SENTENCES)), by_pipeline(tmp_path, SENTENCES), 1e-4
+        list(classified(load_tiny_classifier(tmp_path), SENTENCES)),
+        by_pipeline(tmp_path, SENTENCES),
+        1e-4,
     )
 
 
@@ -183,7 +185,9 @@ def test_models_that_see_padding_get_none(
     model.save_pretrained(tmp_path)
     save_tokenizer(tmp_path, framed=True)
     texts = [text[:50] for text in SENTENCES]
-    assert_close(list(judged(load_judge(tmp_path), texts)), by_pipeline(tmp_path, texts), 1e-4)
+    assert_close(
+        list(classified(load_tiny_classifier(tmp_path), texts)), by_pipeline(tmp_path, texts), 1e-4
+    )
 
 
 def test_positions_that_begin_behind_the_padding(tmp_path: Path) -> None:
@@ -193,16 +197,16 @@ def test_positions_that_begin_behind_the_padding(tmp_path: Path) -> None:
     auto: Any = AutoModelForSequenceClassification
     auto.from_config(config).save_pretrained(tmp_path)
     save_tokenizer(tmp_path, framed=True)
-    classifier = load_judge(tmp_path)
+    classifier = load_tiny_classifier(tmp_path)
     assert classifier.max_length == 128
-    assert len(list(judged(classifier, ["x" * 500]))) == 1
+    assert len(list(classified(classifier, ["x" * 500]))) == 1
 
 
 def test_many_batches_at_once(minilm: Classifier, minilm_folder: Path) -> None:
     """More than twice as many as cores: each core computes one by itself."""
     texts = [f"{i}. {text}" for i, text in enumerate(TEXTS * 2)]
     threads = torch.get_num_threads()
-    found = list(judged(minilm, texts, batch_size=3))
+    found = list(classified(minilm, texts, batch_size=3))
     assert_close(found, by_pipeline(minilm_folder, texts), 1e-4)
     assert torch.get_num_threads() == threads
 
@@ -210,8 +214,8 @@ def test_many_batches_at_once(minilm: Classifier, minilm_folder: Path) -> None:
 @pytest.mark.parametrize("bits", ["int8", "int4"])
 def test_quantized_labels(bits: Any, minilm: Classifier, minilm_folder: Path) -> None:
     options = ClassifierOptions(model=str(minilm_folder), quantize=bits, device="cpu")
-    rounded = list(judged(load_classifier(options), SENTENCES))
-    exact = list(judged(minilm, SENTENCES))
+    rounded = list(classified(load_classifier(options), SENTENCES))
+    exact = list(classified(minilm, SENTENCES))
     sure = [(a, b) for a, b in zip(rounded, exact, strict=True) if b.scores[b.label] > 0.7]
     assert len(sure) > 10
     assert all(a.label == b.label for a, b in sure)
@@ -222,9 +226,9 @@ def test_multi_label_scores_are_independent(tmp_path: Path) -> None:
     folder = save_classifier(
         tmp_path, ("joy", "anger", "fear"), problem_type="multi_label_classification"
     )
-    classifier = load_judge(folder)
+    classifier = load_tiny_classifier(folder)
     assert classifier.activation == "sigmoid"
-    found = list(judged(classifier, TEXTS[:8]))
+    found = list(classified(classifier, TEXTS[:8]))
     assert_close(found, by_pipeline(folder, TEXTS[:8]), 1e-4)
     assert all(abs(sum(j.scores.values()) - 1) > 1e-3 for j in found)
     ids = classifier.tokenizer.encode(TEXTS[0], special=True).ids
@@ -238,14 +242,14 @@ def test_labels_of_the_same_name(tmp_path: Path) -> None:
     model: Any = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
     ids = torch.tensor([transformers_tokenizer(folder)("some text")["input_ids"]])
     expected = torch.softmax(model(ids).logits[0], dim=-1).tolist()
-    [found] = judged(load_judge(folder), ["some text"])
+    [found] = classified(load_tiny_classifier(folder), ["some text"])
     assert list(found.scores) == ["A_0", "B", "A_2"]
     assert list(found.scores.values()) == pytest.approx(expected, abs=1e-5)
 
 
 def test_single_label_scores_by_sigmoid(tmp_path: Path) -> None:
     folder = save_classifier(tmp_path, ("TOXIC",))
-    found = list(judged(load_judge(folder), TEXTS[:5]))
+    found = list(classified(load_tiny_classifier(folder), TEXTS[:5]))
     assert_close(found, by_pipeline(folder, TEXTS[:5]), 1e-4)
     assert {j.label for j in found} == {"TOXIC"}
 
@@ -257,11 +261,11 @@ def test_classifiers_that_look_at_the_last_token(
 ) -> None:
     folder = save_classifier(tmp_path, architecture=architecture, pad_token=pad_token)
     texts = [text[:20] for text in TEXTS[:12]]
-    found = list(judged(load_judge(folder), texts))
+    found = list(classified(load_tiny_classifier(folder), texts))
     assert_close(found, by_pipeline(folder, texts), 1e-4)
 
 
-def test_long_texts_are_cut_and_counted(folder: Path, tiny: Classifier) -> None:
+def test_long_texts_are_truncated_and_counted(folder: Path, tiny: Classifier) -> None:
     assert tiny.max_length == 64
     ids = tiny.tokenizer.encode("ab" * 100, special=True).ids
     assert (ids[0], ids[-1]) == (CLS, SEP)
@@ -275,12 +279,12 @@ def test_long_texts_are_cut_and_counted(folder: Path, tiny: Classifier) -> None:
     found = json.loads(result.stdout)
     assert list(found[0]["scores"].values()) == pytest.approx(expected, abs=1e-5)
     assert found[0]["text"] == "ab" * 100
-    assert result.stderr == "Warning: 2 texts were too long for the model and were cut\n"
+    assert result.stderr == "Warning: truncated 2 texts to the model's limit\n"
 
 
 def test_a_closing_token_that_is_text_is_not_kept(tmp_path: Path) -> None:
-    classifier = load_judge(save_classifier(tmp_path, architecture="gpt2", max_length=16))
-    [cut, short] = judged(classifier, ["abcdefghijklmnopqrstuvwxyz", "abcdefghijklmnop"])
+    classifier = load_tiny_classifier(save_classifier(tmp_path, architecture="gpt2", max_length=16))
+    [cut, short] = classified(classifier, ["abcdefghijklmnopqrstuvwxyz", "abcdefghijklmnop"])
     assert cut.scores == pytest.approx(short.scores, abs=1e-6)
 
 
@@ -307,24 +311,24 @@ def test_no_text_gives_no_record(folder: Path) -> None:
 def test_order_is_kept_over_many_texts(tiny: Classifier) -> None:
     texts = [f"{number * 7919 % 5003} " * (1 + number % 5) for number in range(5000)]
     assert len(texts) > 2 * WINDOW
-    found = list(judged(tiny, texts))
+    found = list(classified(tiny, texts))
     assert [j.text for j in found] == texts
     for place in range(0, 5000, 97):
-        [alone] = judged(tiny, [texts[place]])
+        [alone] = classified(tiny, [texts[place]])
         assert found[place].scores == pytest.approx(alone.scores, abs=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 1000])
 def test_batch_size_changes_no_score(batch_size: int, tiny: Classifier) -> None:
     texts = [*TEXTS, "", "ab" * 100]
-    automatic = list(judged(tiny, texts))
-    for one, other in zip(judged(tiny, texts, batch_size=batch_size), automatic, strict=True):
+    automatic = list(classified(tiny, texts))
+    for one, other in zip(classified(tiny, texts, batch_size=batch_size), automatic, strict=True):
         assert (one.text, one.label) == (other.text, other.label)
         assert one.scores == pytest.approx(other.scores, abs=1e-5)
 
 
 def test_batch_size_option_of_the_embedded_model(minilm: Classifier) -> None:
-    alone = {j.text: j for j in judged(minilm, TEXTS, batch_size=1)}
+    alone = {j.text: j for j in classified(minilm, TEXTS, batch_size=1)}
     result = run("sentiment", "--dtype", "float32", "--batch-size", "7", "--json", *TEXTS)
     for record in json.loads(result.stdout):
         assert record["scores"] == pytest.approx(alone[record["text"]].scores, abs=1e-5)
@@ -337,7 +341,7 @@ def test_source_that_fails_after_some_texts(tiny: Classifier) -> None:
 
     found: list[str] = []
     with pytest.raises(HftoolError, match="the source broke"):
-        found.extend(judgement.text for judgement in judged(tiny, texts()))
+        found.extend(classification.text for classification in classified(tiny, texts()))
     assert found == ["a", "b", "c"]
 
 

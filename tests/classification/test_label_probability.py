@@ -1,4 +1,4 @@
-"""Labels of one's own, summaries, checks and windows."""
+"""Candidate labels, summaries, checks and windows of long texts."""
 
 import json
 from itertools import pairwise
@@ -20,8 +20,8 @@ from hftool.tokenization.tokenizer import Tokenizer
 from tests.conftest import run
 from tests.tiny_models import (
     all_logits,
-    load_judge,
     load_model,
+    load_tiny_classifier,
     save_classifier,
     save_model,
     transformers_model,
@@ -41,8 +41,8 @@ def test_scores_are_those_of_the_whole_continuations(architecture: str, tmp_path
     reference, tokenizer = transformers_model(folder), transformers_tokenizer(folder)
     labels = ["good", "bad", "so-so"]
     scorer = PromptScorer(load_model(folder), labels, "T: {text}\n({labels}) L: ")
-    for judgement in classify(scorer, rows(*TEXTS[:4])):
-        prompt = f"T: {judgement.text}\n(good, bad, so-so) L:"
+    for classification in classify(scorer, rows(*TEXTS[:4])):
+        prompt = f"T: {classification.text}\n(good, bad, so-so) L:"
         sums = []
         for label in labels:
             before = tokenizer(prompt)["input_ids"]
@@ -50,8 +50,8 @@ def test_scores_are_those_of_the_whole_continuations(architecture: str, tmp_path
             logprobs = torch.log_softmax(all_logits(reference, ids), dim=-1)
             sums.append(sum(float(logprobs[i - 1, ids[i]]) for i in range(len(before), len(ids))))
         expected = torch.softmax(torch.tensor(sums), dim=-1).tolist()
-        assert list(judgement.scores.values()) == pytest.approx(expected, abs=1e-4)
-        assert judgement.label == labels[expected.index(max(expected))]
+        assert list(classification.scores.values()) == pytest.approx(expected, abs=1e-4)
+        assert classification.label == labels[expected.index(max(expected))]
 
 
 def test_what_labels_share_is_computed_once(
@@ -74,12 +74,12 @@ def test_what_labels_share_is_computed_once(
     assert [len(ids) for ids in others] == [1] * (len(" goo") + len("a") + len("ba"))
 
 
-def test_a_text_that_does_not_fit_the_context_is_cut(tmp_path: Path) -> None:
+def test_a_text_that_does_not_fit_the_context_is_truncated(tmp_path: Path) -> None:
     scorer = PromptScorer(load_model(save_model(tmp_path, context=64)), ["good", "bad"], PROMPT)
     [long, same, short] = classify(scorer, rows("ab" * 500, "ab" * 400, "ab"))
     assert long.scores == pytest.approx(same.scores, abs=1e-5)
     assert long.scores != short.scores
-    assert scorer.cut == 2
+    assert scorer.truncated_texts == 2
 
 
 @pytest.mark.usefixtures("smollm2_folder")
@@ -99,7 +99,7 @@ def test_entailment_as_in_the_zero_shot_pipeline(tmp_path: Path) -> None:
     folder = save_classifier(tmp_path, names, type_vocab_size=2)
     tokenizer = transformers_tokenizer(folder)
     tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]  # as BERT's
-    judge = pipeline(
+    theirs = pipeline(
         "zero-shot-classification",
         model=AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32),
         tokenizer=tokenizer,
@@ -107,25 +107,25 @@ def test_entailment_as_in_the_zero_shot_pipeline(tmp_path: Path) -> None:
     )
     labels = ["joy", "anger", "fear"]
     texts = ["what a day", "ok", "大家好", "x" * 100]
-    expected: Any = judge(texts, labels, hypothesis_template="It is {}.", multi_label=False)
-    scorer = EntailmentScorer(load_judge(folder), labels, "It is {label}.")
-    for judgement, one in zip(classify(scorer, rows(*texts)), expected, strict=True):
+    expected: Any = theirs(texts, labels, hypothesis_template="It is {}.", multi_label=False)
+    scorer = EntailmentScorer(load_tiny_classifier(folder), labels, "It is {label}.")
+    for classification, one in zip(classify(scorer, rows(*texts)), expected, strict=True):
         by_label = dict(zip(one["labels"], one["scores"], strict=True))
-        assert judgement.scores == pytest.approx(by_label, abs=1e-4)
-    assert scorer.cut == 1
+        assert classification.scores == pytest.approx(by_label, abs=1e-4)
+    assert scorer.truncated_texts == 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "error"),
     [
-        (["--labels", "a,b,a"], 2, "--labels: 'a' is named twice"),
+        (["--labels", "a,b,a"], 2, "--labels: 'a' is listed twice"),
         (["--labels", "a,,b"], 2, "--labels: an empty label in 'a,,b'"),
-        (["--labels", "a"], 2, "--labels: there must be two at least"),
+        (["--labels", "a"], 2, "--labels needs at least two labels"),
         (["--labels", ""], 2, "--labels: an empty label"),
         (["--labels", "a,b", "--long", "chunk"], 2, "--long chunk"),
-        (["--prompt-template", "{text}"], 2, "--prompt-template: it is for labels of your own"),
-        (["--labels", "a,b"], 1, "has labels of its own: BAD, GOOD"),
-        (["--check", "UGLY"], 2, "--check: no label 'UGLY': there are BAD, GOOD"),
+        (["--prompt-template", "{text}"], 2, "--prompt-template needs --labels"),
+        (["--labels", "a,b"], 1, "has fixed labels: BAD, GOOD"),
+        (["--check", "UGLY"], 2, "--check: 'UGLY' is not one of the labels: BAD, GOOD"),
         (["--summary", "--resume", "-o", "x"], 2, "--resume excludes --summary"),
     ],
 )
@@ -151,12 +151,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tiny(folder: Path) -> Classifier:
-    return load_judge(folder)
+    return load_tiny_classifier(folder)
 
 
 def test_windows_overlap_and_their_scores_are_averaged_by_tokens(tiny: Classifier) -> None:
     text = "".join(chr(97 + i % 26) for i in range(100))
-    [judgement] = classify(ClassifierScorer(tiny, long="chunk"), rows(text))
+    [classification] = classify(ClassifierScorer(tiny, long="chunk"), rows(text))
     room, shared = 30, 7  # [CLS] and [SEP] aside; a quarter
     starts = [0]
     while starts[-1] + room < len(text):
@@ -166,7 +166,7 @@ def test_windows_overlap_and_their_scores_are_averaged_by_tokens(tiny: Classifie
     alone = [j.scores["GOOD"] for j in classify(ClassifierScorer(tiny), rows(*windows))]
     weights = [len(window) + 2 for window in windows]
     mean = sum(w * p for w, p in zip(weights, alone, strict=True)) / sum(weights)
-    assert judgement.scores["GOOD"] == pytest.approx(mean, abs=1e-5)
+    assert classification.scores["GOOD"] == pytest.approx(mean, abs=1e-5)
 
 
 def test_a_text_of_megabytes_is_not_tokenized_at_once(
@@ -201,19 +201,19 @@ def test_a_text_of_megabytes_and_nul(long: str, folder: Path) -> None:
     records = [json.loads(line) for line in result.stdout.splitlines()]
     assert [len(r["text"]) for r in records] == [1, 1_100_000, 3]
     assert all(record["label"] for record in records)
-    assert ("1 texts were too long" in result.stderr) == (long == "truncate")
+    assert ("truncated 1 text " in result.stderr) == (long == "truncate")
 
 
 def test_regression_scores_are_the_logits(tmp_path: Path) -> None:
     folder = save_classifier(tmp_path, ("stars",), problem_type="regression")
-    judge = pipeline(
+    theirs = pipeline(
         "text-classification",
         model=AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32),
         tokenizer=transformers_tokenizer(folder),
         device="cpu",
     )
-    expected: Any = judge(TEXTS[:3])
-    found = list(classify(ClassifierScorer(load_judge(folder)), rows(*TEXTS[:3])))
+    expected: Any = theirs(TEXTS[:3])
+    found = list(classify(ClassifierScorer(load_tiny_classifier(folder)), rows(*TEXTS[:3])))
     assert [j.score for j in found] == pytest.approx([e["score"] for e in expected], abs=1e-4)
 
 

@@ -29,7 +29,7 @@ from tests.tiny_models import save_classifier
 
 
 @dataclass(frozen=True)
-class Judged:
+class Labelled:
     text: str
     number: int
 
@@ -50,11 +50,11 @@ def partial_of(target: Path) -> Path:
 def write_texts(target: Path, name: str, texts: list[str], *, resume: bool = False) -> None:
     """As a command does it: a record for each text; the text "!" breaks the run."""
 
-    def records(rest: Iterator[str]) -> Iterator[Judged]:
+    def records(rest: Iterator[str]) -> Iterator[Labelled]:
         for text in rest:
             if text == "!":
                 raise HftoolError("broke")
-            yield Judged(text, len(text))
+            yield Labelled(text, len(text))
 
     options = ResumableOptions(format=name, output=target, resume=resume)  # type: ignore[arg-type]
     with resumable(options, VIEW) as partial:
@@ -129,7 +129,7 @@ def test_a_complete_run_is_gone_on_with_where_the_input_grew(name: str, target: 
 
 def test_a_partial_file_is_not_overwritten(target: Path) -> None:
     partial_of(target).write_bytes(b"hours of work\n")
-    with pytest.raises(HftoolError, match="is there from a run that was cut off") as caught:
+    with pytest.raises(HftoolError, match="exists: it is from an interrupted run") as caught:
         write_texts(target, "text", TEXTS)
     assert "--resume" in (caught.value.hint or "")
     assert partial_of(target).read_bytes() == b"hours of work\n"
@@ -142,7 +142,7 @@ def test_another_input_is_an_error(name: str, other: list[str], target: Path) ->
     with pytest.raises(HftoolError):
         write_texts(target, name, ["a", "b", "!"])
     before = partial_of(target).read_bytes()
-    with pytest.raises(HftoolError, match="the partial output is of another input"):
+    with pytest.raises(HftoolError, match="is from another input"):
         write_texts(target, name, other, resume=True)
     assert partial_of(target).read_bytes() == before
 
@@ -161,7 +161,7 @@ def test_another_input_is_an_error(name: str, other: list[str], target: Path) ->
 )
 def test_a_partial_file_of_something_else(name: str, content: bytes, target: Path) -> None:
     partial_of(target).write_bytes(content)
-    with pytest.raises(HftoolError, match=r"holds something else|has other columns"):
+    with pytest.raises(HftoolError, match=r"does not hold|has other columns"):
         write_texts(target, name, ["a", "b"], resume=True)
     assert partial_of(target).read_bytes() == content
 
@@ -200,9 +200,12 @@ def test_a_fifo_is_written_as_ever(target: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["--resume"], "--resume goes on with a file"),
-        (["--resume", "-o", "x", "--json"], "--resume: the format json is written as a whole"),
-        (["--resume", "-o", "x", "--format", "table"], "--resume: the format table"),
+        (["--resume"], "--resume needs an output file"),
+        (["--resume", "-o", "x", "--json"], "--resume does not work with the format json"),
+        (
+            ["--resume", "-o", "x", "--format", "table"],
+            "--resume does not work with the format table",
+        ),
     ],
 )
 def test_what_cannot_be_resumed_is_wrong_usage(arguments: list[str], error: str) -> None:

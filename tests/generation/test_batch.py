@@ -528,8 +528,8 @@ def test_resume_of_another_input(tiny: Path, tmp_path: Path) -> None:
     assert run(*arguments, stdin=first).exit_code == 0
     other = run(*arguments, "--resume", stdin='{"prompt": "b", "id": 1}\n')
     assert other.exit_code == 1
-    assert "the partial output is of another input" in other.stderr
+    assert "is from another input" in other.stderr
     (tmp_path / "out.jsonl.partial").unlink(missing_ok=True)
     more = run(*arguments, "--resume", stdin=first + '{"prompt": "b", "id": 2}\n')
-    assert (more.exit_code, more.stderr) == (0, "going on after 1 records\n")
+    assert (more.exit_code, more.stderr) == (0, "resuming after record 1\n")
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [1, 2]

@@ -79,24 +79,24 @@ def test_an_empty_file_has_no_rows(name: str, tmp_path: Path, folder: Path) -> N
 @pytest.mark.parametrize(
     ("name", "data", "error"),
     [
-        ("a.csv", b"id,body\n1,x\n", "no column 'text': there are id, body"),
-        ("a.jsonl", b'{"id": 1, "body": "x"}\n', "no column 'text': there are id, body"),
+        ("a.csv", b"id,body\n1,x\n", "no column 'text'; the columns are id, body"),
+        ("a.jsonl", b'{"id": 1, "body": "x"}\n', "no column 'text'; the columns are id, body"),
         ("a.csv", b"text,id,id\n", "the column 'id' is named twice"),
-        ("a.csv", b'text,n\na,1\n"b,2\nc,3\n', "line 4: no CSV: unexpected end of data"),
-        ("a.csv", b"text,n\na,1\nb\n", "line 3: 1 cells, where the header names 2 columns"),
-        ("a.tsv", b"text\tn\na\t1\t2\n", "line 2: 3 cells, where the header names 2 columns"),
+        ("a.csv", b'text,n\na,1\n"b,2\nc,3\n', "line 4: not valid CSV: unexpected end of data"),
+        ("a.csv", b"text,n\na,1\nb\n", "line 3: expected 2 cells as in the header, got 1"),
+        ("a.tsv", b"text\tn\na\t1\t2\n", "line 2: expected 2 cells as in the header, got 3"),
         ("a.csv", b"text\nok\n\xff\n", "line 3, byte 1: 0xff is not UTF-8"),
         (
             "a.jsonl",
             b'{"text": "a"}\n{"text": \n',
-            "line 2: no JSON: Expecting value (ch",
+            "line 2: not valid JSON: Expecting value (ch",
         ),
-        ("a.jsonl", b'{"text": "a"}\n["b"]\n', "line 2: no JSON object but a list"),
-        ("a.jsonl", b'{"text": "a"}\n{"text": {}}\n', "line 2: 'text' is no text but an object"),
-        ("a.jsonl", b'{"text": "a"}\n{"text": 7}\n', "line 2: 'text' is no text but a number"),
+        ("a.jsonl", b'{"text": "a"}\n["b"]\n', "line 2: the record is a list, not a JSON object"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": {}}\n', "line 2: 'text' is an object, not text"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": 7}\n', "line 2: 'text' is a number, not text"),
         ("a.jsonl", b'{"text": "a"}\n{"body": "b"}\n', "line 2: 'text' is missing"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\\ud83d"}\n', "line 2: half a surrogate pair"),
-        ("a.jsonl", b"[" * 100_000 + b"\n", "line 1: no JSON: "),
+        ("a.jsonl", b"[" * 100_000 + b"\n", "line 1: not valid JSON: "),
         ("a.parquet", b"text\n", "cannot read "),
     ],
 )
@@ -118,8 +118,11 @@ def test_what_is_broken_is_one_line(
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["x", "--column", "a"], "--column: there is no table in arguments and lines"),
-        (["x", "--input-format", "csv"], "--input-format: there is no table"),
+        (["x", "--column", "a"], "--column needs a table, but the input is arguments"),
+        (
+            ["x", "--input-format", "csv"],
+            "--input-format needs a table, but the input is arguments",
+        ),
         (["--input-format", "parquet"], "Parquet is read from a file, not from stdin"),
         (["x", "--format", "parquet"], "Parquet is written to a file, not to stdout"),
     ],
@@ -233,7 +236,7 @@ def test_a_null_is_an_empty_text(name: str, folder: Path, tmp_path: Path) -> Non
             continue
         whole = target.read_bytes()
         result = run(*arguments, "--resume")  # of which the last record is that of a null
-        assert (result.exit_code, result.stderr) == (0, "going on after 4 records\n")
+        assert (result.exit_code, result.stderr) == (0, "resuming after record 4\n")
         assert target.read_bytes() == whole
 
 
@@ -257,7 +260,7 @@ def test_what_is_wrong_with_a_parquet_file_is_one_line(folder: Path, tmp_path: P
     late = pyarrow.table({"text": ["x"], "at": pyarrow.array([10**15], pyarrow.timestamp("ms"))})
     assert error(late).startswith(f"Error: cannot read {file}: ")
     days = pyarrow.table({"text": [datetime.date(2020, 1, 1)]})
-    assert error(days) == f"Error: {file}: row 1: 'text' is no text but of the type date"
+    assert error(days) == f"Error: {file}: row 1: 'text' is of type date, not text"
 
 
 def test_parquet_is_read_and_written_in_constant_memory(tmp_path: Path) -> None:
@@ -293,7 +296,7 @@ def test_parquet_out_of_json(folder: Path, tmp_path: Path) -> None:
 
 
 def test_no_column_named_by_hand(tmp_path: Path) -> None:
-    with pytest.raises(HftoolError, match="no column 'b': there are a, text"):
+    with pytest.raises(HftoolError, match="no column 'b'; the columns are a, text"):
         read(tmp_path / "a.csv", b"a,text\n", column="b")
     assert read(tmp_path / "b.csv", b"a,text\nx,y\n", column="a")[0][0] == "x"
     with pytest.raises(UsageError):

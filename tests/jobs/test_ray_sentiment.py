@@ -119,15 +119,15 @@ def test_a_folder_of_csv_on_a_ray_of_its_own(model: Path, tmp_path: Path) -> Non
         (["-f", "-", "-o", "labels"], "--engine ray reads files and folders"),
         (["in", "-f", "in/a.csv", "-o", "labels"], "the input was given twice"),
         (["in", "-o", "labels", "--summary"], "--engine ray excludes --summary"),
-        (["in", "-o", "in/labels"], "-o in/labels is inside in, which is read"),
-        (["in", "b.jsonl", "-o", "labels"], "there are several formats: csv, jsonl"),
-        (["in", "-o", "labels", "--ray-address", "ray://a:1"], "no address of a cluster"),
+        (["in", "-o", "in/labels"], "-o in/labels is inside the input in"),
+        (["in", "b.jsonl", "-o", "labels"], "the input has several formats: csv, jsonl"),
+        (["in", "-o", "labels", "--ray-address", "ray://a:1"], "is not a cluster's address"),
         (["in", "-o", "labels", "--ray-address", "127.0.0.1:1"], "cannot join the Ray cluster at"),
-        (["in", "-o", "labels", "--ray-address", "127.0.0.1:1"], "joined with RAY_AUTH_MODE=token"),
-        (["in", "-o", "labels", "--column", "nix"], "no column 'nix': there are text"),
+        (["in", "-o", "labels", "--ray-address", "127.0.0.1:1"], "set RAY_AUTH_MODE=token"),
+        (["in", "-o", "labels", "--column", "nix"], "no column 'nix'; the columns are text"),
         (["in", "-o", "labels", "--input-format", "tsv"], "no tsv files in in"),
         (["nowhere", "-o", "labels"], "nowhere: No such file or directory"),
-        (["in", "-o", "in/.."], "in/.. is there already"),
+        (["in", "-o", "in/.."], "in/.. exists already"),
     ],
 )
 def test_what_does_not_go(
@@ -156,7 +156,7 @@ def test_without_the_extra(model: Path, tmp_path: Path) -> None:
     result = labelled(model, *arguments, environment={"PYTHONPATH": path})
     assert (result.status, result.stderr) == (
         1,
-        "Error: --engine ray needs Ray, which is not installed\n"
+        "Error: --engine ray needs the package ray, which is not installed\n"
         "Hint: pip install 'hftool-cli[ray]'\n",
     )
 
@@ -201,9 +201,9 @@ def test_errors_of_workers_are_one_line(model: Path, cluster: Any, tmp_path: Pat
     assert "is not a text classifier" in error(str(folder), "-m", str(generator))
     broken = folder / "more" / "d.csv"
     broken.write_text('id,text,label\n1,x,y\n2,"never closed,z\n')
-    assert "Error: /in-csv/more/d.csv: line 3: no CSV: " in error(str(folder))
+    assert "Error: /in-csv/more/d.csv: line 3: not valid CSV: " in error(str(folder))
     broken.write_text("id,body\n1,x\n")
-    expected = "Error: /in-csv/more/d.csv: no column 'text': there are id, body"
+    expected = "Error: /in-csv/more/d.csv: no column 'text'; the columns are id, body"
     assert error(str(folder)) == expected
     broken.write_text("text,id,other\nx,1,2\n")
     assert "more/d.csv: its columns are text, id, other" in error(str(folder))
@@ -261,13 +261,16 @@ def test_an_interrupted_run_is_resumed(model: Path, cluster: Any, tmp_path: Path
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
-    expected = "Warning: labels.partial holds what is done; --resume goes on with it\n"
+    expected = "Warning: labels.partial holds the finished records; --resume continues the run\n"
     assert (process.returncode, stderr) == (130, expected)
     done = {part: part.stat().st_mtime_ns for part in partial.glob("part-*")}
-    assert "is there from a run that was cut off" in labelled(model, *arguments).stderr
+    assert "exists: it is from an interrupted run" in labelled(model, *arguments).stderr
     for option in (["--all-scores"], ["--threshold", "0.6"], [str(folder / "a.jsonl")]):
         other = labelled(model, *arguments, "--resume", *option)
-        assert (other.status, "labels.partial is of another input, or" in other.stderr) == (1, True)
+        assert (other.status, "labels.partial is from a run with other input" in other.stderr) == (
+            1,
+            True,
+        )
     assert labelled(model, *arguments, "--resume").status == 0
     assert all((target / part.name).stat().st_mtime_ns == at for part, at in done.items())
     assert_same(target, local(model, folder))

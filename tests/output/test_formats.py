@@ -27,7 +27,7 @@ from tests.conftest import run, run_process
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
+class Labelled:
     """A record as `sentiment` has them."""
 
     text: str
@@ -41,9 +41,9 @@ VIEW = View(
     text=lambda j: line(escaped(j.label), j.score, escaped(j.text)),
 )
 RECORDS = [
-    Judged("I love it", "POSITIVE", 0.75, {"NEGATIVE": 0.25, "POSITIVE": 0.75}),
-    Judged('a "quoted", text\r\nof\ttwo lines \\ é大', "NEGATIVE", 0.5, {"NEGATIVE": 0.5}),
-    Judged("", "", None, None),
+    Labelled("I love it", "POSITIVE", 0.75, {"NEGATIVE": 0.25, "POSITIVE": 0.75}),
+    Labelled('a "quoted", text\r\nof\ttwo lines \\ é大', "NEGATIVE", 0.5, {"NEGATIVE": 0.5}),
+    Labelled("", "", None, None),
 ]
 
 
@@ -139,7 +139,7 @@ def test_table_of_many_rows_is_aligned_beyond_its_first_block(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     view = View(columns=("text", "label"), text=str)
-    records = [Judged(f"text {i}", "L", None, None) for i in range(1000)]
+    records = [Labelled(f"text {i}", "L", None, None) for i in range(1000)]
     lines = written(capsys, records, view, format="table").splitlines()
     assert len(lines) == 1001
     assert len({each.index("L") for each in lines[1:]}) == 1
@@ -147,7 +147,7 @@ def test_table_of_many_rows_is_aligned_beyond_its_first_block(
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_numbers_that_json_lacks_become_null(value: float) -> None:
-    record = Judged("a", "b", value, {"x": value})
+    record = Labelled("a", "b", value, {"x": value})
     expected = [{"text": "a", "label": "b", "score": None, "scores": {"x": None}}]
     assert json.loads("".join(json_array([record], VIEW))) == expected
     (_, row) = csv.reader(io.StringIO("".join(csv_lines([record], VIEW))))
@@ -167,7 +167,7 @@ PAIR = View(columns=("text", "label"), text=str)
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.tuples(TEXTS, TEXTS)))
 def test_any_text_reads_back_from_csv_tsv_and_jsonl(pairs: list[tuple[str, str]]) -> None:
-    records = [Judged(text, label, None, None) for text, label in pairs]
+    records = [Labelled(text, label, None, None) for text, label in pairs]
     expected = [list(pair) for pair in pairs]
     table = io.StringIO("".join(csv_lines(records, PAIR)), newline="")
     assert list(csv.reader(table))[1:] == expected
@@ -218,7 +218,7 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "out.txt"
 
 
-def failing(error: BaseException) -> Iterator[Judged]:
+def failing(error: BaseException) -> Iterator[Labelled]:
     """A record, then an error."""
     yield RECORDS[0]
     raise error
@@ -254,7 +254,7 @@ def test_a_failure_leaves_the_file_there_was(target: Path) -> None:
 
 
 def test_file_is_not_there_before_it_is_complete(target: Path) -> None:
-    def looking() -> Iterator[Judged]:
+    def looking() -> Iterator[Labelled]:
         yield RECORDS[0]
         assert not target.exists()
 

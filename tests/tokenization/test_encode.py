@@ -89,7 +89,7 @@ def test_max_tokens_cuts_and_says_so(theirs: Any) -> None:
     (record,) = json.loads(result.stdout)
     assert record["ids"] == ids[:2]
     assert record["count"] == len(record["offsets"]) == len(record["pieces"]) == 2
-    assert result.stderr == f"Warning: cut a text of {len(ids)} tokens to 2\n"
+    assert result.stderr == f"Warning: truncated a text of {len(ids)} tokens to 2\n"
 
 
 def test_max_tokens_is_silent_where_nothing_is_cut_or_with_quiet(theirs: Any) -> None:

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from hftool.cli.dataclass_options import expand_dataclasses
+from hftool.errors import UsageError
 from hftool.options.inputs import TableInputOptions
 from hftool.options.labels import EngineOptions, LabelOptions
 from hftool.options.model import ClassifierOptions
@@ -58,12 +59,8 @@ def sentiment(
         # Your own labels, by a language model
         hftool sentiment --labels joy,anger,fear "How dare you!"
     """
-    from hftool.errors import UsageError
-
-    whole = summary or check is not None or output.save is not None
-    if whole and (engine.engine == "ray" or output.resume):
-        other = "--resume" if output.resume else "--engine ray"
-        raise UsageError(f"{other} excludes --summary, --check and --save")
+    if summary or check is not None or output.save is not None:
+        _require_local_and_whole(engine, output)
     if engine.engine == "ray":
         from hftool.jobs.ray_sentiment import LabelJob, label_files
 
@@ -75,16 +72,29 @@ def sentiment(
     from hftool.classification.summary import Check, summarize
     from hftool.inputs.tables import read_table
     from hftool.output.resume import remaining, resumable
-    from hftool.output.views.classification import SUMMARY, classifications_view, text_in_record
+    from hftool.output.views.classification import SUMMARY, classifications_view, name_in_records
     from hftool.output.writer import write
 
-    rows = read_table(text, inputs)
+    table = read_table(text, inputs)
     scorer = load_scorer(load, labelling)
     checked = Check(check, scorer.labels)
-    view = SUMMARY if summary else classifications_view(rows, scorer.labels, all_scores=all_scores)
+    view = classifications_view(table.names, table.schema, scorer.labels, all_scores=all_scores)
+    view = SUMMARY if summary else view
+    text_name = name_in_records(table.column, table.names, scorer.labels)
     with resumable(output, view) as partial:
-        rest = remaining(partial, rows, text_in_record(rows, scorer.labels))
-        judgements = checked.watch(classify(scorer, rest, threshold))
-        records = summarize(judgements, scorer.labels) if summary else judgements
+        rows = remaining(partial, table, lambda row: {text_name: row.text})
+        classifications = checked.counted(classify(scorer, rows, threshold))
+        records = summarize(classifications, scorer.labels) if summary else classifications
         write(records, view, output, partial)
-    checked.hold()
+    checked.require()
+
+
+def _require_local_and_whole(engine: EngineOptions, output: TableOptions) -> None:
+    """Raise where a run doesn't see the records of all texts.
+
+    Raises:
+        UsageError: it resumes another run, or Ray's workers write the records.
+    """
+    if engine.engine == "ray" or output.resume:
+        option = "--resume" if output.resume else "--engine ray"
+        raise UsageError(f"{option} excludes --summary, --check and --save")

@@ -58,16 +58,16 @@ def topk(
     from hftool.errors import exclude
     from hftool.generation.next_token import NextTokenQuery, next_token_records
     from hftool.inputs.texts import texts
-    from hftool.output.views.tokens import expectations_view
+    from hftool.output.views.tokens import next_token_view
     from hftool.output.writer import write
 
     exclude({"--position all": position == "all", "--target": bool(target)})
     prompts = list(texts(prompt, inputs))
-    asked = filtering != FilterOptions()
-    sampling = SamplingOptions(**asdict(filtering), seed=0) if asked else None
-    ask = NextTokenQuery(k, tuple(target or ()), position, sampling)
+    sampled = filtering != FilterOptions()
+    sampling = SamplingOptions(**asdict(filtering), seed=0) if sampled else None
+    query = NextTokenQuery(k, tuple(target or ()), position, sampling)
     models = [load.model, *(compare.split(",") if compare else ())]
-    view = expectations_view(
-        scored=position == "all", sampled=asked, models=len(models) > 1, texts=len(prompts) > 1
+    view = next_token_view(
+        scored=position == "all", sampled=sampled, models=len(models) > 1, texts=len(prompts) > 1
     )
-    write(next_token_records(load, models, prompts, prompting, ask), view, output)
+    write(next_token_records(load, models, prompts, prompting, query), view, output)

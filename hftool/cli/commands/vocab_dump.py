@@ -49,13 +49,7 @@ def vocab_dump(
     """
     from hftool.errors import exclude
     from hftool.models.local_files import load_tokenizer
-    from hftool.output.views.tokens import (
-        DIFFERENCE,
-        RAW_DIFFERENCE,
-        RAW_VOCABULARY,
-        STATISTICS,
-        VOCABULARY,
-    )
+    from hftool.output.views.tokens import STATISTICS, difference_view, vocabulary_view
     from hftool.output.writer import write
     from hftool.tokenization.vocabulary import difference, statistics, vocabulary
 
@@ -63,10 +57,8 @@ def vocab_dump(
     tokenizer = load_tokenizer(ref, source)
     if stats:
         write([statistics(tokenizer, selection)], STATISTICS, output)
-    elif diff is not None:
-        other = load_tokenizer(diff, source)
-        view = RAW_DIFFERENCE if raw else DIFFERENCE
-        write(difference(tokenizer, other, selection), view, output)
+    elif diff is None:
+        write(vocabulary(tokenizer, selection), vocabulary_view(raw=raw), output)
     else:
-        view = RAW_VOCABULARY if raw else VOCABULARY
-        write(vocabulary(tokenizer, selection), view, output)
+        differences = difference(tokenizer, load_tokenizer(diff, source), selection)
+        write(differences, difference_view(raw=raw), output)

@@ -1,1 +1,1 @@
-"""What a person sees: tables, bars and colours, through rich."""
+"""The tables, bars and colours that a person reads on a terminal, made with rich."""

@@ -1,4 +1,4 @@
-"""What a person reads: tables, bars and colours, through rich."""
+"""The parts that all tables are made of: consoles, cells, columns and bars."""
 
 import io
 import os
@@ -18,12 +18,12 @@ from hftool.output.formats import records_only
 from hftool.output.view import Row, View
 from hftool.terminal import one_line
 
-BLOCK = 200  # rows measured together; the widths found hold for all that follow
-BAR_SHARE = 3  # a bar is at most this part of the width: a third
+BLOCK = 200  # rows to measure for the widths of the columns, and to render together
+BAR_SHARE = 3  # a bar takes at most 1/3 of the width
 LEAST_BAR_WIDTH = 6
 GAP = 2
-FOLDED_WIDTH = 12  # a column of texts is not made narrower than that for others to have room
-# Spaces that don't look like one, soft hyphen, joiners, variation selectors, tags.
+FOLDED_WIDTH = 12  # a column of texts is folded down to this width to make others fit
+# Unusual spaces, soft hyphen, joiners, variation selectors, tags.
 _INVISIBLE = re.compile(
     "[\u00a0\u00ad\u034f\u180e\u2000-\u200d\u202f\u205f-\u2064\u3000\ufe00-\ufe0f\ufeff"
     "\U000e0000-\U000e01ef]"
@@ -32,9 +32,9 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 def table_console(color: Color, terminal: bool) -> Console:
-    """A console that renders to text, as wide as the terminal."""
-    wanted = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    colored = color == "always" or (color == "auto" and wanted)
+    """Return a console that renders to text, as wide as the terminal."""
+    supported = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    colored = color == "always" or (color == "auto" and supported)
     return Console(
         file=io.StringIO(),
         force_terminal=colored,
@@ -49,7 +49,7 @@ def table_console(color: Color, terminal: bool) -> Console:
 
 
 def rendered(console: Console, *parts: RenderableType) -> str:
-    """Renderables as text for the console's terminal."""
+    """Render parts to text, without trailing spaces."""
     with console.capture() as capture:
         for part in parts:
             console.print(part)
@@ -58,7 +58,7 @@ def rendered(console: Console, *parts: RenderableType) -> str:
 
 
 def cell(value: Any) -> Text:
-    """A value for a table: control characters visible, numbers short."""
+    """Return a value for a table, with visible control characters and short numbers."""
     if value is None:
         return Text("")
     if isinstance(value, float):
@@ -71,30 +71,33 @@ def cell(value: Any) -> Text:
 
 
 def number(value: float) -> str:
-    """A number with four digits: 0.8231, 12.34, 3.1e-05."""
+    """Format a number with four digits: 0.8231, 12.34, 3.1e-05."""
     return f"{value:.4f}" if value == 0 or 1e-4 <= abs(value) < 10 else f"{value:.4g}"
 
 
 def counted(count: int, noun: str) -> str:
-    """A number of things: "1 token", "2 tokens"."""
+    """Format a number of things: "1 token", "2 tokens"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def bar(share: float, width: int) -> str:
-    """A bar of `share` (0 to 1) of `width` characters, in eighths of one."""
+    """Return a bar that fills `share` (0 to 1) of `width` characters, in steps of an eighth."""
     eighths = round(max(0.0, min(1.0, share)) * width * 8)
     whole, rest = divmod(eighths, 8)
     return "█" * whole + (EIGHTHS[rest] if rest else "")
 
 
 def new_table(**settings: Any) -> Table:
-    """A table in hftool's style: no frame, a quiet head."""
+    """Return an empty table in hftool's style: no frame, a dim header."""
     return Table(box=None, header_style="dim", pad_edge=False, padding=(0, GAP, 0, 0), **settings)
 
 
 def shown(token: str) -> str:
-    """A token's text for a table: its spaces visible, what has no width by its code, and a mark
-    that goes on a character of the token before on a circle."""
+    """Return a token's text for a table.
+
+    Spaces are visible, characters without a width are escaped, and a combining mark that belongs
+    to the character before the token is on a dotted circle.
+    """
     text = _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", one_line(token))
     if unicodedata.category(text[:1] or " ").startswith("M"):
         text = "◌" + text
@@ -110,9 +113,9 @@ def barred(
     row_styles: Sequence[str] = (),
     drop: Sequence[str] = (),
 ) -> Table:
-    """A table with a bar for each row's share (0 to 1), if any, where the console has room for it.
+    """Return a table with a bar for each row's share (0 to 1), if the console is wide enough.
 
-    Where it has not even room for the columns, those in `drop` go, the first one first.
+    If the columns alone don't fit, those in `drop` are left out, in this order.
     """
     columns, rows = fitted(console, columns, rows, drop)
     plain_rows = _filled(columns, rows, row_styles)
@@ -129,18 +132,18 @@ def fitted(
     rows: Sequence[Sequence[Text]],
     drop: Sequence[str],
 ) -> tuple[Sequence[str], Sequence[Sequence[Text]]]:
-    """A table without as many of the columns in `drop` as it takes to fit."""
+    """Leave out the columns in `drop`, in this order, until the table fits."""
     for name in drop:
         if fits(console, columns, rows):
             break
-        kept = [i for i, column in enumerate(columns) if column != name]
-        columns = [columns[i] for i in kept]
-        rows = [[row[i] for i in kept] for row in rows]
+        others = [i for i, column in enumerate(columns) if column != name]
+        columns = [columns[i] for i in others]
+        rows = [[row[i] for i in others] for row in rows]
     return columns, rows
 
 
 def fits(console: Console, columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> bool:
-    """Whether a table's numbers fit the console's width; its texts can be folded."""
+    """Return whether a table fits the console; its texts can be folded, its numbers can't."""
     width = GAP * (len(columns) - 1)
     for i, name in enumerate(columns):
         widest = max(len(name), *(row[i].cell_len for row in rows), 0)
@@ -149,7 +152,7 @@ def fits(console: Console, columns: Sequence[str], rows: Sequence[Sequence[Text]
 
 
 def _is_number(rows: Sequence[Sequence[Text]], column: int) -> bool:
-    """Whether a column holds numbers alone; such a one is not folded."""
+    """Return whether a column holds nothing but numbers."""
     cells = [row[column] for row in rows if row[column].plain]
     return bool(cells) and all(text.justify == "right" for text in cells)
 
@@ -176,7 +179,8 @@ def _filled(
 
 
 def plain_table(view: View) -> Callable[[Iterable[Any], Console], Iterator[str]]:
-    """A table of a view's rows, block by block with the columns and widths of the first."""
+    """Return a function that renders a view's rows, block by block, with the columns and widths of
+    the first block."""
 
     def lines(events: Iterable[Any], console: Console) -> Iterator[str]:
         rows = (row for record in records_only(events) for row in view.rows(record))
@@ -197,13 +201,13 @@ def plain_table(view: View) -> Callable[[Iterable[Any], Console], Iterator[str]]
 
 def _cell_of(view: View, name: str, row: Row) -> Text:
     value = row.get(name)
-    return Text(shown(value)) if value and name in view.pieces else cell(value)
+    return Text(shown(value)) if value and name in view.token_columns else cell(value)
 
 
 def _widths(
     console: Console, columns: Sequence[str], rows: Sequence[Sequence[Text]]
 ) -> list[int | None]:
-    """The widths of columns, so that a further table has the same; None where they don't fit."""
+    """Return the columns' widths, for further blocks to have the same; None if they don't fit."""
     widths = [max(len(n), *(row[i].cell_len for row in rows)) for i, n in enumerate(columns)]
     fit = sum(widths) + GAP * (len(widths) - 1) <= console.width
     return [*widths] if fit else [None] * len(widths)

@@ -1,4 +1,4 @@
-"""What a person sees of models: what each is, and whether it fits into this machine."""
+"""Tables of models: the facts about each, and whether it fits into this machine's memory."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -7,19 +7,20 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from hftool.output.model_facts import MEMORY_COLUMNS, facts
 from hftool.output.tables.base import GAP, new_table, rendered
 from hftool.terminal import one_line
 
-LONGEST_ALIAS = 16  # characters; a longer name is cut off in the list
-LESS_NEEDED = ("licence", "context", "float32", "bfloat16")  # a narrow list leaves them out
+LONGEST_ALIAS = 16  # characters; the list truncates a longer name
+DROP = ("licence", "context", "float32", "bfloat16")  # left out of a narrow list, in this order
 
 
 def aliases(records: Iterable[Any], console: Console) -> Iterator[str]:
-    """Each alias in two lines: what it needs, and what it means."""
+    """Render two lines for each alias: the sizes of its model, then which model it is."""
     entries = list(records)
-    facts = [_alias_facts(entry) for entry in entries]
-    widths = {name: max(len(name), *(len(f[name]) for f in facts)) for name in facts[0]}
-    for name in LESS_NEEDED:
+    rows = [_alias_cells(entry) for entry in entries]
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
+    for name in DROP:
         if sum(widths.values()) + GAP * (len(widths) - 1) > console.width:
             del widths[name]
     table = new_table()
@@ -31,19 +32,19 @@ def aliases(records: Iterable[Any], console: Console) -> Iterator[str]:
             justify="left" if name in ("alias", "licence") else "right",
             no_wrap=True,
         )
-    for fact in facts:
-        table.add_row(*(Text(fact[name]) for name in widths))
-    heading, *rows = rendered(console, table).splitlines(keepends=True)
-    yield heading
-    for row, entry in zip(rows, entries, strict=True):
-        meaning = Text(f"{one_line(entry.model)}: {entry.purpose}", "dim", overflow="fold")
-        yield row + rendered(console, Padding(meaning, (0, 0, 0, 2)))
-    yield "\nIn memory the weights take what stands under float32 or bfloat16;\n"
-    yield f"this machine has {size(entries[0].machine_bytes)}. `hftool models show` tells more.\n"
+    for row in rows:
+        table.add_row(*(Text(row[name]) for name in widths))
+    header, *lines = rendered(console, table).splitlines(keepends=True)
+    yield header
+    for line, entry in zip(lines, entries, strict=True):
+        model = Text(f"{one_line(entry.model)}: {entry.purpose}", "dim", overflow="fold")
+        yield line + rendered(console, Padding(model, (0, 0, 0, 2)))
+    yield "\nThe float32 and bfloat16 columns show the memory that the weights need;\n"
+    yield f"this machine has {size(entries[0].machine_bytes)}. Details: hftool models show NAME\n"
 
 
-def _alias_facts(entry: Any) -> dict[str, str]:
-    """What the first line of an alias says, by column."""
+def _alias_cells(entry: Any) -> dict[str, str]:
+    """Return the first line of an alias, by column."""
     name = one_line(entry.alias)
     return {
         "alias": name if len(name) <= LONGEST_ALIAS else name[: LONGEST_ALIAS - 1] + "…",
@@ -57,9 +58,7 @@ def _alias_facts(entry: Any) -> dict[str, str]:
 
 
 def model(records: Iterable[Any], console: Console) -> Iterator[str]:
-    """A model's facts, a line each, and whether it fits."""
-    from hftool.output.views.models import MEMORY_COLUMNS, facts
-
+    """Render a line for each fact about a model, then whether it fits."""
     for record in records:
         table = new_table(show_header=False)
         table.add_column(style="dim")
@@ -72,7 +71,7 @@ def model(records: Iterable[Any], console: Console) -> Iterator[str]:
 
 
 def requirements(record: Any) -> str:
-    """What a model's weights take, and whether this machine has it, in a sentence."""
+    """Return a sentence about the memory a model's weights need, and whether they fit."""
     machine = f"this machine has {size(record.machine_bytes)}"
     if record.fits is None:
         return machine
@@ -86,21 +85,21 @@ def requirements(record: Any) -> str:
 
 
 def size(count: int | None) -> str:
-    """Bytes for a person: "542 MB", "6.4 GB"; "-" where they are not known."""
+    """Format a number of bytes: "542 MB", "6.4 GB"; "-" if it is unknown."""
     if count is None:
         return "-"
     return f"{count / 1e6:,.0f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"
 
 
 def loaded_models(records: Iterable[Any], console: Console) -> Iterator[str]:
-    """The models of a server: what each takes, and how much it is used."""
+    """Render the models in a server's memory: the memory each takes, and how much it is used."""
     table = new_table()
     for name in ("model", "kind", "state"):
         table.add_column(name)
     for name in ("memory", "requests", "last used"):
         table.add_column(name, justify="right")
-    for held in records:
-        ago = f"{held.idle:.0f} s ago"
-        numbers = (size(held.memory), str(held.requests), ago)
-        table.add_row(one_line(held.model), held.kind, held.state, *numbers)
+    for loaded in records:
+        ago = f"{loaded.idle:.0f} s ago"
+        numbers = (size(loaded.memory), str(loaded.requests), ago)
+        table.add_row(one_line(loaded.model), loaded.kind, loaded.state, *numbers)
     yield rendered(console, table) if table.rows else "no model is in memory yet\n"

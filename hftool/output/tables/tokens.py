@@ -1,6 +1,6 @@
-"""What a person sees of each command's records: tables, bars and colours.
+"""Tables of tokens: encodings, vocabularies, next tokens.
 
-Each function takes the events of `hftool.output.formats` and a console, and yields rendered text.
+Each function takes records and a console, and yields rendered text.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,45 +31,47 @@ if TYPE_CHECKING:
     from hftool.tokenization.encode import Compared, Encoded
     from hftool.tokenization.vocabulary import VocabularyStats
 
-# Told apart on a light and on a dark background alike, and without colour by the edges.
+# These differ on light and on dark backgrounds; without colours, bars separate the tokens.
 TOKEN_STYLES = ("black on cyan", "black on yellow", "black on green", "black on magenta")
 
 
 def text_field(records: Iterable[Any], console: Console) -> Iterator[str]:
-    """The text of each record, a line each."""
+    """Render the text of each record on a line."""
     for record in records:
         yield visible(record.text) + "\n"
 
 
 def _edged_pieces(parts: Iterable[str], console: Console) -> Text:
-    """Parts of a text with their edges: colours in turn, bars where there are none."""
+    """Return parts of a text in alternating colours, or on a console without colours with a bar
+    after each."""
     return edged((Span(part, range(i, i + 1)) for i, part in enumerate(parts)), console)
 
 
 class _Edged(Text):
-    """A text that is folded at its tokens' `edges`; only a token longer than a line is torn."""
+    """A text whose lines break at its tokens' `edges`, and inside a token only if it is longer than
+    a line."""
 
     def __init__(self) -> None:
         super().__init__(overflow="fold")
         self.edges: list[int] = []
 
     def wrap(self, console: Console, width: int, **settings: Any) -> Lines:
-        """The text's lines, as rich asks for them."""
-        plain, used, folds = self.plain, 0, []
+        """Return the text's lines; rich calls this to render it."""
+        plain, used, breaks = self.plain, 0, []
         for start, end in pairwise((0, *self.edges)):
             needed = cell_len(plain[start:end])
             if used and used + needed > width:
-                folds.append(start)
+                breaks.append(start)
                 used = 0
             used += needed
         lines = Lines()
-        for line in self.divide(folds):
+        for line in self.divide(breaks):
             lines.extend(line.wrap(console, width, **settings))
         return lines
 
 
 def edged(spans: Iterable[Span], console: Console) -> Text:
-    """As `_edged_pieces`; what no token covers has no colour."""
+    """Do the same as `_edged_pieces` for spans; a span without tokens has no colour."""
     text = _Edged()
     turn = 0
     for span in spans:
@@ -81,7 +83,7 @@ def edged(spans: Iterable[Span], console: Console) -> Text:
 
 
 def encoded(records: Iterable["Encoded"], console: Console) -> Iterator[str]:
-    """The text in its tokens' colours, then a row a token."""
+    """Render each text in its tokens' colours, then a row for each token."""
     for record in records:
         table = new_table()
         for name in ("index", "id"):
@@ -103,7 +105,7 @@ def encoded(records: Iterable["Encoded"], console: Console) -> Iterator[str]:
 
 
 def compared(records: Iterable["Compared"], console: Console) -> Iterator[str]:
-    """Each text under each tokenizer."""
+    """Render a table for each text, with a row for each tokenizer."""
     for text, group in groupby(records, key=lambda record: record.text):
         names = ("model", "tokens", "bytes/token", "pieces")
         rows = [
@@ -118,7 +120,8 @@ def compared(records: Iterable["Compared"], console: Console) -> Iterator[str]:
 
 
 def statistics(records: Iterable["VocabularyStats"], console: Console) -> Iterator[str]:
-    """Sizes and counts, with a bar for each kind's and script's share; then texts."""
+    """Render sizes and counts, with a bar for the share of each kind and script; then the longest
+    and the special tokens."""
     for stats in records:
         sizes = {"own tokens": stats.vocab_size, "with added ones": stats.size}
         if stats.embedding_rows is not None:
@@ -137,15 +140,15 @@ def statistics(records: Iterable["VocabularyStats"], console: Console) -> Iterat
         table.add_column(overflow="fold")
         for name, text in texts:
             table.add_row(name, Text(text))
-        counted = barred(console, ("", "", "tokens"), rows, shares, "green")
-        yield rendered(console, counted, Text(), table)
+        counts_table = barred(console, ("", "", "tokens"), rows, shares, "green")
+        yield rendered(console, counts_table, Text(), table)
 
 
 def candidates(records: Iterable["Candidate"], console: Console) -> Iterator[str]:
-    """The tokens after each position, best first, with a bar for the probability."""
+    """Render the candidates after each position, best first, with a bar for the probability."""
     for (_, position), group in groupby(records, key=lambda c: (c.index, c.position)):
-        found = list(group)
-        sampled = any(c.sampled_prob is not None for c in found)
+        ranked = list(group)
+        sampled = any(c.sampled_prob is not None for c in ranked)
         names = ("rank", "id", "token", "prob", *("sampled",) * sampled, "logprob", "cumulative")
         rows = [
             (
@@ -153,18 +156,18 @@ def candidates(records: Iterable["Candidate"], console: Console) -> Iterator[str
                 *((cell(c.sampled_prob),) * sampled),
                 *(cell(c.logprob), cell(c.cumulative)),
             )
-            for c in found
+            for c in ranked
         ]
-        shares = [c.prob for c in found]
+        shares = [c.prob for c in ranked]
         drop = ("cumulative", "logprob")
         yield rendered(console, barred(console, names, rows, shares, "green", drop=drop))
-        if found[0].entropy is not None:
-            note = f"after position {position}; entropy {number(found[0].entropy)} bits"
+        if ranked[0].entropy is not None:
+            note = f"after position {position}; entropy {number(ranked[0].entropy)} bits"
             yield rendered(console, Text(note, "dim"))
 
 
 def candidates_compared(records: Iterable["Candidate"], console: Console) -> Iterator[str]:
-    """The best tokens of several models side by side, by rank; a table for each text."""
+    """Render a table for each text, with the candidates of several models side by side by rank."""
     by_text: dict[int | None, dict[str, list[Candidate]]] = {}
     for c in records:
         by_text.setdefault(c.index, {}).setdefault(c.model or "", []).append(c)
@@ -173,7 +176,7 @@ def candidates_compared(records: Iterable["Candidate"], console: Console) -> Ite
 
 
 def _side_by_side(ranked: dict[str, list["Candidate"]], console: Console) -> Iterator[Table]:
-    """The models beside each other; below each other those that don't fit."""
+    """Yield a table of all models side by side, or several tables if one would be too wide."""
     names = ["rank"]
     for name in ranked:
         names += [one_line(name), "prob"]
@@ -192,25 +195,25 @@ def _side_by_side(ranked: dict[str, list["Candidate"]], console: Console) -> Ite
 
 
 def scored(records: Iterable["ScoredToken | Perplexity"], console: Console) -> Iterator[str]:
-    """A text's tokens with a bar for their surprisal, then its perplexity."""
+    """Render a row for each token of a text, with a bar for its surprisal, then the perplexity."""
     names = ("position", "id", "token", "prob", "rank", "surprisal", "entropy")
-    found: list[ScoredToken] = []
+    tokens: list[ScoredToken] = []
     for record in records:
         if record.kind == "token":
-            found.append(record)
+            tokens.append(record)
             continue
         rows = [
             (
                 *(cell(s.position), cell(s.id), Text(shown(s.token), "bold")),
                 *map(cell, (s.prob, s.rank, s.surprisal, s.entropy)),
             )
-            for s in found
+            for s in tokens
         ]
-        most = max((s.surprisal or 0.0 for s in found), default=0.0) or 1.0
-        shares = [(s.surprisal or 0.0) / most for s in found]
-        whose = "" if record.model is None else f"{one_line(record.model)}: "
+        most = max((s.surprisal or 0.0 for s in tokens), default=0.0) or 1.0
+        shares = [(s.surprisal or 0.0) / most for s in tokens]
+        model = "" if record.model is None else f"{one_line(record.model)}: "
         total = "-" if record.perplexity is None else number(record.perplexity)
-        note = Text(f"{whose}perplexity {total} over {counted(record.tokens, 'token')}", "dim")
+        note = Text(f"{model}perplexity {total} over {counted(record.tokens, 'token')}", "dim")
         drop = ("entropy", "rank", "id")
         yield rendered(console, barred(console, names, rows, shares, "yellow", drop=drop), note)
-        found = []
+        tokens = []

@@ -1,1 +1,1 @@
-"""How each command's records are shown: columns, and lines of the text format."""
+"""The views of each command's records: their columns, and the lines of the text format."""

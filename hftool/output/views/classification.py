@@ -1,78 +1,88 @@
-"""How `sentiment` shows its records: the input's columns, then the label and its scores."""
+"""Views of `sentiment`: the input's columns, then the label and its scores; and summaries."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hftool.inputs import tables as inputs
-from hftool.inputs.tables import TextTable
 from hftool.output.view import Row, View, escaped, line
 
 if TYPE_CHECKING:
     from hftool.classification.classify import Classification
     from hftool.classification.summary import LabelSummary
 
-JUDGED = ("label", "score", "scores")
+RESULTS = ("label", "score", "scores")  # the names that a classification adds to the input's
 
 
 def names_in_records(names: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
-    """What the input's columns are called in a record: as they are, but `input_NAME` where a
-    judgement has a column of that name."""
-    ours = {*JUDGED, *(f"score_{label}" for label in labels)}
-    found: dict[str, str] = {}
+    """Return the names of the input's columns in the records, by those in the input.
+
+    They stay the same, but one that a classification needs for itself becomes `input_NAME`.
+    """
+    reserved = {*RESULTS, *(f"score_{label}" for label in labels)}
+    renamed: dict[str, str] = {}
     for name in names:
         new = name
-        while new in ours or (new != name and new in names):
+        while new in reserved or (new != name and new in names):
             new = f"input_{new}"
-        found[name] = new
-    return found
+        renamed[name] = new
+    return renamed
 
 
-def text_in_record(
-    rows: TextTable, labels: Sequence[str]
-) -> Callable[[inputs.TextRow], Mapping[str, str]]:
-    """What a row shares with its record: the text, under the name of its column there."""
-    column = names_in_records(rows.names, labels).get(rows.column, rows.column)
-    return lambda row: {column: row.text}
+def name_in_records(column: str, names: Sequence[str], labels: Sequence[str]) -> str:
+    """Return the name of one column, as `names_in_records`."""
+    return names_in_records(names, labels).get(column, column)
 
 
-def classifications_view(rows: TextTable, labels: Sequence[str], *, all_scores: bool) -> View:
-    """With `all_scores` each label has a column of its own instead of one for all of them."""
-    names = names_in_records(rows.names, labels)
+def classifications_view(
+    names: Sequence[str], schema: Any, labels: Sequence[str], *, all_scores: bool
+) -> View:
+    """Return the view of `sentiment`'s records.
 
-    def record(judgement: "Classification") -> Row:
-        given = judgement.columns
-        known = names if given.keys() <= names.keys() else names_in_records([*given], labels)
-        carried = {known[name]: value for name, value in given.items()}
-        found = {"label": judgement.label, "score": judgement.score, "scores": judgement.scores}
-        return {**carried, **found}
+    Args:
+        names: the columns of the input, in order.
+        schema: the input's schema (`pyarrow.Schema`) if it was Parquet, else None.
+        all_scores: whether each label's score has its own column, instead of one for all.
+    """
+    new_names = names_in_records(names, labels)
 
-    def row(judgement: "Classification") -> Row:
-        scores = {f"score_{label}": score for label, score in judgement.scores.items()}
-        return {**record(judgement), **scores}
+    def record(classification: "Classification") -> Row:
+        columns = classification.columns
+        # In JSON Lines a record may have columns that the first one lacks.
+        known = columns.keys() <= new_names.keys()
+        by_name = new_names if known else names_in_records([*columns], labels)
+        return {
+            **{by_name[name]: value for name, value in columns.items()},
+            "label": classification.label,
+            "score": classification.score,
+            "scores": classification.scores,
+        }
 
-    def text(judgement: "Classification") -> str:
-        j = judgement
-        scores = [f"{escaped(label)}={score}" for label, score in j.scores.items()]
-        return line(escaped(j.label), j.score, escaped(j.text), *(scores if all_scores else ()))
+    def row(classification: "Classification") -> Row:
+        scores = {f"score_{label}": score for label, score in classification.scores.items()}
+        return {**record(classification), **scores}
 
-    def schema(group: Sequence[Row]) -> Any:
-        from hftool.output.parquet import judged_schema
+    def text(classification: "Classification") -> str:
+        c = classification
+        scores = [f"{escaped(label)}={score}" for label, score in c.scores.items()]
+        return line(escaped(c.label), c.score, escaped(c.text), *(scores if all_scores else ()))
 
-        return judged_schema(group, names, rows.schema, labels, all_scores=all_scores)
+    def output_schema(rows: Sequence[Row]) -> Any:
+        from hftool.output.parquet import classification_schema
+
+        return classification_schema(rows, new_names, schema, labels, all_scores=all_scores)
 
     def table(records: Iterable["Classification"], console: Any) -> Iterator[str]:
         from hftool.output.tables.classification import classifications
 
-        return classifications(tuple(labels), all_scores, records, console)
+        return classifications(labels, all_scores, records, console)
 
     scores = tuple(f"score_{label}" for label in labels) if all_scores else ("scores",)
     return View(
-        columns=(*names.values(), "label", "score", *scores),
+        columns=(*new_names.values(), "label", "score", *scores),
         text=text,
         record=record,
-        rows=lambda judgement: [row(judgement)],
+        rows=lambda classification: [row(classification)],
         table=table,
-        schema=schema,
+        schema=output_schema,
     )
 
 

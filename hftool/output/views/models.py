@@ -1,21 +1,10 @@
-"""Views of models."""
+"""Views of models and of aliases."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from hftool.output.view import View, line, plain
-from hftool.terminal import one_line
-
-
-def facts(model: Any) -> Iterator[tuple[str, str]]:
-    """A model's facts by name, in words."""
-    for name, value in plain(model).items():
-        if value is None:
-            yield name, "-"
-        elif isinstance(value, bool):
-            yield name, "yes" if value else "no"
-        else:
-            yield name, one_line(str(value))
+from hftool.output.model_facts import MEMORY_COLUMNS, facts
+from hftool.output.view import View, line
 
 
 def _model_table(records: Iterable[Any], console: Any) -> Iterator[str]:
@@ -36,8 +25,6 @@ def _aliases_table(records: Iterable[Any], console: Any) -> Iterator[str]:
     return models.aliases(records, console)
 
 
-MEMORY_COLUMNS = ("float32_bytes", "bfloat16_bytes", "machine_bytes", "fits")
-
 MODEL = View(
     columns=(
         *("ref", "name", "task", "source", "path", "architecture", "parameters"),
@@ -50,9 +37,7 @@ MODEL = View(
 
 LOADED_MODELS = View(
     columns=("model", "kind", "state", "memory", "requests", "idle", "process"),
-    text=lambda held: line(
-        held.model, held.kind, held.state, held.memory, held.requests, round(held.idle)
-    ),
+    text=lambda m: line(m.model, m.kind, m.state, m.memory, m.requests, round(m.idle)),
     table=_loaded_models_table,
 )
 

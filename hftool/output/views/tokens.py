@@ -1,9 +1,9 @@
 """Views of tokens: vocabularies, encodings, next tokens."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from hftool.options.encode import EncodeMode
 from hftool.output.view import Row, View, escaped, line, plain
 
 if TYPE_CHECKING:
@@ -68,30 +68,38 @@ def _scored_page(records: list[Any]) -> str:
 
 ENTRY_COLUMNS = ("id", "token", "text", "bytes", "kind")
 
-VOCABULARY = View(
-    columns=ENTRY_COLUMNS,
-    text=lambda entry: f"{entry.id}:{escaped(entry.text)}\n",
-    pieces=("text",),
-    drop=("bytes", "token"),
-    live=False,
-    at_once=1024,
-)
-RAW_VOCABULARY = replace(VOCABULARY, text=lambda entry: f"{entry.id}:{entry.text}\n")
 
-DIFFERENCE = View(
-    columns=("side", *ENTRY_COLUMNS),
-    text=lambda entry: line(entry.side, f"{entry.id}:{escaped(entry.text)}"),
-    pieces=("text",),
-    drop=("bytes", "token"),
-    live=False,
-)
-RAW_DIFFERENCE = replace(
-    DIFFERENCE, text=lambda entry: line(entry.side, f"{entry.id}:{entry.text}")
-)
+def vocabulary_view(*, raw: bool) -> View:
+    """Return the view of a vocabulary's entries; with `raw`, lines of text are not escaped."""
+    shown = _unchanged if raw else escaped
+    return View(
+        columns=ENTRY_COLUMNS,
+        text=lambda entry: f"{entry.id}:{shown(entry.text)}\n",
+        token_columns=("text",),
+        drop=("bytes", "token"),
+        live=False,
+        lines_per_write=1024,
+    )
+
+
+def difference_view(*, raw: bool) -> View:
+    """Return the view of the entries that one of two vocabularies lacks, as `vocabulary_view`."""
+    shown = _unchanged if raw else escaped
+    return View(
+        columns=("side", *ENTRY_COLUMNS),
+        text=lambda entry: line(entry.side, f"{entry.id}:{shown(entry.text)}"),
+        token_columns=("text",),
+        drop=("bytes", "token"),
+        live=False,
+    )
+
+
+def _unchanged(text: str) -> str:
+    return text
 
 
 def _statistics_rows(stats: "VocabularyStats") -> Iterator[Row]:
-    """A row a number or text: {"of": "kinds", "name": "byte", "value": 256}."""
+    """Yield a row for each number or text: {"of": "kinds", "name": "byte", "value": 256}."""
     for of, value in plain(stats).items():
         if isinstance(value, dict):
             yield from ({"of": of, "name": name, "value": v} for name, v in value.items())
@@ -156,6 +164,14 @@ ROUND_TRIPS = View(
     text=lambda r: "same\n" if r.same else f"differs at character {r.differs_at}\n",
 )
 
+ENCODE_VIEWS: Mapping[EncodeMode, View] = {
+    "tokens": ENCODED,
+    "count": COUNTS,
+    "template": RENDERED,
+    "roundtrip": ROUND_TRIPS,
+    "compare": COMPARED,
+}
+
 DECODED = View(
     columns=("ids", "text"),
     text=lambda decoded: decoded.text + "\n",
@@ -166,15 +182,19 @@ CANDIDATE_COLUMNS = ("position", "rank", "id", "token", "prob", "logprob", "cumu
 SCORED_COLUMNS = ("position", "id", "token", "bytes", "prob", "rank", "surprisal", "entropy")
 
 
-def expectations_view(*, scored: bool, sampled: bool, models: bool, texts: bool) -> View:
-    """How `topk` shows its records: candidates, or each token of a text with its surprisal.
+def next_token_view(*, scored: bool, sampled: bool, models: bool, texts: bool) -> View:
+    """Return the view of `topk`'s records.
 
-    `models` and `texts` say whether there are several.
+    Args:
+        scored: whether they are the tokens of a text with their surprisal, not candidates.
+        sampled: whether candidates have a probability after the filters.
+        models: whether there are several models.
+        texts: whether there are several texts.
     """
-    about = (*("index",) * texts, *("model",) * models)
+    source = (*("index",) * texts, *("model",) * models)
     if scored:
         return View(
-            columns=(*about, *SCORED_COLUMNS),
+            columns=(*source, *SCORED_COLUMNS),
             text=_scored_text,
             rows=lambda record: [plain(record)] if record.kind == "token" else [],
             table=_scored_table,
@@ -184,7 +204,7 @@ def expectations_view(*, scored: bool, sampled: bool, models: bool, texts: bool)
     if sampled:
         columns.insert(columns.index("prob") + 1, "sampled_prob")
     return View(
-        columns=(*about, *columns),
+        columns=(*source, *columns),
         text=_candidate_text,
         table=_candidates_compared_table if models else _candidates_table,
     )
@@ -192,17 +212,17 @@ def expectations_view(*, scored: bool, sampled: bool, models: bool, texts: bool)
 
 def _candidate_text(c: "Candidate") -> str:
     sampled = () if c.sampled_prob is None else (c.sampled_prob,)
-    return line(*_about(c), c.rank, c.id, c.prob, *sampled, escaped(c.token))
+    return line(*_source(c), c.rank, c.id, c.prob, *sampled, escaped(c.token))
 
 
-def _about(record: "Candidate | ScoredToken | Perplexity") -> list[Any]:
-    """Which text and which model a record is about, where there are several."""
+def _source(record: "Candidate | ScoredToken | Perplexity") -> list[Any]:
+    """Return a record's text (its index) and model, where there are several."""
     return [value for value in (record.index, record.model) if value is not None]
 
 
 def _scored_text(record: "ScoredToken | Perplexity") -> str:
-    about = _about(record)
+    source = _source(record)
     if record.kind == "perplexity":
-        return line(*about, "perplexity", record.perplexity)
+        return line(*source, "perplexity", record.perplexity)
     s = record
-    return line(*about, s.position, s.id, s.prob, s.rank, s.surprisal, s.entropy, escaped(s.token))
+    return line(*source, s.position, s.id, s.prob, s.rank, s.surprisal, s.entropy, escaped(s.token))
