@@ -114,7 +114,7 @@ def test_a_folder_of_csv_on_a_ray_of_its_own(model: Path, tmp_path: Path) -> Non
     ("arguments", "error"),
     [
         (["in"], "--engine ray writes a folder of Parquet"),
-        (["in", "-o", "labels", "--json"], "--engine ray writes a folder of Parquet"),
+        (["in", "-o", "labels", "--json"], "--engine ray writes only Parquet"),
         (["-o", "labels"], "--engine ray reads files and folders"),
         (["-f", "-", "-o", "labels"], "--engine ray reads files and folders"),
         (["in", "-f", "in/a.csv", "-o", "labels"], "the input was given twice"),
