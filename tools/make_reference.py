@@ -1,4 +1,4 @@
-"""The reference and the man pages, out of the command tree: `make reference`."""
+"""Makes the reference and the man pages from the command tree: `make reference`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ DO_NOT_EDIT = "made by `make reference` from the command tree"
 
 
 def generated() -> dict[Path, str]:
-    """Each generated file's path and text."""
+    """Return the path and the text of each generated file."""
     pages = list(_all_pages(page_of_application(app)))
     files = {}
     for page in pages:
@@ -31,7 +31,7 @@ def _markdown(page: Page) -> Iterator[str]:
     yield from (f"<!-- {DO_NOT_EDIT} -->", f"# {page.path}", "", page.text, "")
     yield from ("```text", page.usage, "```", "")
     if page.examples:
-        yield from ("## Examples", "", "<!-- not run here: tests/test_help.py runs them -->")
+        yield from ("## Examples", "", "<!-- not run here: tests/cli/test_help.py runs them -->")
         yield from ("```sh", *page.examples, "```", "")
     if page.commands:
         yield from ("## Commands", "")
@@ -43,10 +43,10 @@ def _markdown(page: Page) -> Iterator[str]:
 
 
 def _bullet(parameter: Parameter) -> str:
-    notes = (("Default", parameter.default), ("Environment", parameter.environment))
-    said = "".join(f" {name}: `{value}`." for name, value in notes if value)
-    said += f" A number: {parameter.allowed}." if parameter.allowed else ""
-    return f"- **`{parameter.title}`** {parameter.help}{said}"
+    named = (("Default", parameter.default), ("Environment", parameter.environment))
+    notes = "".join(f" {name}: `{value}`." for name, value in named if value)
+    notes += f" Range: {parameter.allowed}." if parameter.allowed else ""
+    return f"- **`{parameter.title}`** {parameter.help}{notes}"
 
 
 def _manual(page: Page, pages: list[Page]) -> Iterator[str]:
@@ -78,7 +78,7 @@ def _roff(text: str) -> str:
 
 
 def main() -> None:
-    """Write the files, and remove those of commands that are no more."""
+    """Write the files, and remove those of commands that no longer exist."""
     files = generated()
     for folder in {path.parent for path in files}:
         folder.mkdir(exist_ok=True)

@@ -241,14 +241,14 @@ def _entry(title: str, text: str, width: int, notes: str = "") -> Iterator[str]:
 
 
 class _Helpful:
-    """Adds `--help-all` to a command of Typer's, and shows its page for both help options."""
+    """A mixin for Typer's commands: a page as their help, and `--help-all`."""
 
     _help_all: Any = None
 
     def get_params(self, ctx: Any) -> list[Any]:
         parameters = super().get_params(ctx)  # type: ignore[misc]
         if self._help_all is None:
-            # Typer puts its help option last; it finds options again by identity.
+            # Typer puts its help option last. Made once, since Typer compares options by identity.
             help_option = parameters[-1]
             help_option.help = "Show this help and exit."
             self._help_all = copy.copy(help_option)

@@ -22,15 +22,15 @@ class VocabularyOptions:
     ] = None
     min_length: Annotated[
         int | None,
-        option("--min-length", metavar="N", min=0, help="Only texts of at least N characters."),
+        option("--min-length", metavar="N", min=0, help="Only tokens of at least N characters."),
     ] = None
     max_length: Annotated[
         int | None,
-        option("--max-length", metavar="N", min=0, help="Only texts of at most N characters."),
+        option("--max-length", metavar="N", min=0, help="Only tokens of at most N characters."),
     ] = None
     script: Annotated[
         str | None,
-        option("--script", metavar="NAME", help="Only texts in this script, such as Han."),
+        option("--script", metavar="NAME", help="Only tokens in this script, such as Han."),
     ] = None
     sort: Annotated[Sort, option("--sort", help="Order of the tokens; length: longest first.")] = (
         "id"

@@ -453,7 +453,7 @@ def test_the_token_is_in_nothing_that_is_left_or_shown(
 
 def test_a_token_in_the_config_file_is_not_shown(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(f'[encode]\nhub_token = "{TOKEN}"\n')
-    shown = run("encode", "--help").stdout
+    shown = run("encode", "--help-all").stdout
     assert TOKEN not in shown and "default: ***" in shown
     config.load.cache_clear()
     assert run("encode", "a", "-m", f"./{TOKEN}").stderr == "Error: there is no model at ./***\n"

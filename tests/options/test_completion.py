@@ -1,4 +1,4 @@
-"""Completion, asked as the shells ask for it."""
+"""Completion, requested as the shells request it."""
 
 import os
 import shutil
@@ -11,10 +11,10 @@ from tests.conftest import run_process
 
 
 def complete(words: str, environment: dict[str, str]) -> list[str]:
-    """What the shell is offered after these words, by a process of its own."""
+    """Return the completions of these words, from a process of its own."""
     count = len(words.split(" ")) - 1
-    asked = {"_HFTOOL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(count)}
-    done = run_process(environment={**asked, **environment})
+    variables = {"_HFTOOL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(count)}
+    done = run_process(environment={**variables, **environment})
     assert (done.status, done.stderr) == (0, "")
     return done.stdout.split()
 
