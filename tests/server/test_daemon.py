@@ -19,7 +19,8 @@ import pexpect
 import psutil
 import pytest
 
-from hftool.errors import UsageError
+from hftool.errors import HftoolError, UsageError
+from hftool.server import control
 from hftool.server.control import DaemonOptions
 from tests.e2e.test_processes import ANSWERING, PROMPT
 from tests.tiny_models import VOCABULARY, save_classifier, save_model
@@ -335,16 +336,20 @@ def test_only_the_user_can_reach_the_socket(served: Workspace) -> None:
     assert served.socket.stat().st_uid == os.geteuid()
 
 
-def test_what_is_no_request_is_no_harm(served: Workspace) -> None:
+def test_broken_requests_are_logged_and_do_no_harm(served: Workspace) -> None:
     contents = (b"", b"\0\0\0\2[]", b"\xff\xff\xff\xff", b"\0\0\0\5{", b"GET /", b"\0\0\0\2{}")
     for content in contents:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(served.socket))
             connection.sendall(content)
             connection.shutdown(socket.SHUT_WR)
-            with contextlib.suppress(ConnectionResetError):  # it did not read to the end
+            with contextlib.suppress(ConnectionResetError):  # the daemon did not read it all
                 while connection.recv(100):
                     pass
+    log = served.log()
+    assert log.count("a request is broken\nTraceback (most recent call last):") == 4
+    assert "a request of 4294967295 bytes is too long" in log
+    assert "KeyError: 'ask'" in log
     assert served.run("topk", "-m", "model", "a").returncode == 0
 
 
@@ -381,6 +386,40 @@ def test_idle(workspace: Workspace) -> None:
     assert "no daemon is running" in result.stderr
 
 
+def test_a_daemon_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "daemon"
+    monkeypatch.setenv("HFTOOL_DAEMON", str(path))
+    monkeypatch.setattr(control, "ANSWER_SECONDS", 0.2)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        for ask in (control.stop, lambda: list(control.loaded_models())):
+            with pytest.raises(HftoolError, match="the daemon does not answer: timed out") as error:
+                ask()
+            assert error.value.hint == f"see its log, {path}.log"
+    with pytest.raises(HftoolError, match="no daemon is running"):
+        control.stop()
+
+
+def test_a_daemon_that_does_not_start(workspace: Workspace) -> None:
+    workspace.environment["HFTOOL_DAEMON"] = "/proc/nowhere/daemon"
+    done = workspace.run("daemon", "start")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert (
+        done.stderr == "Error: cannot listen at /proc/nowhere/daemon: No such file or directory\n"
+    )
+    (workspace.folder / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if '--foreground' in sys.orig_argv:\n"
+        "    os.write(2, b'Traceback (most recent call last):\\nRuntimeError: too old\\n')\n"
+        "    os._exit(1)\n"
+    )
+    workspace.environment["PYTHONPATH"] += f":{workspace.folder}"
+    workspace.environment["HFTOOL_DAEMON"] = str(workspace.socket)
+    done = workspace.run("daemon", "start")
+    assert (done.returncode, done.stderr) == (1, "Error: RuntimeError: too old\n")
+
+
 def test_in_the_foreground_until_ctrl_c(workspace: Workspace) -> None:
     with workspace.popen("daemon", "start", "--foreground") as process:
         assert process.stderr
@@ -409,12 +448,12 @@ def test_times_and_sizes(options: DaemonOptions, seconds: float | None, size: in
 @pytest.mark.parametrize(
     "options", [DaemonOptions("soon"), DaemonOptions("-1"), DaemonOptions("5w")]
 )
-def test_no_time(options: DaemonOptions) -> None:
+def test_wrong_times(options: DaemonOptions) -> None:
     with pytest.raises(UsageError, match="--idle"):
         _ = options.idle_seconds
 
 
 @pytest.mark.parametrize("size", ["much", "4 apples", "-1GB", "5i", "5 iB", "GB"])
-def test_no_size(size: str) -> None:
+def test_wrong_sizes(size: str) -> None:
     with pytest.raises(UsageError, match="--memory-limit"):
         _ = DaemonOptions(None, size).memory_bytes
