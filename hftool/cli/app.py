@@ -66,11 +66,11 @@ class HftoolGroup(HelpfulGroup):
             process.end_if_signalled()
             if isinstance(error, KeyboardInterrupt):  # from a line editor, without a signal
                 raise typer.Exit(process.INTERRUPTED) from None
-            shown = error if isinstance(error, HftoolError) else _not_our_bug(error)
-            if shown is None or os.environ.get("HFTOOL_DEBUG"):
+            # A local name for the error would keep it, its traceback and the files open in it alive.
+            status = _report(error)
+            if status is None:
                 raise
-            show_error(shown)
-            raise typer.Exit(shown.status) from None
+            raise typer.Exit(status) from None
 
 
 class ComputingCommand(HelpfulCommand):
@@ -86,6 +86,15 @@ class ComputingCommand(HelpfulCommand):
                 "`ulimit -v` shows and sets the limit",
             )
         return super().invoke(ctx)
+
+
+def _report(error: BaseException) -> int | None:
+    """Show an error and return its exit status; None for a bug, or where HFTOOL_DEBUG is set."""
+    shown = error if isinstance(error, HftoolError) else _not_our_bug(error)
+    if shown is None or os.environ.get("HFTOOL_DEBUG"):
+        return None
+    show_error(shown)
+    return shown.status
 
 
 def _not_our_bug(error: BaseException) -> HftoolError | None:
