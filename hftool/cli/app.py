@@ -66,7 +66,7 @@ class HftoolGroup(HelpfulGroup):
             process.end_if_signalled()
             if isinstance(error, KeyboardInterrupt):  # from a line editor, without a signal
                 raise typer.Exit(process.INTERRUPTED) from None
-            # A local name for the error would keep it, its traceback and the files open in it alive.
+            # A local name for the error would keep its traceback alive, and files open in it.
             status = _report(error)
             if status is None:
                 raise
