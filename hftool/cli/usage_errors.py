@@ -51,13 +51,10 @@ def _bad_value(error: Any, context: Any, parameter: Any, hint: str | None) -> Hf
         name = parameter.display_name_raw
     else:
         name = max(parameter.opts, key=len)
-    return UsageError(f"{name} must be {allowed}, not {_shown(_typed(error))}", hint)
-
-
-def _typed(error: Any) -> Any:
-    """Return the value that was given; pydantic's error, from which Typer made its own, has it."""
+    # Typer raises its error from pydantic's, which has the value.
     errors = getattr(error.__cause__, "errors", None)
-    return errors()[0]["input"] if errors else None
+    given = f", not {_shown(errors()[0]['input'])}" if errors else ""
+    return UsageError(f"{name} must be {allowed}{given}", hint)
 
 
 def _bad_config_value(

@@ -4,9 +4,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import typer.main
 
+from hftool.cli import usage_errors
+from hftool.cli.app import app
 from tests.conftest import run, run_process
 
 HEAVY = {"torch", "transformers", "huggingface_hub", "numpy"}
@@ -114,3 +119,22 @@ def test_wrong_usage_in_our_own_words(arguments: list[str], error: str, hint: st
     first, second = done.stderr.splitlines()
     assert first == f"Error: {error}"
     assert second.startswith(f"Hint: {hint}")
+
+
+def _parameters(group: Any) -> Iterator[tuple[Any, Any]]:
+    for command in group.commands.values():
+        if hasattr(command, "commands"):
+            yield from _parameters(command)
+        else:
+            yield from ((command, parameter) for parameter in command.params)
+
+
+def test_the_values_of_every_option_have_words() -> None:
+    for command, parameter in _parameters(typer.main.get_command(app)):
+        words = usage_errors._allowed(command, parameter.name)
+        choices = parameter.type_descriptor.choices
+        if choices:
+            assert words == f"one of {', '.join(choices)}"
+        else:
+            kinds = ("true or false", "a string", "a path", "a list of ", "a number", "a whole ")
+            assert words.startswith(kinds)
