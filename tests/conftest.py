@@ -1,4 +1,5 @@
-"""Real models, prepared once a session, and the command line as a user calls it."""
+"""Fixtures for all tests: the two embedded models, converted once per session, a clean environment,
+and helpers that run hftool in this process or in a new one."""
 
 import logging
 import os
@@ -8,9 +9,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from hftool.models.load import Classifier, LanguageModel, load_classifier, load_language_model
@@ -19,18 +22,65 @@ from hftool.options.model import ClassifierOptions, LoadOptions, SourceOptions
 from hftool.tokenization.tokenizer import Tokenizer
 
 OFFLINE = SourceOptions(offline=True)
+ALL_THREADS = torch.get_num_threads()
+TESTS = Path(__file__).parent
+EMBEDDED_MODELS = {"smollm2", "smollm2_folder", "minilm", "minilm_folder", "tokenizer"}
+WHOLE_PROGRAM = {"run", "run_process", "subprocess", "pexpect"}
+# Servers, conversions, tokenizers of real size.
+LONG_FILES = [
+    TESTS / name
+    for name in (
+        "e2e",
+        "models/test_hub.py",
+        "models/test_prepared_cache.py",
+        "server",
+        "tokenization/test_real_tokenizers.py",
+    )
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as `fast`, for `make check`, the tests that call functions: those that use an embedded
+    model, run a command or start a process are left out, and so are the long files."""
+    for item in items:
+        if (
+            not any(item.path.is_relative_to(path) for path in LONG_FILES)
+            and not item.get_closest_marker("slow")
+            and not EMBEDDED_MODELS & set(getattr(item, "fixturenames", ()))
+            and not WHOLE_PROGRAM & set(_names_used(getattr(item, "function", None)))
+        ):
+            item.add_marker("fast")
+
+
+def _names_used(function: Any) -> Iterator[str]:
+    """Yield the names that a test and the helpers of its module use."""
+    if isinstance(function, FunctionType):
+        for name in function.__code__.co_names:
+            yield name
+            helper = function.__globals__.get(name)
+            if helper is not function and getattr(helper, "__module__", "") == function.__module__:
+                yield from _names_used(helper)
+
+
+@pytest.fixture(autouse=True)
+def threads(request: pytest.FixtureRequest) -> None:
+    """Let each worker of pytest-xdist compute on one thread, since the workers share the cores. In
+    tests/nn it is all threads: the number of them may change how sums are rounded."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        in_nn = request.path.is_relative_to(TESTS / "nn")
+        torch.set_num_threads(ALL_THREADS if in_nn else 1)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:
-    """Ctrl-C reaches the processes that tests start, also where the tests run in the background:
-    there the shell has it ignored, and processes inherit that."""
+    """Let Ctrl-C reach the processes that tests start. A shell ignores SIGINT in what it runs in the
+    background, and processes inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache folder of the session's own, unless HFTOOL_TEST_CACHE names one to keep."""
+    """Use a cache folder of this session's own, or the one that HFTOOL_TEST_CACHE names."""
     named = os.environ.get("HFTOOL_TEST_CACHE")
     cache = Path(named) if named else tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
@@ -41,7 +91,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting of the machine's own, no hub, a terminal of 80 columns."""
+    """Hide this machine's settings and the hub; set a terminal width of 80 columns."""
     for name in list(os.environ):
         if name.startswith("HFTOOL_") and name not in ("HFTOOL_CACHE", "HFTOOL_TEST_CACHE"):
             monkeypatch.delenv(name)
@@ -61,7 +111,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def hftool_on_path(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """`hftool` as a program that shells find: this source, this Python."""
+    """Put `hftool` on PATH, run from this source by this Python."""
     program = tmp_path_factory.mktemp("bin") / "hftool"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m hftool "$@"\n')
     program.chmod(0o755)
@@ -74,7 +124,7 @@ def hftool_on_path(
 def notes(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> pytest.LogCaptureFixture:
-    """What the core logs; a command may have turned that off for this process."""
+    """Capture the core's log records, even if a command has turned propagation off before."""
     monkeypatch.setattr(logging.getLogger("hftool"), "propagate", True)
     caplog.set_level(logging.INFO, "hftool")
     return caplog
@@ -82,13 +132,13 @@ def notes(
 
 @pytest.fixture(scope="session")
 def smollm2_folder(shared_cache: Path) -> Path:
-    """The prepared copy of SmolLM2."""
+    """The converted copy of SmolLM2."""
     return ensure_local("smollm2", "model", OFFLINE)
 
 
 @pytest.fixture(scope="session")
 def minilm_folder(shared_cache: Path) -> Path:
-    """The prepared copy of MiniLM with the sentiment adapter."""
+    """The converted copy of MiniLM with the sentiment adapter."""
     return ensure_local("minilm-sst2", "model", OFFLINE)
 
 
@@ -111,7 +161,7 @@ def minilm(minilm_folder: Path) -> Classifier:
 
 
 def run(*arguments: str, stdin: str | bytes | None = None) -> Result:
-    """A command in this process: `.stdout`, `.stderr`, `.exit_code`."""
+    """Run a command in this process; the result has `.stdout`, `.stderr` and `.exit_code`."""
     from hftool.cli.app import app
 
     return CliRunner().invoke(app, list(arguments), input=stdin if stdin is not None else "")
@@ -119,7 +169,7 @@ def run(*arguments: str, stdin: str | bytes | None = None) -> Result:
 
 @dataclass(frozen=True)
 class Finished:
-    """A process that ended."""
+    """The exit status and the output of a process that has ended."""
 
     status: int
     stdout: str
@@ -134,7 +184,7 @@ def run_process(
     timeout: float = 120,
     **settings: Any,
 ) -> Finished:
-    """A command as a process of its own, stdin closed unless given."""
+    """Run a command in a new process, whose stdin is empty unless given."""
     data = stdin.encode() if isinstance(stdin, str) else stdin
     process = subprocess.run(
         [*prefix, sys.executable, "-m", "hftool", *arguments],

@@ -145,6 +145,7 @@ def test_quantized_layers_compute_what_transformers_own_do(folder: Path, bits: A
     torch.testing.assert_close(found.logits, expected.logits, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.usefixtures("smollm2_folder")
 @torch.inference_mode()
 def test_smollm2_goes_on_as_transformers_lets_it() -> None:
     options = LoadOptions(device="cpu", offline=True, dtype="bfloat16")
@@ -164,6 +165,7 @@ def test_smollm2_goes_on_as_transformers_lets_it() -> None:
     assert len(found) > 100
 
 
+@pytest.mark.usefixtures("smollm2_folder")
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @torch.inference_mode()
 def test_a_long_prompt_in_slices_gives_every_bit_of_one_pass(dtype: Any) -> None:
