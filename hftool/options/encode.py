@@ -11,7 +11,7 @@ EncodeMode = Literal["tokens", "count", "template", "roundtrip", "compare"]
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """What `encode` writes about each text.
+    """The choice of what `encode` writes about each text.
 
     Raises:
         UsageError: two options that exclude each other.

@@ -11,7 +11,7 @@ DEFAULT_MAX_NEW_TOKENS = 256
 CHAT_MAX_NEW_TOKENS = 1024
 
 Overflow = Literal["drop", "stop"]
-"""What a chat does when the context is full: drop its oldest turns, or stop."""
+"""The reaction of a chat to a full context: drop its oldest turns, or stop."""
 
 _sampling = functools.partial(option, panel="Sampling")
 _generation = functools.partial(option, panel="Generation")

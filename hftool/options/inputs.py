@@ -81,7 +81,7 @@ class TableInputOptions(FileOptions):
 
 @dataclass(frozen=True)
 class ChatOptions:
-    """Whether a text goes through the chat template, and with which other messages."""
+    """The chat template around a text, and the other messages in it."""
 
     chat: Annotated[
         bool,
@@ -109,7 +109,7 @@ class ChatOptions:
 
 @dataclass(frozen=True)
 class PromptOptions(ChatOptions):
-    """How a text becomes a prompt."""
+    """Options that turn a text into a prompt."""
 
     special: Annotated[
         bool,

@@ -15,7 +15,7 @@ _engine = functools.partial(option, panel="Engine")
 
 @dataclass(frozen=True)
 class LabelOptions:
-    """Which labels texts get, and how they are scored."""
+    """The labels that texts can get, and the way they are scored."""
 
     labels: Annotated[
         str | None,
@@ -53,7 +53,7 @@ class LabelOptions:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Whether a job runs in this process or on Ray.
+    """The engine of a job: this process, or Ray.
 
     Raises:
         UsageError: a cluster is named without `--engine ray`.

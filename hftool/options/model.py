@@ -21,7 +21,7 @@ MODEL_HELP = "Alias, hub id, folder or .gguf file; see `hftool models list`."
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """Where a model's files come from."""
+    """The source of a model's files."""
 
     revision: Annotated[
         str | None,
@@ -57,7 +57,7 @@ class DaemonClientOptions(SourceOptions):
 
 @dataclass(frozen=True)
 class ModelOptions(DaemonClientOptions):
-    """Which language model, and where its files come from."""
+    """A language model, and the source of its files."""
 
     model: Annotated[
         str,
@@ -75,7 +75,7 @@ class ModelOptions(DaemonClientOptions):
 
 @dataclass(frozen=True)
 class ComputeOptions:
-    """Where a model computes, and in which precision.
+    """The device and the precision that a model computes in.
 
     A short name of a precision becomes the long one: `fp16` is `float16`.
     """
@@ -102,12 +102,12 @@ class ComputeOptions:
 
 @dataclass(frozen=True)
 class LoadOptions(ComputeOptions, ModelOptions):
-    """Which language model to load, and how."""
+    """A language model to load."""
 
 
 @dataclass(frozen=True)
 class ClassifierOptions(ComputeOptions, DaemonClientOptions):
-    """Which classifier to load, and how; with labels of the user's, also which language model."""
+    """A classifier to load, or with `--labels` a language model."""
 
     model: Annotated[
         str | None,

@@ -24,7 +24,7 @@ FORMAT = _output(
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """How records are written."""
+    """The format and the destination of records."""
 
     format: Annotated[Format | None, FORMAT] = None
     json: Annotated[bool, _output("--json", help="Same as --format json.", common=True)] = False
@@ -53,7 +53,7 @@ class OutputOptions:
 
 @dataclass(frozen=True)
 class ResumableOptions(OutputOptions):
-    """How records are written by a command whose interrupted runs can continue."""
+    """Output of a command whose interrupted runs can continue."""
 
     resume: Annotated[
         bool,
@@ -63,7 +63,7 @@ class ResumableOptions(OutputOptions):
 
 @dataclass(frozen=True)
 class PictureOptions(OutputOptions):
-    """How records are written, and whether the terminal's view is saved as a picture too.
+    """Output that can also be saved as a picture of the terminal's view.
 
     Raises:
         UsageError: the picture's name has neither suffix of `PICTURES`.
@@ -87,7 +87,7 @@ class PictureOptions(OutputOptions):
 
 @dataclass(frozen=True)
 class TableOptions(ResumableOptions, PictureOptions):
-    """How records are written beside the columns of a table: also as Parquet."""
+    """Output beside the columns of a table, also as Parquet."""
 
     format: Annotated[TableFormat | None, FORMAT] = None  # type: ignore[assignment]
     by_suffix: ClassVar[Mapping[str, str]] = {".parquet": "parquet"}

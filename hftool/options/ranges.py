@@ -16,7 +16,7 @@ SWITCH = {"on": True, "true": True, "yes": True, "off": False, "false": False, "
 
 @dataclass(frozen=True)
 class OptionRange:
-    """The values that an option takes which is a number or a switch.
+    """An option that is a number or a switch, and the values it takes.
 
     Attributes:
         name: of the dataclass's field.
@@ -45,7 +45,7 @@ class OptionRange:
         return f"{kind} from {self.least} to {self.most}"
 
     def parsed(self, text: str) -> Any:
-        """Return the value that a text stands for.
+        """Return the value that a text represents.
 
         Raises:
             UsageError: the option does not take it.

@@ -1,6 +1,6 @@
 """Declarations of options and arguments, independent of the library that parses them.
 
-A declaration stands beside the type, as in `Annotated[int, option("--steps", help="…")]`.
+A declaration belongs beside the type, as in `Annotated[int, option("--steps", help="…")]`.
 """
 
 from collections.abc import Callable

@@ -11,7 +11,7 @@ Sort = Literal["id", "text", "length"]
 
 @dataclass(frozen=True)
 class VocabularyOptions:
-    """Which entries to list, and in which order; lengths are in characters of the text."""
+    """The entries to list, and their order; lengths are in characters of the text."""
 
     grep: Annotated[
         str | None, option("--grep", metavar="REGEX", help="Only tokens whose text matches.")

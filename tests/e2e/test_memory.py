@@ -14,7 +14,7 @@ from tests.tiny_models import save_tokenizer
 ROWS, CONTEXT = 256_000, 8192
 MEASURED = """
 import resource, sys
-from hftool.cli import main
+from hftool.cli.app import main
 try:
     main()
 finally:
@@ -70,7 +70,7 @@ def test_a_long_prompt_does_not_need_prompt_times_vocabulary(
 
 PREFILL = """
 import re, sys
-from hftool.decoding import Decoder
+from hftool.generation.prefix_cache import CachedModel
 from hftool.models.load import load_language_model
 from hftool.options.model import LoadOptions
 
@@ -79,13 +79,13 @@ def memory(name):
         return int(re.search(rf"{name}:\\s+(\\d+)", file.read())[1]) * 1024
 
 model = load_language_model(LoadOptions(device="cpu", offline=True, dtype="bfloat16"))
-Decoder(model).next_logits(list(range(32)))
+CachedModel(model).next_logits(list(range(32)))
 before = memory("VmRSS")
 with open("/proc/self/clear_refs", "w") as file:
     file.write("5")  # the peak starts anew
-decoder = Decoder(model)
-decoder.next_logits([token % 40_000 for token in range(int(sys.argv[1]))])
-print(memory("VmHWM") - before, decoder._cache.nbytes)
+cached_model = CachedModel(model)
+cached_model.next_logits([token % 40_000 for token in range(int(sys.argv[1]))])
+print(memory("VmHWM") - before, cached_model._cache.nbytes)
 """
 
 
