@@ -202,7 +202,10 @@ def test_a_fifo_is_written_as_ever(target: Path) -> None:
     [
         (["--resume"], "--resume needs an output file"),
         (["--resume", "-o", "x", "--json"], "--resume does not work with the format json"),
-        (["--resume", "-o", "x", "--format", "table"], "--resume does not work with the format table"),
+        (
+            ["--resume", "-o", "x", "--format", "table"],
+            "--resume does not work with the format table",
+        ),
     ],
 )
 def test_what_cannot_be_resumed_is_wrong_usage(arguments: list[str], error: str) -> None:

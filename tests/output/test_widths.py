@@ -1,4 +1,4 @@
-"""What a person sees fits the terminal, narrow or wide, in colour as without."""
+"""Tables fit the terminal, narrow or wide, with and without colours."""
 
 import json
 import re
@@ -36,9 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("columns", [40, 80, 200])
 @pytest.mark.parametrize("name", TABLES)
-def test_tables_fit(
-    name: str, columns: int, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tables_fit(name: str, columns: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     model = ("-m", str(folder)) if name.startswith(("topk", "sample")) else ()
     for color in ("never", "always"):
