@@ -22,7 +22,7 @@ class Classification:
 
     Scores are probabilities: one distribution over all labels (softmax), or for a multi-label
     model one probability per label (sigmoid). A regression model's score is its output. An empty
-    text has an empty label and no scores. `columns` are the other columns of the input.
+    text has an empty label and no scores. `columns` are those that the text came with.
     """
 
     text: str

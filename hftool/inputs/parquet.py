@@ -7,8 +7,8 @@ from typing import Any
 from hftool.errors import HftoolError
 from hftool.extras import import_extra
 
-BATCH_ROWS = 1024  # rows read together, or fewer
-BATCH_BYTES = 16_000_000  # where so many rows take more
+BATCH_ROWS = 1024  # rows to read together
+BATCH_BYTES = 16_000_000  # or fewer rows, if they take more than this
 COLUMN_BUFFER = 1 << 20  # bytes of each column to read from the file together
 
 

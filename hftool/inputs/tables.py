@@ -41,7 +41,7 @@ class TextTable:
     Attributes:
         names: the columns in order; in JSON Lines those of the first record.
         column: the column that holds the text.
-        rows: the rows; they can be read once.
+        rows: the rows, which can be read only once.
         schema: a Parquet file's schema (`pyarrow.Schema`), None for other formats.
     """
 
@@ -102,7 +102,7 @@ def _text_column(names: Sequence[str], options: TableInputOptions) -> str:
     if column not in names:
         raise HftoolError(
             f"{source_name(options)}: no column '{column}'; the columns are {', '.join(names)}",
-            "name the column with the texts with --column",
+            "choose the column that holds the texts with --column",
         )
     return column
 

@@ -103,7 +103,7 @@ def _name(token_id: int, text: str) -> str:
 
 
 def _span(span: Span, attributes: str, tips: Iterable[str]) -> str:
-    """Return a span as HTML; line breaks and tabs are kept, and marked by a symbol."""
+    """Return a span as HTML; a symbol marks each line break and tab."""
     text = escape(visible(span.text)).replace("\n", "<i>↵</i>\n").replace("\t", "<i>⇥</i>\t")
     if not span.tokens:
         return text

@@ -21,8 +21,8 @@ def plain(value: Any) -> Any:
     """
     if dataclasses.is_dataclass(value):
         fields = ((f, getattr(value, f.name)) for f in dataclasses.fields(value))
-        kept = ((f, v) for f, v in fields if v is not None or not f.metadata.get("optional"))
-        return {f.name: plain(v) for f, v in kept}
+        present = ((f, v) for f, v in fields if v is not None or not f.metadata.get("optional"))
+        return {f.name: plain(v) for f, v in present}
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -81,7 +81,7 @@ def tiny(folder: Path) -> Classifier:
 
 
 def by_pipeline(folder: Path, texts: Sequence[str]) -> list[dict[str, float]]:
-    """All scores of each text, one text at a time, long texts truncated."""
+    """Return all scores of each text, computed one text at a time, long texts truncated."""
     classify = pipeline(
         "text-classification",
         model=AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32),
@@ -145,7 +145,7 @@ def test_tiny_classifier_equals_the_pipeline(folder: Path, tiny: Classifier) -> 
 
 @pytest.mark.parametrize("config", [ElectraConfig, RobertaConfig, CamembertConfig])
 def test_relatives_of_bert_equal_transformers(config: Any, tmp_path: Path) -> None:
-    """Whose last layer computes the first token alone."""
+    """Their last layer computes only the first token."""
     sizes = {"vocab_size": 300, "hidden_size": 32, "embedding_size": 32, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 130}
     torch.manual_seed(3)
@@ -190,7 +190,7 @@ def test_models_that_see_padding_get_none(
     )
 
 
-def test_positions_that_begin_behind_the_padding(tmp_path: Path) -> None:
+def test_positions_that_begin_after_the_padding(tmp_path: Path) -> None:
     """A RoBERTa of 130 positions sees 128 tokens where the padding token's id is 1."""
     sizes: Any = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
     config = RobertaConfig(vocab_size=300, max_position_embeddings=130, pad_token_id=1, **sizes)
@@ -202,8 +202,8 @@ def test_positions_that_begin_behind_the_padding(tmp_path: Path) -> None:
     assert len(list(classified(classifier, ["x" * 500]))) == 1
 
 
-def test_many_batches_at_once(minilm: Classifier, minilm_folder: Path) -> None:
-    """More than twice as many as cores: each core computes one by itself."""
+def test_batches_on_all_cores(minilm: Classifier, minilm_folder: Path) -> None:
+    """With more than two batches per core, each core computes one at a time."""
     texts = [f"{i}. {text}" for i, text in enumerate(TEXTS * 2)]
     threads = torch.get_num_threads()
     found = list(classified(minilm, texts, batch_size=3))
@@ -292,7 +292,7 @@ def test_texts_that_fit_are_not_warned_about(folder: Path) -> None:
     assert run("sentiment", "-m", str(folder), "x" * 62).stderr == ""
 
 
-def test_empty_lines_keep_their_place(folder: Path) -> None:
+def test_empty_lines_keep_their_position(folder: Path) -> None:
     result = run("sentiment", "-m", str(folder), "--format", "jsonl", stdin="\na\n\n\nb\n\n")
     records = [json.loads(line) for line in result.stdout.splitlines()]
     assert [r["text"] for r in records] == ["", "a", "", "", "b", ""]
@@ -313,9 +313,9 @@ def test_order_is_kept_over_many_texts(tiny: Classifier) -> None:
     assert len(texts) > 2 * WINDOW
     found = list(classified(tiny, texts))
     assert [j.text for j in found] == texts
-    for place in range(0, 5000, 97):
-        [alone] = classified(tiny, [texts[place]])
-        assert found[place].scores == pytest.approx(alone.scores, abs=1e-5)
+    for i in range(0, 5000, 97):
+        [alone] = classified(tiny, [texts[i]])
+        assert found[i].scores == pytest.approx(alone.scores, abs=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 1000])
@@ -365,7 +365,7 @@ def sentiment_process(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def answer(process: "subprocess.Popen[bytes]", line: str) -> dict[str, Any]:
-    """Write a line; its record, which must come while nothing more is written."""
+    """Write a line, and return its record, which must arrive before more is written."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(line.encode() + b"\n")

@@ -70,7 +70,7 @@ def test_what_labels_share_is_computed_once(
     [_] = classify(scorer, rows("this text"))
     prompt, *others = computed
     assert len(prompt) == len("this text is")
-    # " ", "g", "o" for two labels, and what is before the last byte of each.
+    # " ", "g", "o" for two labels, and all but the last byte of each.
     assert [len(ids) for ids in others] == [1] * (len(" goo") + len("a") + len("ba"))
 
 
@@ -135,7 +135,7 @@ def test_wrong_usage(arguments: list[str], status: int, error: str, folder: Path
     assert error in result.stderr.splitlines()[0]
 
 
-def test_a_language_model_is_no_classifier(tmp_path: Path) -> None:
+def test_a_language_model_is_not_a_classifier(tmp_path: Path) -> None:
     folder = save_model(tmp_path)
     result = run("sentiment", "-m", str(folder), "x")
     assert (result.exit_code, result.stdout) == (1, "")
@@ -157,11 +157,11 @@ def tiny(folder: Path) -> Classifier:
 def test_windows_overlap_and_their_scores_are_averaged_by_tokens(tiny: Classifier) -> None:
     text = "".join(chr(97 + i % 26) for i in range(100))
     [classification] = classify(ClassifierScorer(tiny, long="chunk"), rows(text))
-    room, shared = 30, 7  # [CLS] and [SEP] aside; a quarter
+    length, shared = 30, 7  # without [CLS] and [SEP]; a quarter
     starts = [0]
-    while starts[-1] + room < len(text):
-        starts.append(starts[-1] + room - shared)
-    windows = [text[start : start + room] for start in starts]
+    while starts[-1] + length < len(text):
+        starts.append(starts[-1] + length - shared)
+    windows = [text[start : start + length] for start in starts]
     assert all(a[-shared:] == b[:shared] for a, b in pairwise(windows))
     alone = [j.scores["GOOD"] for j in classify(ClassifierScorer(tiny), rows(*windows))]
     weights = [len(window) + 2 for window in windows]
@@ -169,7 +169,7 @@ def test_windows_overlap_and_their_scores_are_averaged_by_tokens(tiny: Classifie
     assert classification.scores["GOOD"] == pytest.approx(mean, abs=1e-5)
 
 
-def test_a_text_of_megabytes_is_not_tokenized_at_once(
+def test_a_text_of_megabytes_is_tokenized_in_pieces(
     tiny: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths: list[int] = []
@@ -217,7 +217,7 @@ def test_regression_scores_are_the_logits(tmp_path: Path) -> None:
     assert [j.score for j in found] == pytest.approx([e["score"] for e in expected], abs=1e-4)
 
 
-def test_a_text_met_before_is_not_scored_again(tiny: Classifier) -> None:
+def test_a_duplicate_is_not_scored_again(tiny: Classifier) -> None:
     seen: list[int] = []
 
     class Counting(ClassifierScorer):

@@ -16,7 +16,7 @@ from hftool.inputs.tables import TextRow
 
 
 class Source:
-    """Numbers as texts, without end; records whether it was closed, and in which thread."""
+    """Numbers as texts, without end; records whether it was closed."""
 
     def __init__(self) -> None:
         self.closed = threading.Event()
@@ -32,7 +32,7 @@ class Source:
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
-    """Whether a condition is met within some seconds."""
+    """Return whether a condition is met within some seconds."""
     end = time.monotonic() + 10
     while not condition() and time.monotonic() < end:
         time.sleep(0.01)
@@ -65,13 +65,13 @@ def test_a_window_is_full_by_the_size_of_its_items() -> None:
     assert [len(w) for w in read_ahead([third] * 10, 1000, lambda item: 0)] == [10]
 
 
-def test_items_that_arrive_one_by_one_are_not_waited_for() -> None:
+def test_items_that_arrive_one_by_one_are_answered_one_by_one() -> None:
     answered = threading.Semaphore(0)
 
     def slow() -> Iterator[str]:
         for item in ("a", "b", "c"):
             yield item
-            assert answered.acquire(timeout=10), "the item must come before the next one is read"
+            assert answered.acquire(timeout=10), "no answer before the next item"
 
     windows = []
     for window in read_ahead(slow(), 1000):
@@ -84,7 +84,7 @@ def test_the_next_item_is_prepared_meanwhile() -> None:
     source = Source()
     windows = read_ahead(source.texts(), 1)
     assert next(windows) == ["1"]
-    assert eventually(lambda: source.made == 3)  # one in the window, one that waits for its place
+    assert eventually(lambda: source.made == 3)  # one in the window, one that waits to get in
     time.sleep(0.05)
     assert source.made == 3
     windows.close()  # type: ignore[attr-defined]
@@ -153,11 +153,11 @@ class LengthScorer:
     truncated_texts = 0
 
     def encode(self, texts: list[str]) -> list[int]:
-        """The length of each text."""
+        """Return the length of each text."""
         return [len(text) for text in texts]
 
     def scores(self, encoded: list[int]) -> list[list[float]]:
-        """Texts of more than one character are LONG."""
+        """Score texts of more than one character as LONG."""
         return [[2 - length, length - 1] for length in encoded]
 
 

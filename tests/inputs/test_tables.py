@@ -1,4 +1,4 @@
-"""Texts out of CSV, TSV, JSON Lines and Parquet, with the columns they came with."""
+"""Texts from CSV, TSV, JSON Lines and Parquet, with the columns they came with."""
 
 import csv
 import datetime
@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read(file: Path, data: bytes, **options: Any) -> list[tuple[str, dict[str, Any]]]:
-    """The texts and columns of a file with this content."""
+    """Return the texts and columns of a file with this content."""
     file.write_bytes(data)
     rows = read_table(None, TableInputOptions(file=file, **options))
     return [(row.text, dict(row.columns)) for row in rows]
@@ -100,7 +100,7 @@ def test_an_empty_file_has_no_rows(name: str, tmp_path: Path, folder: Path) -> N
         ("a.parquet", b"text\n", "cannot read "),
     ],
 )
-def test_what_is_broken_is_one_line(
+def test_a_broken_record_is_an_error_of_one_line(
     name: str, data: bytes, error: str, tmp_path: Path, folder: Path
 ) -> None:
     (tmp_path / name).write_bytes(data)
@@ -161,7 +161,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, pairs: list[tuple[str, str
         assert [columns for _, columns in found] == records
 
 
-def test_columns_of_the_names_of_ours_are_kept(folder: Path, tmp_path: Path) -> None:
+def test_columns_with_the_names_of_results_are_renamed(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label,input_score,score\nx,1,2,3\n")
     result = run(
         *("sentiment", "-m", str(folder), "-f", str(tmp_path / "a.csv")),
@@ -198,7 +198,7 @@ def test_parquet_in_and_out_keeps_the_schema(folder: Path, tmp_path: Path) -> No
 
 
 def test_parquet_types_as_text(folder: Path, tmp_path: Path) -> None:
-    """What JSON has no type for stands in a cell without quotes around it."""
+    """A value that JSON has no type for has no quotes around it in a cell."""
     day, cent = datetime.date(2020, 1, 2), decimal.Decimal("1.50")
     columns = {
         "day": [day],
@@ -235,12 +235,12 @@ def test_a_null_is_an_empty_text(name: str, folder: Path, tmp_path: Path) -> Non
             assert [bool(record["label"]) for record in records] == [True, False, True, False]
             continue
         whole = target.read_bytes()
-        result = run(*arguments, "--resume")  # of which the last record is that of a null
+        result = run(*arguments, "--resume")  # its last record is that of a null
         assert (result.exit_code, result.stderr) == (0, "resuming after record 4\n")
         assert target.read_bytes() == whole
 
 
-def test_what_is_wrong_with_a_parquet_file_is_one_line(folder: Path, tmp_path: Path) -> None:
+def test_a_broken_parquet_file_is_an_error_of_one_line(folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "a.parquet"
 
     def error(table: pyarrow.Table, broken: int = 0) -> str:
@@ -284,7 +284,7 @@ def test_parquet_is_read_and_written_in_constant_memory(tmp_path: Path) -> None:
     assert pyarrow.parquet.ParquetFile(target).num_row_groups == 5
 
 
-def test_parquet_out_of_json(folder: Path, tmp_path: Path) -> None:
+def test_parquet_from_json(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "a", "n": 1, "x": null}\n{"text": "", "n": null}\n')
     target = tmp_path / "out.parquet"
     arguments = ("sentiment", "-m", str(folder), "-f", str(tmp_path / "a.jsonl"))
@@ -295,7 +295,7 @@ def test_parquet_out_of_json(folder: Path, tmp_path: Path) -> None:
     assert run(*arguments, "-o", str(target), "--resume").exit_code == 2
 
 
-def test_no_column_named_by_hand(tmp_path: Path) -> None:
+def test_column_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(HftoolError, match="no column 'b'; the columns are a, text"):
         read(tmp_path / "a.csv", b"a,text\n", column="b")
     assert read(tmp_path / "b.csv", b"a,text\nx,y\n", column="a")[0][0] == "x"

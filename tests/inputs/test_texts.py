@@ -1,4 +1,4 @@
-"""Texts out of arguments, files and stdin."""
+"""Texts from arguments, files and stdin."""
 
 import os
 import pty
@@ -24,7 +24,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def read(file: Path, data: bytes, *, by_lines: bool = False, replace: bool = False) -> list[str]:
-    """The texts of a file with this content."""
+    """Return the texts of a file with this content."""
     file.write_bytes(data)
     errors = "replace" if replace else "strict"
     return list(texts(None, InputOptions(file=file, lines=by_lines, errors=errors)))  # type: ignore[arg-type]
@@ -66,7 +66,7 @@ def test_text_that_begins_with_a_dash() -> None:
 
 
 @pytest.mark.parametrize("command", ["encode", "decode", "topk", "generate", "sentiment"])
-def test_argument_and_file_are_too_much(command: str, file: Path) -> None:
+def test_argument_and_file_exclude_each_other(command: str, file: Path) -> None:
     file.write_text("1")
     result = run(command, "1", "-f", str(file))
     assert (result.exit_code, result.stdout) == (2, "")
@@ -74,7 +74,7 @@ def test_argument_and_file_are_too_much(command: str, file: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["encode", "sentiment"])
-def test_nothing_at_a_terminal_is_an_error_that_says_the_three_ways(command: str) -> None:
+def test_no_text_on_a_terminal_is_an_error_that_names_three_ways(command: str) -> None:
     master, slave = pty.openpty()
     try:
         process = subprocess.run(
@@ -110,7 +110,7 @@ def test_dash_reads_from_a_terminal() -> None:
     assert (process.stdout, process.stderr) == (GOOD_MORNING, "")
 
 
-def test_closed_stdin_is_no_text() -> None:
+def test_closed_stdin_is_an_error() -> None:
     finished = run_process("encode", prefix=["sh", "-c", 'exec "$@" <&-', "sh"])
     assert finished.status == 2
     assert finished.stderr.startswith("Error: no text was given\n")
@@ -122,7 +122,7 @@ def test_missing_file(tmp_path: Path) -> None:
     assert result.stderr == f"Error: cannot read {tmp_path}/none.txt: No such file or directory\n"
 
 
-def test_folder_is_no_file(tmp_path: Path) -> None:
+def test_folder_is_not_a_file(tmp_path: Path) -> None:
     result = run("encode", "-f", str(tmp_path))
     assert result.exit_code == 1
     assert result.stderr == f"Error: cannot read {tmp_path}: Is a directory\n"
@@ -132,7 +132,7 @@ def test_each_argument_is_a_text() -> None:
     assert list(each_text(["a", "b\nc"], FileOptions())) == ["a", "b\nc"]
 
 
-def test_argument_that_is_no_utf8() -> None:
+def test_argument_that_is_not_utf8() -> None:
     finished = run_process("encode", "ab\udcff")
     assert (finished.status, finished.stdout) == (2, "")
     assert finished.stderr == "Error: the text given as an argument is not UTF-8\n"
@@ -192,7 +192,7 @@ def test_argument_as_a_whole_is_left_as_it_is() -> None:
     assert list(texts("a\r\n\ufeffb\n", InputOptions())) == ["a\r\n\ufeffb\n"]
 
 
-# Bytes that are no UTF-8
+# Bytes that are not UTF-8
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`sentiment --engine ray`: the records of a local run, whatever dies on the way."""
+"""`sentiment --engine ray`: the same records as a local run, even if workers die."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ def rows(start: int, count: int) -> list[dict[str, Any]]:
 
 
 def write_table(file: Path, records: Sequence[dict[str, Any]]) -> None:
-    """A table in the format of the file's name."""
+    """Write a table in the format of the file's suffix."""
     if file.suffix == ".parquet":
         table = pyarrow.Table.from_pylist(list(records))
         pyarrow.parquet.write_table(table, file, row_group_size=300)
@@ -48,7 +48,7 @@ def write_table(file: Path, records: Sequence[dict[str, Any]]) -> None:
 
 
 def folder_of(kind: str, tmp_path: Path, sizes: Sequence[int] = (10, 4200, 1)) -> Path:
-    """A folder of tables, one of them further down, and files that are none of the input."""
+    """Make a folder of tables, one of them in a subfolder, and files that are not input."""
     folder = tmp_path / f"in-{kind}"
     (folder / "more").mkdir(parents=True)
     names = [f"a.{kind}", f"b.{kind}", f"more/c.{kind}"]
@@ -62,12 +62,12 @@ def folder_of(kind: str, tmp_path: Path, sizes: Sequence[int] = (10, 4200, 1)) -
 
 
 def labelled(model: Path, *arguments: str, **settings: Any) -> Finished:
-    """A run with Ray, as a process."""
+    """Run `sentiment` with Ray, as a process."""
     return run_process("sentiment", "-m", str(model), "--engine", "ray", *arguments, **settings)
 
 
 def local(model: Path, folder: Path, *options: str) -> list[dict[str, Any]]:
-    """The records of local runs over the files of a folder, in Parquet."""
+    """Return the records of local runs over the files of a folder, by way of Parquet."""
     records: list[dict[str, Any]] = []
     files = sorted(path for path in folder.rglob("[!_]*.*") if path.is_file())
     for file in files:
@@ -80,7 +80,7 @@ def local(model: Path, folder: Path, *options: str) -> list[dict[str, Any]]:
 
 
 def assert_same(found: Path, expected: Sequence[dict[str, Any]]) -> None:
-    """Records are those expected in their order; scores in the arithmetic of another batch."""
+    """Compare records, in order; scores may differ a little, as the batches do."""
     parts = [pyarrow.parquet.read_table(part).to_pylist() for part in sorted(found.iterdir())]
     records = [record for part in parts for record in part]
     assert [r["text"] for r in records] == [r["text"] for r in expected]
@@ -90,13 +90,13 @@ def assert_same(found: Path, expected: Sequence[dict[str, Any]]) -> None:
 
 
 def flat(record: dict[str, Any]) -> dict[str, Any]:
-    """A record with each of its scores beside the other columns."""
+    """Return a record with each of its scores in its own column."""
     scores = record.get("scores") or {}
     return {**record, **{f"score {name}": score for name, score in scores.items()}, "scores": None}
 
 
 @pytest.mark.slow
-def test_a_folder_of_csv_on_a_ray_of_its_own(model: Path, tmp_path: Path) -> None:
+def test_a_folder_of_csv_on_ray_started_for_it(model: Path, tmp_path: Path) -> None:
     folder, target = folder_of("csv", tmp_path), tmp_path / "labels"
     result = labelled(model, str(folder), "-o", str(target), "--threshold", "0.6")
     assert (result.status, result.stdout, result.stderr) == (0, "", "")
@@ -130,7 +130,7 @@ def test_a_folder_of_csv_on_a_ray_of_its_own(model: Path, tmp_path: Path) -> Non
         (["in", "-o", "in/.."], "in/.. exists already"),
     ],
 )
-def test_what_does_not_go(
+def test_wrong_usage(
     arguments: list[str], error: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "in").mkdir()
@@ -163,7 +163,7 @@ def test_without_the_extra(model: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """Two nodes on this machine, of one CPU each."""
+    """Two nodes on this machine, with one CPU each."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
@@ -210,7 +210,7 @@ def test_errors_of_workers_are_one_line(model: Path, cluster: Any, tmp_path: Pat
 
 
 def actors(cluster: Any) -> dict[int, int]:
-    """The processes that hold a model, and the raylet (the node) each belongs to."""
+    """Return the processes that have a model, each with the raylet (the node) it belongs to."""
     found: dict[int, int] = {}
     for node in cluster.list_all_nodes():
         raylet = node.all_processes["raylet"][0].process.pid
@@ -224,7 +224,7 @@ def actors(cluster: Any) -> dict[int, int]:
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_loses_and_doubles_nothing(
+def test_a_killed_worker_loses_and_duplicates_nothing(
     model: Path, cluster: Any, tmp_path: Path
 ) -> None:
     folder = folder_of("parquet", tmp_path, (30_000, 20_000, 10))
@@ -244,8 +244,8 @@ def test_a_worker_that_is_killed_loses_and_doubles_nothing(
         time.sleep(0.05)
     _, stderr = process.communicate()
     assert (process.returncode, stderr) == (0, "")
-    assert killed, "both nodes were at work before the end"
-    assert len(seen) > 2, "another took the place of the one that was killed"
+    assert killed, "the run ended before both nodes had a worker"
+    assert len(seen) > 2, "no other worker replaced the one that was killed"
     assert_same(target, local(model, folder))
 
 

@@ -1,4 +1,4 @@
-"""`--save`: pictures of what a terminal shows, and heat maps of texts."""
+"""`--save`: what a terminal shows as SVG and HTML, and heat maps of texts."""
 
 import json
 import re
@@ -28,12 +28,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class Page(HTMLParser):
-    """What a browser would make of a page: its elements, and the text of its <pre> by spans."""
+    """A page as a browser reads it: its elements, and the text of its <pre> by spans."""
 
     elements: list[str] = field(default_factory=list)
-    spans: list[tuple[str, list[str]]] = field(default_factory=list)  # text, lines of the tip
+    spans: list[tuple[str, list[str]]] = field(default_factory=list)  # text and lines of its tip
     text: str = ""
-    mark: bool = False  # in an <i>: a visible line break or tab, not part of the text
+    mark: bool = False  # inside an <i>: the symbol of a line break or tab, not part of the text
     inside: bool = False
 
     def __post_init__(self) -> None:
@@ -59,10 +59,10 @@ class Page(HTMLParser):
 
 
 def page(file: Path) -> Page:
-    """A saved page; nothing in it comes from the net, nothing runs."""
+    """Parse a saved page, which must neither load anything nor run a script."""
     source = file.read_text("utf-8")
     assert not re.search(r"https?:|url\(|@import|src=", source)
-    assert not re.search(r"<(?![!/\w])|&(?!#?\w+;)", source)  # what is no element is escaped
+    assert not re.search(r"<(?![!/\w])|&(?!#?\w+;)", source)  # everything but tags is escaped
     found = Page()
     found.feed(source)
     assert "script" not in found.elements
@@ -74,7 +74,7 @@ def test_heat_map_of_a_text_by_tokens(folder: Path, tmp_path: Path) -> None:
     (record,) = json.loads(done.stdout)
     found = page(tmp_path / "p.html")
     assert found.text == TEXT.replace("\r", r"\r")
-    # The model has a token for each byte: a span is a character, its tip a line a byte.
+    # The model has a token for each byte: a span is a character, its tip has a line for each byte.
     characters = [text for text, _ in found.spans]
     assert characters == [r"\r" if c == "\r" else c for c in TEXT]
     assert [len(tip) for _, tip in found.spans] == [len(c.encode()) for c in TEXT]
@@ -122,7 +122,7 @@ def test_several_texts_and_several_models(folder: Path, tmp_path: Path) -> None:
         ("sample", "--steps", "2", "--seed", "1"),
     ],
 )
-def test_a_picture_shows_what_the_table_shows(
+def test_an_export_shows_what_the_table_shows(
     command: tuple[str, ...], suffix: str, folder: Path, tmp_path: Path
 ) -> None:
     call = (command[0], "大 <b>&", "-m", str(folder), *command[1:])
@@ -152,7 +152,7 @@ def test_wide_characters_have_their_width(folder: Path, tmp_path: Path) -> None:
     assert 'style="width:2ch">大</b>' in (tmp_path / "p.html").read_text("utf-8")
 
 
-def test_a_picture_is_svg_or_html(folder: Path, tmp_path: Path) -> None:
+def test_an_export_is_svg_or_html(folder: Path, tmp_path: Path) -> None:
     done = run("encode", "a", "-m", "absent", "--save", str(tmp_path / "p.png"))
     assert done.exit_code == 2
     assert done.stderr.endswith("--save writes .svg or .html, not 'p.png'\n")
@@ -161,7 +161,7 @@ def test_a_picture_is_svg_or_html(folder: Path, tmp_path: Path) -> None:
     assert "Error: cannot write" in done.stderr
 
 
-def test_a_run_that_fails_leaves_no_picture(folder: Path, tmp_path: Path) -> None:
+def test_a_run_that_fails_exports_nothing(folder: Path, tmp_path: Path) -> None:
     done = run("topk", "a" * 999, "-m", str(folder), "--save", str(tmp_path / "p.svg"))
     assert done.exit_code == 1
     assert list(tmp_path.iterdir()) == []

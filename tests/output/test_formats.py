@@ -1,4 +1,4 @@
-"""One set of records in all six formats, and files that are there whole or not at all."""
+"""One set of records in all six formats, and files that appear only when they are complete."""
 
 import csv
 import dataclasses
@@ -28,7 +28,7 @@ from tests.conftest import run, run_process
 
 @dataclasses.dataclass(frozen=True)
 class Labelled:
-    """A record as `sentiment` has them."""
+    """A record like those of `sentiment`."""
 
     text: str
     label: str
@@ -50,7 +50,7 @@ RECORDS = [
 def written(
     capsys: pytest.CaptureFixture[str], events: Any, view: View = VIEW, **options: Any
 ) -> str:
-    """What `write` sends to stdout."""
+    """Return what `write` sends to stdout."""
     write(events, view, OutputOptions(**options))
     return capsys.readouterr().out
 
@@ -73,7 +73,7 @@ def test_json_is_one_array(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(written(capsys, RECORDS[:1], format="json")) == expected[:1]
 
 
-def test_jsonl_is_a_line_a_record(capsys: pytest.CaptureFixture[str]) -> None:
+def test_jsonl_is_one_line_per_record(capsys: pytest.CaptureFixture[str]) -> None:
     out = written(capsys, RECORDS, format="jsonl")
     assert out.endswith("\n") and out.count("\n") == len(RECORDS)
     expected = [dataclasses.asdict(record) for record in RECORDS]
@@ -89,7 +89,7 @@ def test_csv_reads_back(capsys: pytest.CaptureFixture[str]) -> None:
     assert rows[2] == ["", "", "", ""]
 
 
-def test_tsv_has_a_line_a_row_and_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tsv_is_one_line_per_row_with_escapes(capsys: pytest.CaptureFixture[str]) -> None:
     out = written(capsys, RECORDS, format="tsv")
     header, *rows = [each.split("\t") for each in out.removesuffix("\n").split("\n")]
     assert header == list(VIEW.columns)
@@ -98,7 +98,7 @@ def test_tsv_has_a_line_a_row_and_escapes(capsys: pytest.CaptureFixture[str]) ->
     assert rows[2] == ["", "", "", ""]
 
 
-def test_table_has_a_head_and_the_rows(capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_has_a_header_and_the_rows(capsys: pytest.CaptureFixture[str]) -> None:
     view = View(columns=("text", "label", "score"), text=str)
     lines = written(capsys, RECORDS[:2], view, format="table").splitlines()
     assert lines[0].split() == ["text", "label", "score"]
@@ -178,7 +178,7 @@ def test_any_text_reads_back_from_csv_tsv_and_jsonl(pairs: list[tuple[str, str]]
 
 
 def undone(cell: str) -> str:
-    """A cell of a TSV as it was."""
+    """Undo the escapes of a TSV cell."""
     parts = cell.split("\\\\")
     for escape, character in (("\\t", "\t"), ("\\n", "\n"), ("\\r", "\r")):
         parts = [part.replace(escape, character) for part in parts]
@@ -219,7 +219,7 @@ def target(tmp_path: Path) -> Path:
 
 
 def failing(error: BaseException) -> Iterator[Labelled]:
-    """A record, then an error."""
+    """Yield a record, then fail."""
     yield RECORDS[0]
     raise error
 
@@ -245,7 +245,7 @@ def test_nothing_is_left_of_a_failure(target: Path, error: BaseException, name: 
     assert list(target.parent.iterdir()) == []
 
 
-def test_a_failure_leaves_the_file_there_was(target: Path) -> None:
+def test_a_failure_leaves_an_existing_file(target: Path) -> None:
     target.write_text("before")
     with pytest.raises(HftoolError, match="no"):
         write(failing(HftoolError("no")), VIEW, OutputOptions(output=target))
@@ -253,7 +253,7 @@ def test_a_failure_leaves_the_file_there_was(target: Path) -> None:
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_file_is_not_there_before_it_is_complete(target: Path) -> None:
+def test_file_does_not_exist_before_it_is_complete(target: Path) -> None:
     def looking() -> Iterator[Labelled]:
         yield RECORDS[0]
         assert not target.exists()
@@ -281,7 +281,7 @@ def test_permissions_are_those_of_any_new_file(target: Path, mask: int, mode: in
     assert target.read_bytes() == "é".encode()
 
 
-def test_permissions_of_the_file_there_was_stay(target: Path) -> None:
+def test_permissions_of_an_existing_file_stay(target: Path) -> None:
     target.touch()
     target.chmod(0o604)
     with atomic_file(target) as file:

@@ -1,4 +1,4 @@
-"""Reasoning told from the answer, however both are cut into pieces."""
+"""Reasoning and answer are split the same, however the stream is cut into pieces."""
 
 import io
 
@@ -13,8 +13,8 @@ from hftool.output.reasoning import ReasoningSplitter
 from hftool.output.tables.generation import turns
 
 
-def told(pieces: list[str], inside: bool) -> tuple[str, str]:
-    """The reasoning and the answer."""
+def split(pieces: list[str], inside: bool) -> tuple[str, str]:
+    """Return the reasoning and the answer."""
     thoughts = ReasoningSplitter(inside)
     parts = [part for piece in pieces for part in thoughts.parts(piece)]
     parts += thoughts.rest()
@@ -43,7 +43,7 @@ def told(pieces: list[str], inside: bool) -> tuple[str, str]:
 def test_reasoning_at_the_beginning(text: str, inside: bool, reasoning: str) -> None:
     for size in (1, 2, 3, 5, 100):
         pieces = [text[i : i + size] for i in range(0, len(text), size)]
-        assert told(pieces, inside) == (reasoning, text.removeprefix(reasoning))
+        assert split(pieces, inside) == (reasoning, text.removeprefix(reasoning))
 
 
 PIECES = st.lists(
@@ -53,9 +53,9 @@ PIECES = st.lists(
 
 @given(PIECES, st.booleans())
 def test_pieces_change_nothing(pieces: list[str], inside: bool) -> None:
-    reasoning, answer = told(pieces, inside)
+    reasoning, answer = split(pieces, inside)
     assert reasoning + answer == "".join(pieces)
-    assert told(["".join(pieces)], inside) == (reasoning, answer)
+    assert split(["".join(pieces)], inside) == (reasoning, answer)
 
 
 def table(color: bool, *pieces: str, streamed: bool = True) -> str:

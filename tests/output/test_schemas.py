@@ -1,4 +1,4 @@
-"""The records every command writes, against their JSON Schemas in docs/schemas."""
+"""The records of every command, against their JSON Schemas in docs/schemas."""
 
 import json
 from pathlib import Path
@@ -40,14 +40,14 @@ RUNS: list[tuple[tuple[str, ...], list[str], str]] = [
 ]
 
 
-def test_page_and_schemas_are_of_these_records() -> None:
+def test_page_and_schemas_are_up_to_date() -> None:
     files = make_formats.generated()
     assert {*(DOCS / "schemas").iterdir(), DOCS / "formats.md"} == set(files)
     for path, text in files.items():
         assert path.read_text("utf-8") == text, f"{path.name} is not up to date: make reference"
 
 
-def test_every_schema_is_held_against_a_command() -> None:
+def test_every_schema_is_tested_with_a_command() -> None:
     held = {name for names, _, _ in RUNS for name in names}
     held.add("loaded-model")  # in tests/server/test_daemon.py
     assert held == {path.stem for path in (DOCS / "schemas").iterdir()}
@@ -55,7 +55,7 @@ def test_every_schema_is_held_against_a_command() -> None:
 
 @pytest.mark.parametrize(("names", "arguments", "stdin"), RUNS, ids=lambda v: " ".join(v)[:40])
 @pytest.mark.usefixtures("smollm2_folder", "minilm_folder")
-def test_real_records_hold_their_schema(
+def test_real_records_match_their_schema(
     names: tuple[str, ...], arguments: list[str], stdin: str
 ) -> None:
     done = run(*arguments, "--format", "jsonl", stdin=stdin)

@@ -1,4 +1,4 @@
-"""What a person sees fits the terminal, narrow or wide, in colour as without."""
+"""Tables fit the terminal, narrow or wide, with and without colours."""
 
 import json
 import re

@@ -1,7 +1,9 @@
-"""Encoding, decoding and chat templates, against transformers' answers."""
+"""`encode` and `decode`, against transformers."""
 
 import json
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +13,16 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from hftool.errors import HftoolError, UsageError
-from hftool.options.inputs import PromptOptions
-from hftool.prompting.chat_template import chat_template
-from hftool.prompting.messages import prompt_messages
-from hftool.prompting.prompt import prompt_ids
-from hftool.tokenization.encode import decode_ids, encode_texts, parse_ids
+from hftool.options.encode import EncodeOptions
+from hftool.tokenization.encode import decode_ids, encode_records, encode_texts, parse_ids
 from hftool.tokenization.tokenizer import Tokenizer
 from tests.conftest import run
-from tests.tokenization.test_tokenizer import PAGE, byte_level, gemma_like, with_gap
+from tests.tokenization.test_tokenizer import PAGE, with_gap
 
 
 @pytest.fixture(scope="module")
 def theirs(smollm2_folder: Path) -> Any:
-    """Transformers' tokenizer of SmolLM2."""
+    """Transformers' tokenizer for SmolLM2."""
     return AutoTokenizer.from_pretrained(smollm2_folder)
 
 
@@ -76,6 +75,24 @@ def test_count(theirs: Any) -> None:
     assert result.stdout == f"2\n{len(theirs.encode('大家好'))}\n"
 
 
+@pytest.mark.parametrize("options", [EncodeOptions(), EncodeOptions(count=True)])
+def test_records_can_be_passed_on_before_more_texts_arrive(
+    tokenizer: Tokenizer, options: EncodeOptions
+) -> None:
+    flushed = threading.Semaphore(0)
+    received: list[str] = []
+
+    def slow() -> Iterator[str]:
+        for text in ("good", "morning"):
+            yield text
+            assert flushed.acquire(timeout=10), "waits for more texts without a flush"
+            assert received[-1] == text
+
+    for record in encode_records([tokenizer], slow(), options, flushed.release):
+        received.append(record.text)
+    assert received == ["good", "morning"]
+
+
 @pytest.mark.parametrize("arguments", [(), ("-v",), ("-q",)])
 def test_all_cores_tokenize(arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)  # unset, the library uses one
@@ -83,7 +100,7 @@ def test_all_cores_tokenize(arguments: tuple[str, ...], monkeypatch: pytest.Monk
     assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
 
 
-def test_max_tokens_cuts_and_says_so(theirs: Any) -> None:
+def test_max_tokens_truncates_and_logs_it(theirs: Any) -> None:
     ids = theirs.encode("one two three four")
     result = run("encode", "--max-tokens", "2", "--json", "one two three four")
     (record,) = json.loads(result.stdout)
@@ -92,7 +109,7 @@ def test_max_tokens_cuts_and_says_so(theirs: Any) -> None:
     assert result.stderr == f"Warning: truncated a text of {len(ids)} tokens to 2\n"
 
 
-def test_max_tokens_is_silent_where_nothing_is_cut_or_with_quiet(theirs: Any) -> None:
+def test_max_tokens_logs_nothing_if_nothing_is_truncated_or_with_quiet(theirs: Any) -> None:
     count = str(len(theirs.encode("one two three")))
     assert run("encode", "--max-tokens", count, "one two three").stderr == ""
     assert run("encode", "--max-tokens", "1", "one two three", "-q").stderr == ""
@@ -123,7 +140,7 @@ def test_any_ids_are_parsed_from_text_and_json(ids: list[int], separator: str) -
 @pytest.mark.parametrize(
     "word", ["x", "-1", "1.5", "1e3", "0x10", "４", "²", "4294967296", "9" * 5000, "1[2"]
 )
-def test_no_id_is(word: str) -> None:
+def test_is_not_an_id(word: str) -> None:
     with pytest.raises(UsageError, match="is not a token id") as caught:
         parse_ids(f"1 {word} 2")
     assert len(caught.value.message) < 100
@@ -181,103 +198,7 @@ def test_decode_takes_what_encode_gives(text: str) -> None:
     assert decoded.stdout_bytes.decode() == text + "\n"
 
 
-# Chats
-
-
-@pytest.mark.parametrize("system", [None, "You are a pirate.", ""])
-@pytest.mark.parametrize("prefill", [None, "Arr", "Arr, ", "two\nlines\n"])
-def test_chat_equals_transformers(
-    tokenizer: Tokenizer, theirs: Any, system: str | None, prefill: str | None
-) -> None:
-    options = PromptOptions(chat=True, system=system, prefill=prefill)
-    messages = [{"role": "user", "content": " hi {{ x }} <|im_end|>"}]
-    if system is not None:
-        messages.insert(0, {"role": "system", "content": system})
-    if prefill is not None:
-        messages.append({"role": "assistant", "content": prefill})
-    how = {"add_generation_prompt": True} if prefill is None else {"continue_final_message": True}
-    assert prompt_messages(" hi {{ x }} <|im_end|>", options) == messages
-    expected = theirs.apply_chat_template(messages, tokenize=False, **how)
-    assert chat_template(tokenizer).render(messages) == expected
-    ids = theirs.apply_chat_template(messages, return_dict=False, **how)
-    assert prompt_ids(tokenizer, " hi {{ x }} <|im_end|>", options) == ids
-
-
-def test_system_or_prefill_imply_chat() -> None:
-    assert PromptOptions(system="").templated and PromptOptions(prefill="").templated
-    assert not PromptOptions().templated
-
-
-def chatty(folder: Path, template: str) -> Tokenizer:
-    """A tokenizer that puts <bos> before a text, with a chat template."""
-    gemma_like(folder)
-    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
-    return Tokenizer(folder, "chatty")
-
-
-def test_template_that_writes_bos_gets_no_second(tmp_path: Path) -> None:
-    template = "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
-    ours = chatty(tmp_path, template)
-    theirs = AutoTokenizer.from_pretrained(tmp_path)
-    ids = prompt_ids(ours, "the hat", PromptOptions(chat=True))
-    assert ids == theirs.apply_chat_template(
-        [{"role": "user", "content": "the hat"}], return_dict=False
-    )
-    assert ids.count(ours.backend.token_to_id("<bos>") or 0) == 1
-
-
-def test_plain_prompt_gets_bos_unless_told_otherwise(tmp_path: Path) -> None:
-    ours = Tokenizer(gemma_like(tmp_path), "gemma")
-    theirs = AutoTokenizer.from_pretrained(tmp_path)
-    assert prompt_ids(ours, "the hat", PromptOptions()) == theirs.encode("the hat")
-    plain = theirs.encode("the hat", add_special_tokens=False)
-    assert prompt_ids(ours, "the hat", PromptOptions(special=False)) == plain
-    assert theirs.encode("the hat") == [2, *plain]
-
-
-@pytest.mark.parametrize(
-    ("template", "cause"),
-    [
-        ("{{ raise_exception('system role not supported') }}", "system role not supported"),
-        ("{% for m in messages %}", "end of template"),
-        ("{{ nothing.at.all }}", "undefined"),
-        ("{{ 1 / 0 }}", "division"),
-        ("{{ messages[0].content + 1 }}", "str"),
-        ("{{ [].pop() }}", "pop"),
-        ("{% for i in range(10 ** 9) %}{% endfor %}", "range"),
-        ("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}", "recursion"),
-    ],
-)
-def test_template_that_fails_is_an_error_with_its_cause(
-    tmp_path: Path, template: str, cause: str
-) -> None:
-    with pytest.raises(HftoolError, match="the chat template of chatty fails") as caught:
-        prompt_ids(chatty(tmp_path, template), "hi", PromptOptions(chat=True))
-    assert cause in caught.value.message.lower()
-
-
-def test_template_that_drops_the_prefill_is_an_error(tmp_path: Path) -> None:
-    ours = chatty(tmp_path, "{{ messages[0].content }}")
-    with pytest.raises(HftoolError, match="the chat template of chatty fails"):
-        prompt_ids(ours, "hi", PromptOptions(prefill="Sure"))
-
-
-def test_model_without_a_template(tmp_path: Path) -> None:
-    with pytest.raises(HftoolError, match="plain has no chat template") as caught:
-        prompt_ids(Tokenizer(byte_level(tmp_path), "plain"), "hi", PromptOptions(chat=True))
-    assert "--chat" in (caught.value.hint or "")
-
-
-def test_empty_prompt_is_an_error(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    with pytest.raises(HftoolError, match="the prompt is empty"):
-        prompt_ids(tokenizer, "", PromptOptions())
-    assert prompt_ids(Tokenizer(gemma_like(tmp_path), "gemma"), "", PromptOptions()) == [2]
-
-
-# Single tokens
-
-
-# encode: chats, comparisons, round trips
+# Chats, comparisons, round trips
 
 
 MESSAGES = [
@@ -318,7 +239,7 @@ def test_broken_messages_are_an_error(content: str, tmp_path: Path) -> None:
     assert done.stderr.startswith("Error: ")
 
 
-def test_compare_lines_tokenizers_up(theirs: Any, minilm_folder: Path) -> None:
+def test_compare_has_a_record_per_tokenizer(theirs: Any, minilm_folder: Path) -> None:
     text = "hello 大家好"
     records = json.loads(run("encode", text, "--compare", "minilm-sst2", "--json").stdout)
     other = AutoTokenizer.from_pretrained(minilm_folder)
@@ -331,7 +252,7 @@ def test_compare_lines_tokenizers_up(theirs: Any, minilm_folder: Path) -> None:
     assert "大" in run("encode", text, "--compare", "minilm-sst2", "--format", "table").stdout
 
 
-def test_roundtrip_says_where_texts_part() -> None:
+def test_roundtrip_finds_the_first_difference() -> None:
     assert run("encode", "Héllo\n", "--roundtrip").stdout == "same\n"
     done = run("encode", "ok Fine", "--roundtrip", "-m", "minilm-sst2", "--json")
     (record,) = json.loads(done.stdout)
