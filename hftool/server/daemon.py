@@ -1,28 +1,27 @@
 """The daemon: accepts requests and hands each to the process that has its model in memory."""
 
 import contextlib
-import inspect
 import os
 import selectors
 import signal
 import socket
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import psutil
 from typer.core import TyperGroup
-from typer.exceptions import Abort, Exit, TyperException
 
 from hftool.errors import HftoolError
 from hftool.options.model import DEFAULT_CLASSIFIER
 from hftool.server import command_process, protocol
 from hftool.server.command_process import RunCommandLine
 from hftool.server.log import log, log_path, start_log
-from hftool.server.model_process import MODEL_KINDS, READY, RequestedModel, start
+from hftool.server.model_process import READY, start
 from hftool.server.records import LoadedModel
+from hftool.server.requested_model import MODEL_KINDS, RequestedModel, requested_model
 
 REQUEST_SECONDS = 2.0  # for a request to arrive as a whole
 BACKLOG = 128
@@ -264,49 +263,6 @@ def _import_what_commands_need() -> None:
     from hftool.output.tables import tokens as token_tables  # noqa: F401
     from hftool.output.views import tokens as token_views  # noqa: F401
     from hftool.tokenization import encode, vocabulary  # noqa: F401
-
-
-def requested_model(root: TyperGroup, arguments: Sequence[str]) -> RequestedModel | None:
-    """Return the options that load the model of a command line, if this machine has the model.
-
-    Return None if the command line needs no model or is wrong: then the command runs without one,
-    and reports by itself what is wrong.
-
-    Raises:
-        KeyError: there is no such command.
-    """
-    from hftool import config
-    from hftool.models.local_files import local_folder
-    from hftool.models.references import resolve_reference
-
-    command = root.commands[arguments[0]]
-    try:
-        defaults = config.load().defaults.get(arguments[0])
-        with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
-            context = command.make_context("hftool", list(arguments[1:]), default_map=defaults)
-        requested = _model_options(command.callback, context.params)
-        if requested is None or context.params.get("labels") is not None:
-            return None
-        source = resolve_reference(requested.model or DEFAULT_CLASSIFIER, requested.revision)
-        return requested if local_folder(source, requested.trust_remote_code) else None
-    except (HftoolError, TyperException, Exit, Abort):
-        return None  # wrong usage, or --help
-    except Exception:
-        log.exception("cannot tell which model a command line needs")
-        return None
-
-
-def _model_options(command: Any, values: dict[str, Any]) -> RequestedModel | None:
-    """Return the dataclass of options that load a command's model, made from its values."""
-    for annotation in get_type_hints(inspect.unwrap(command)).values():
-        for options in get_args(RequestedModel):
-            if isinstance(annotation, type) and issubclass(annotation, options):
-                requested: RequestedModel = options(
-                    **{item.name: values[item.name] for item in fields(options)}
-                )
-                # The model is on this machine, so the hub is not needed, nor who asks it.
-                return replace(requested, offline=True, hub_token=None)
-    return None
 
 
 def _listen(path: Path) -> socket.socket:

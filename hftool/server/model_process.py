@@ -6,19 +6,12 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from hftool.options.model import ClassifierOptions, LoadOptions, ModelOptions
+from hftool.options.model import ClassifierOptions, LoadOptions
 from hftool.server import command_process, protocol
 from hftool.server.command_process import RunCommandLine
 from hftool.server.log import log
-from hftool.server.records import ModelKind
+from hftool.server.requested_model import RequestedModel
 
-# A command that takes only `ModelOptions` needs only the tokenizer.
-RequestedModel = ClassifierOptions | LoadOptions | ModelOptions
-MODEL_KINDS: dict[type, ModelKind] = {
-    ClassifierOptions: "classifier",
-    LoadOptions: "language-model",
-    ModelOptions: "tokenizer",
-}
 READY = b"."
 
 
