@@ -204,7 +204,7 @@ def help_lines(page: Page, width: int, *, everything: bool = False) -> Iterator[
     yield f"{_heading('Usage:')} {page.usage}"
     for paragraph in page.text.split("\n\n"):
         yield ""
-        yield from textwrap.wrap(paragraph, width)
+        yield from textwrap.wrap(paragraph, width, break_on_hyphens=False)
     for heading, parameters in page.panels if everything else page.common_panels:
         yield from ("", _heading(f"{heading}:"))
         for parameter in parameters:

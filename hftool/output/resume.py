@@ -243,7 +243,7 @@ def _locked(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # Windows
+        with suppress(FileNotFoundError):  # removed by another process that held the lock
             Path(lock.lock_file).unlink()
         lock.release()
 

@@ -3,6 +3,7 @@
 Jinja's sandbox already denies it files and Python's internals.
 """
 
+import resource
 import sys
 import threading
 import time
@@ -61,11 +62,6 @@ def bounded(source: str) -> Iterator[None]:
 
 @contextmanager
 def _limited_memory() -> Iterator[None]:
-    try:
-        import resource
-    except ImportError:  # Windows
-        yield
-        return
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = _this_process().memory_info().vms + MEMORY
     limits = [limit, *(given for given in (soft, hard) if given != resource.RLIM_INFINITY)]
