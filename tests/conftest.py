@@ -1,4 +1,4 @@
-"""Real models, prepared once a session, and the command line as a user calls it."""
+"""Real models, converted once per session, and the command line as a user calls it."""
 
 import logging
 import os
@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from hftool.models.load import Classifier, LanguageModel, load_classifier, load_language_model
 from hftool.models.local_files import ensure_local, load_tokenizer
+from hftool.models.references import resolve_reference
 from hftool.options.model import ClassifierOptions, LoadOptions, SourceOptions
 from hftool.tokenization.tokenizer import Tokenizer
 
@@ -80,16 +81,21 @@ def notes(
     return caplog
 
 
+def model_folder(name: str) -> Path:
+    """The folder that a model is loaded from."""
+    return ensure_local(resolve_reference(name), "model", OFFLINE, name)
+
+
 @pytest.fixture(scope="session")
 def smollm2_folder(shared_cache: Path) -> Path:
-    """The prepared copy of SmolLM2."""
-    return ensure_local("smollm2", "model", OFFLINE)
+    """The converted copy of SmolLM2."""
+    return model_folder("smollm2")
 
 
 @pytest.fixture(scope="session")
 def minilm_folder(shared_cache: Path) -> Path:
-    """The prepared copy of MiniLM with the sentiment adapter."""
-    return ensure_local("minilm-sst2", "model", OFFLINE)
+    """The converted copy of MiniLM with the sentiment adapter."""
+    return model_folder("minilm-sst2")
 
 
 @pytest.fixture(scope="session")

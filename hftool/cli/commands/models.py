@@ -11,13 +11,15 @@ from hftool.options.model import MODEL_HELP, SourceOptions
 from hftool.options.output import OutputOptions
 
 models = typer.Typer(
-    cls=HelpfulGroup, help="List, inspect, fetch and name models.", invoke_without_command=True
+    cls=HelpfulGroup,
+    help="List, inspect, download and name models.",
+    invoke_without_command=True,
 )
 
 RefArgument = Annotated[
     str, typer.Argument(metavar="REF", help=MODEL_HELP, autocompletion=known_models)
 ]
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A name of your own.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Your name for the model.")]
 
 
 @models.callback()
@@ -29,7 +31,7 @@ def _models(ctx: typer.Context) -> None:
 @models.command("list", cls=HelpfulCommand)
 @expand_dataclasses
 def list_models(*, output: OutputOptions) -> None:
-    """List the aliases: what each means, whether it is on this machine, its size.
+    """List the aliases: the model each stands for, whether it is on this machine, its size.
 
     Examples:
         hftool models list
@@ -51,11 +53,11 @@ def show_model(
     source: SourceOptions,
     output: OutputOptions,
 ) -> None:
-    """Show what is known of a model.
+    """Show what this machine knows about a model.
 
     Examples:
         hftool models show smollm2
-        # Before a download: how large, whose licence
+        # Before a download: its size and its licence
         hftool models show qwen
     """
     from hftool.models.info import show
@@ -73,11 +75,11 @@ def pull_model(
     source: SourceOptions,
     output: OutputOptions,
 ) -> None:
-    """Fetch a model and prepare it, so that it loads without the hub.
+    """Download a model and convert it if needed, so that it loads without the hub.
 
     Examples:
         hftool models pull qwen
-        # A gated one, with the token of who accepted its licence
+        # A gated model, with the token of an account that accepted its licence
         hftool models pull gemma --token "$HF_TOKEN"
     """
     from hftool.models.info import pull
@@ -89,11 +91,11 @@ def pull_model(
 
 @models.command("alias", cls=HelpfulCommand)
 def alias_model(name: NameArgument, ref: RefArgument) -> None:
-    """Give a model a name of your own; it is kept in config.toml.
+    """Give a model a name of your own, and store it in config.toml.
 
     Examples:
         hftool models alias tiny HuggingFaceTB/SmolLM2-360M-Instruct
-        # A folder; the name holds from anywhere
+        # A folder; the name is valid in every other folder too
         hftool models alias mine ./my-model
     """
     from hftool.models.info import set_alias
@@ -103,7 +105,7 @@ def alias_model(name: NameArgument, ref: RefArgument) -> None:
 
 @models.command("unalias", cls=HelpfulCommand)
 def unalias_model(name: NameArgument) -> None:
-    """Forget a name given with `models alias`.
+    """Remove a name that you gave with `models alias`.
 
     Examples:
         hftool models unalias tiny
@@ -111,3 +113,28 @@ def unalias_model(name: NameArgument) -> None:
     from hftool.models.info import remove_alias
 
     remove_alias(name)
+
+
+@models.command("prune", cls=HelpfulCommand)
+@expand_dataclasses
+def prune_models(
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be removed, and remove nothing.")
+    ] = False,
+    output: OutputOptions,
+) -> None:
+    """Remove the converted copies of models that are no longer on this machine.
+
+    hftool converts a model that is slow to load once, and keeps the copy in its cache folder. What
+    it downloaded from the hub stays; `hf cache` manages that.
+
+    Examples:
+        hftool models prune --dry-run
+        hftool models prune
+    """
+    from hftool.models.prune import prune
+    from hftool.output.views.models import PRUNED_COPIES
+    from hftool.output.writer import write
+
+    write(prune(dry_run=dry_run), PRUNED_COPIES, output)
