@@ -67,3 +67,23 @@ _LITTLE_MEMORY = re.compile(
 )
 # Messages of oneDNN and `inspect` under a limit on memory; without a limit they mean a bug.
 _MAYBE_LITTLE_MEMORY = re.compile("could not create a primitive|could not get source code")
+
+
+_MODEL_CODE = ("transformers", "transformers_modules")  # the second: code of model repositories
+
+
+def raised_by_us(error: BaseException) -> bool:
+    """Return whether an error is a bug of hftool: whether it was raised by hftool's own code, or by
+    a library that hftool's code called directly.
+
+    It is not if code of transformers, or of a model's repository, was in between.
+    """
+    ours = False
+    traceback = error.__traceback__
+    while traceback is not None:  # from the outermost call to the innermost
+        module: str = traceback.tb_frame.f_globals.get("__name__", "")
+        package = module.partition(".")[0]
+        if package == "hftool" or package in _MODEL_CODE:
+            ours = package == "hftool"
+        traceback = traceback.tb_next
+    return ours

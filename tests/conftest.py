@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 from hftool.models.load import Classifier, LanguageModel, load_classifier, load_language_model
 from hftool.models.local_files import ensure_local, load_tokenizer
+from hftool.models.references import resolve_reference
 from hftool.options.model import ClassifierOptions, LoadOptions, SourceOptions
 from hftool.tokenization.tokenizer import Tokenizer
 
@@ -73,8 +74,10 @@ def threads(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:
-    """Let Ctrl-C reach the processes that tests start. A shell ignores SIGINT in what it runs in the
-    background, and processes inherit that."""
+    """Let Ctrl-C reach the processes that tests start.
+
+    A shell ignores SIGINT in what it runs in the background, and processes inherit that.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -130,16 +133,21 @@ def notes(
     return caplog
 
 
+def model_folder(name: str) -> Path:
+    """The folder that a model is loaded from."""
+    return ensure_local(resolve_reference(name), "model", OFFLINE, name)
+
+
 @pytest.fixture(scope="session")
 def smollm2_folder(shared_cache: Path) -> Path:
     """The converted copy of SmolLM2."""
-    return ensure_local("smollm2", "model", OFFLINE)
+    return model_folder("smollm2")
 
 
 @pytest.fixture(scope="session")
 def minilm_folder(shared_cache: Path) -> Path:
     """The converted copy of MiniLM with the sentiment adapter."""
-    return ensure_local("minilm-sst2", "model", OFFLINE)
+    return model_folder("minilm-sst2")
 
 
 @pytest.fixture(scope="session")

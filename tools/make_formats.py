@@ -16,6 +16,7 @@ from hftool.generation.next_token import Candidate, Perplexity, ScoredToken
 from hftool.generation.records import FailedRequest, Generation
 from hftool.generation.steps import Step
 from hftool.models.info import AliasEntry, ModelEntry
+from hftool.models.prune import PrunedCopy
 from hftool.server.records import LoadedModel
 from hftool.tokenization.encode import Compared, Counted, Decoded, Encoded, Rendered, RoundTrip
 from hftool.tokenization.vocabulary import VocabularyDifference, VocabularyEntry, VocabularyStats
@@ -42,6 +43,7 @@ RECORDS: dict[str, tuple[str, type[Any]]] = {
     "summary": ("sentiment --summary", LabelSummary),
     "model": ("models show, models pull", ModelEntry),
     "alias": ("models list", AliasEntry),
+    "pruned-copy": ("models prune", PrunedCopy),
     "loaded-model": ("daemon status", LoadedModel),
 }
 INTRODUCTION = """\

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from hftool.models.load import Classifier, model_errors
+from hftool.models.load import Classifier
+from hftool.models.model_errors import model_errors
 from hftool.nn.architectures import LENGTH_DEPENDENT_ROPE, PADDING_SENSITIVE
 
 WINDOW = 1024  # texts that are sorted by length together

@@ -1,17 +1,13 @@
 """Choose what scores the labels: a classifier, an NLI model or a language model."""
 
-from dataclasses import asdict, replace
-
 from hftool.classification.classify import Scorer
 from hftool.classification.label_probability import PROMPT, PromptScorer
 from hftool.classification.sequence_classifier import ClassifierScorer
 from hftool.classification.zero_shot import HYPOTHESIS, EntailmentScorer
 from hftool.errors import UsageError
-from hftool.models.load import load_classifier, load_language_model
-from hftool.models.local_files import architectures_of, ensure_local
-from hftool.nn.architectures import CLASSIFIER_SUFFIX
+from hftool.models.load import Classifier, load_classifier, load_classifier_or_language_model
 from hftool.options.labels import LabelOptions
-from hftool.options.model import DEFAULT_MODEL, ClassifierOptions, LoadOptions
+from hftool.options.model import DEFAULT_MODEL, ClassifierOptions
 
 
 def load_scorer(load: ClassifierOptions, options: LabelOptions) -> Scorer:
@@ -34,13 +30,10 @@ def load_scorer(load: ClassifierOptions, options: LabelOptions) -> Scorer:
         raise UsageError(
             "--long chunk does not work with --labels", "leave it out: long texts are truncated"
         )
-    name = load.model or DEFAULT_MODEL
-    architectures = architectures_of(ensure_local(name, "model", load))
-    if any(architecture.endswith(CLASSIFIER_SUFFIX) for architecture in architectures):
-        classifier = load_classifier(replace(load, model=name))
-        return EntailmentScorer(classifier, labels, template or HYPOTHESIS, batch_size=batch_size)
-    language_model = load_language_model(LoadOptions(**{**asdict(load), "model": name}))
-    return PromptScorer(language_model, labels, template or PROMPT)
+    model = load_classifier_or_language_model(load, default=DEFAULT_MODEL)
+    if isinstance(model, Classifier):
+        return EntailmentScorer(model, labels, template or HYPOTHESIS, batch_size=batch_size)
+    return PromptScorer(model, labels, template or PROMPT)
 
 
 def _candidate_labels(listed: str) -> list[str]:

@@ -19,7 +19,8 @@ from hftool.generation.generate import Continuation, log_context_full, new_token
 from hftool.generation.prefix_cache import CachedModel
 from hftool.generation.records import BeamSettings, Generation, Request
 from hftool.generation.sampling import check_finite
-from hftool.models.load import LanguageModel, model_errors
+from hftool.models.load import LanguageModel
+from hftool.models.model_errors import model_errors
 
 
 def search(

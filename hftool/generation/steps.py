@@ -21,6 +21,7 @@ from hftool.models.load import LanguageModel
 from hftool.options.generation import SamplingOptions
 from hftool.options.inputs import PromptOptions
 from hftool.prompting.prompt import prompt_ids
+from hftool.tokenization.incremental_decoder import IncrementalDecoder
 from hftool.tokenization.tokenizer import Tokenizer
 
 
@@ -235,7 +236,7 @@ class StepSampler:
     def _rewind(self) -> None:
         """Bring the decoder and the random numbers to the end of `steps`."""
         self._distribution = None
-        self._stream = self.tokenizer.stream(skip_special=False)
+        self._stream = IncrementalDecoder(self.tokenizer, skip_special=False)
         seed = self.settings.seed
         self._sampler = None if seed is None else Sampler(seed)
         for step in self.steps:

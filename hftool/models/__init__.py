@@ -1,1 +1,1 @@
-"""Find, fetch, prepare, place and load a model."""
+"""Find, download, convert and load models."""

@@ -1,4 +1,4 @@
-"""Where a model computes, and in which precision."""
+"""Choose the device that a model computes on, and the precision."""
 
 import re
 from typing import Any
@@ -10,32 +10,36 @@ from hftool.errors import HftoolError, UsageError
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
-def choose_device(asked: str) -> torch.device:
-    """The device asked for; `auto` is a CUDA device, else Apple's, else the CPU.
+def choose_device(name: str) -> torch.device:
+    """Return a device by its name; `auto` is a CUDA device, else Apple's GPU, else the CPU.
 
     Raises:
-        UsageError: no such kind of device.
-        HftoolError: this machine has none of that kind.
+        UsageError: the name is not that of a device.
+        HftoolError: this machine has no such device.
     """
-    if not _DEVICE.fullmatch(asked):
-        raise UsageError(f"unknown device '{asked}'", "one of auto, cpu, cuda, cuda:N, mps")
+    if not _DEVICE.fullmatch(name):
+        raise UsageError(f"unknown device '{name}'", "one of auto, cpu, cuda, cuda:N, mps")
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
     mps = torch.backends.mps.is_available()
-    if asked == "auto":
+    if name == "auto":
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    device = torch.device(asked)
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= cuda:
-        built = "" if torch.version.cuda else "; this torch is a CPU build"
-        raise HftoolError(f"no device {asked}: {cuda} CUDA devices here{built}", "use --device cpu")
+        devices = "1 CUDA device" if cuda == 1 else f"{cuda} CUDA devices"
+        build = "" if torch.version.cuda else "; this torch is built for the CPU only"
+        raise HftoolError(f"no device {name}: found {devices}{build}", "use --device cpu")
     if device.type == "mps" and not mps:
         raise HftoolError("no device mps on this machine", "use --device cpu")
     return device
 
 
-def choose_dtype(asked: str, device: torch.device) -> torch.dtype:
-    """The precision asked for; `auto` is bfloat16 where the device computes in it, else float32."""
-    if asked != "auto":
-        dtype: torch.dtype = getattr(torch, asked)
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Return a precision by torch's name for it.
+
+    `auto` is bfloat16 if the device computes in it, else float16 on a GPU and float32 on a CPU.
+    """
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
         return dtype
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
@@ -45,7 +49,7 @@ def choose_dtype(asked: str, device: torch.device) -> torch.dtype:
 
 
 def _cpu_computes_bfloat16() -> bool:
-    """Whether the CPU has instructions for bfloat16 products (not: emulates them)."""
+    """Return whether the CPU has instructions for bfloat16 products, rather than emulates them."""
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     if capabilities:
         names = ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16")

@@ -1,19 +1,20 @@
-"""The GGUF library's reader, which takes a file's numbers as they are, within bounds."""
+"""Read GGUF files with the library `gguf`, which trusts a file's numbers, within bounds."""
 
 from typing import Any
 
 import numpy.typing as npt
 from gguf import GGUFReader
 
-MOST_VALUES = 8_000_000  # in a head; a vocabulary of 262,144 with its merges has some 2 million
+MAX_VALUES = 8_000_000  # in a header; a vocabulary of 262,144 has about 2 million with its merges
 
 
 class BoundedReader(GGUFReader):
-    """Reads no value that lies behind the file's end, and not more values than a vocabulary has:
-    an array's length is a number in the file, and each of its values takes some 300 bytes here.
+    """A reader that reads no value beyond the file's end, and no more values than a vocabulary has.
+
+    The length of an array is a number in the file, and each value takes about 300 bytes in memory.
 
     Raises:
-        ValueError: the file asks for more.
+        ValueError: the file has a length beyond these bounds.
     """
 
     _values = 0
@@ -21,10 +22,10 @@ class BoundedReader(GGUFReader):
     def _get(
         self, offset: int, dtype: npt.DTypeLike, count: int = 1, *more: Any, **named: Any
     ) -> Any:
-        found = super()._get(offset, dtype, count, *more, **named)
+        values = super()._get(offset, dtype, count, *more, **named)
         self._values += 1
-        if len(found) < int(count):
-            raise ValueError("a value lies behind its end")
-        if self._values > MOST_VALUES:
-            raise ValueError(f"its head has more than {MOST_VALUES:,} values")
-        return found
+        if len(values) < int(count):
+            raise ValueError("a value is beyond its end")
+        if self._values > MAX_VALUES:
+            raise ValueError(f"its header has more than {MAX_VALUES:,} values")
+        return values

@@ -1,4 +1,4 @@
-"""A hub repository's files: from the local cache, and over the network where one is missing."""
+"""Find a hub repository's files in the Hugging Face cache, and download those that are missing."""
 
 import contextlib
 import json
@@ -34,33 +34,35 @@ TOKENIZER_FILES = (
     "merges.txt",
 )
 MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors", "model.safetensors.index.json")
-TRY_AGAIN = "try again: what has come is kept"
-HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "httpcore2", "requests")  # of huggingface_hub
-BROKEN_OFF = ("RemoteProtocolError", "ReadError", "ChunkedEncodingError")
-NAMING_HEADERS = ("ETag", "X-Linked-Etag", "X-Repo-Commit")
-PATIENCE = 6  # times HF_HUB_DOWNLOAD_TIMEOUT (10 s) without a byte, until a download is given up
 REMOTE_CODE_FILES = ("*.py", "pytorch_model*.bin", "pytorch_model.bin.index.json")
+TRY_AGAIN = "run it again: the part already downloaded is kept"
+HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "httpcore2", "requests")  # huggingface_hub's
+BROKEN_CONNECTION = ("RemoteProtocolError", "ReadError", "ChunkedEncodingError")
+NAMING_HEADERS = ("ETag", "X-Linked-Etag", "X-Repo-Commit")
+# A download that receives nothing is given up after this many times HF_HUB_DOWNLOAD_TIMEOUT (10 s).
+PATIENCE = 6
 
 
-def snapshot(model: HubModel, need: Need, options: SourceOptions) -> Path:
-    """The folder with a repository's files, downloaded where they aren't all here.
+def download_if_missing(model: HubModel, need: Need, options: SourceOptions) -> Path:
+    """Return the folder with a repository's files; download them unless all of them are cached.
 
-    A model that is complete in the Hugging Face cache is found without a request.
+    For a model that is complete in the Hugging Face cache, no request is made.
 
     Raises:
-        HftoolError: the repository can't be had: not found, gated, no network, or incomplete
-            and offline.
+        HftoolError: the repository does not exist, is gated, or has not the files; the hub can't be
+            reached; or files are missing and `options.offline` is set.
     """
     folder = cached_folder(model)
     if folder is not None and not missing_files(folder, need, options.trust_remote_code):
         return folder
     if options.offline:
-        raise _not_here(model, folder)
+        raise _not_cached(model, folder)
     return download(model, need, options)
 
 
 def cached_folder(model: HubModel) -> Path | None:
-    """The newest snapshot of a revision in the Hugging Face cache, complete or not."""
+    """Return the newest snapshot of a revision in the Hugging Face cache, complete or not; None if
+    there is none."""
     from huggingface_hub import constants
 
     root = _cache_folder(model)
@@ -82,12 +84,18 @@ def _cache_folder(model: HubModel) -> Path:
 
 
 def missing_files(folder: Path, need: Need, pickled: bool) -> Sequence[str]:
-    """What a folder lacks to be loaded; empty where it is complete."""
+    """Return the files that a folder lacks for its model or tokenizer to be loaded.
+
+    With `pickled`, pickled weights count as well.
+
+    Raises:
+        HftoolError: an index of weights is broken, or names files outside the folder.
+    """
     if not (folder / "config.json").is_file() and need == "model":
         return ["config.json"]
     if need == "tokenizer":
-        held = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json")
-        return [] if any((folder / name).is_file() for name in held) else ["tokenizer.json"]
+        names = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json")
+        return [] if any((folder / name).is_file() for name in names) else ["tokenizer.json"]
     for index in ("model.safetensors.index.json", *(("pytorch_model.bin.index.json",) * pickled)):
         if (folder / index).is_file():
             try:
@@ -103,23 +111,23 @@ def missing_files(folder: Path, need: Need, pickled: bool) -> Sequence[str]:
 
 
 def download(model: HubModel, need: Need, options: SourceOptions) -> Path:
-    """Ask the hub for a repository's files; those that are here are not fetched again.
+    """Download a repository's files, except those that are in the cache in their newest version.
 
-    Raises: as `snapshot`.
+    Raises: as `download_if_missing`.
     """
     from huggingface_hub import HfApi, constants, snapshot_download
 
     patterns = MODEL_FILES if need == "model" else TOKENIZER_FILES
     if options.trust_remote_code:
         patterns = (*patterns, *REMOTE_CODE_FILES)
-    log.info("fetching %s from the hub", model.repo)
-    _check_answers()
+    log.info("downloading %s from the hub", model.repo)
+    _check_responses()
     try:
-        # snapshot_download asks the same without a time limit, and hides what the hub answers.
+        # snapshot_download makes the same request, but without a timeout, and hides the response.
         HfApi(token=options.hub_token).model_info(
             model.repo, revision=model.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT
         )
-        folder = _watched(
+        folder = _run_watched(
             lambda: snapshot_download(
                 model.repo,
                 revision=model.revision,
@@ -141,9 +149,9 @@ def download(model: HubModel, need: Need, options: SourceOptions) -> Path:
     return folder
 
 
-def _check_answers() -> None:
-    """Have each answer of the hub looked at: huggingface_hub takes the names of files it writes
-    from these headers, wherever they lead."""
+def _check_responses() -> None:
+    """Let each response of the hub be checked: huggingface_hub writes files under the names in
+    these headers, wherever they lead."""
     from huggingface_hub import get_session
 
     session: Any = get_session()
@@ -151,66 +159,67 @@ def _check_answers() -> None:
         session.event_hooks["response"].append(_require_plain_names)
 
 
-def _require_plain_names(answer: Any) -> None:
+def _require_plain_names(response: Any) -> None:
     for name in NAMING_HEADERS:
-        value = answer.headers.get(name, "").removeprefix("W/")
+        value = response.headers.get(name, "").removeprefix("W/")
         if "/" in value or "\\" in value:
-            raise HftoolError(f"the hub names a file with a place in it: {name} is {value[:60]}")
+            raise HftoolError(f"the hub sent a file name with a path in it: {name} is {value[:60]}")
 
 
-def _watched(fetch: Callable[[], str], model: HubModel, patience: float) -> Path:
-    """What `fetch` returns; given up where the repository's files have not grown for `patience` s.
+def _run_watched(download: Callable[[], str], model: HubModel, patience: float) -> Path:
+    """Return what `download` returns; give up if the repository's files in the cache have not grown
+    for `patience` seconds.
 
-    huggingface_hub asks some things without a time limit, others again and again, and waits for its
-    threads when it is interrupted. Here it has a thread of its own, which can be left behind.
+    huggingface_hub makes some requests without a timeout, repeats others, and waits for its threads
+    when it is interrupted. So it runs in a thread of its own, which can be abandoned.
     """
-    ended: list[Path | BaseException] = []
+    results: list[Path | BaseException] = []
 
     def work() -> None:
         try:
-            ended.append(Path(fetch()))
+            results.append(Path(download()))
         except BaseException as error:
-            ended.append(error)
+            results.append(error)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    held, changed = -1, time.monotonic()
-    while not ended:
+    size, changed = -1, time.monotonic()
+    while not results:
         thread.join(min(0.5, patience / 4))
-        now = _bytes_held(model)
-        if now != held:
-            held, changed = now, time.monotonic()
+        new_size = _cached_bytes(model)
+        if new_size != size:
+            size, changed = new_size, time.monotonic()
         elif time.monotonic() - changed > patience:
             raise HftoolError(
-                f"the hub has gone silent while {model.repo} was fetched", TRY_AGAIN
+                f"the hub stopped sending while {model.repo} was downloaded", TRY_AGAIN
             ) from None
-    (result,) = ended
+    (result,) = results
     if isinstance(result, BaseException):
         raise result
     return result
 
 
-def _bytes_held(model: HubModel) -> int:
-    """The size of what the cache holds of a repository, parts of files included."""
+def _cached_bytes(model: HubModel) -> int:
+    """Return the size of a repository's files in the cache, incomplete ones included."""
     total = 0
     for path in _cache_folder(model).rglob("*"):
-        with contextlib.suppress(OSError):  # renamed meanwhile
+        with contextlib.suppress(OSError):  # it was renamed meanwhile
             total += 1 + path.lstat().st_size
     return total
 
 
-def _not_here(model: HubModel, folder: Path | None) -> HftoolError:
+def _not_cached(model: HubModel, folder: Path | None) -> HftoolError:
     state = "is incomplete" if folder else "is not"
     return HftoolError(
-        f"{model.repo} {state} in the local cache, and asking the hub is turned off",
-        f"without --offline (and HF_HUB_OFFLINE): hftool models pull {model.repo}",
+        f"{model.repo} {state} in the local cache, and downloads are turned off",
+        f"without --offline and HF_HUB_OFFLINE, run: hftool models pull {model.repo}",
     )
 
 
 def _no_network(model: HubModel) -> HftoolError:
     return HftoolError(
-        f"cannot reach the hub to fetch {model.repo}",
-        "check the network; `smollm2` and `minilm-sst2` need none",
+        f"cannot reach the hub to download {model.repo}",
+        "check the network; the models `smollm2` and `minilm-sst2` need none",
     )
 
 
@@ -222,7 +231,7 @@ def _raise_for(error: Exception, model: HubModel) -> NoReturn:
     page = f"https://huggingface.co/{model.repo}"
     if isinstance(error, errors.GatedRepoError):
         raise HftoolError(
-            f"{model.repo} is gated: its licence has to be accepted first",
+            f"{model.repo} is gated: you have to accept its licence first",
             f"accept it on {page}, then give your token: `hf auth login`, HF_TOKEN or --token",
         ) from None
     if isinstance(error, errors.RevisionNotFoundError):
@@ -230,23 +239,23 @@ def _raise_for(error: Exception, model: HubModel) -> NoReturn:
     if isinstance(error, errors.RepositoryNotFoundError):
         raise HftoolError(
             f"there is no model {model.repo} on the hub",
-            "check the spelling; a private one needs a token: HF_TOKEN or --token",
+            "check the spelling; a private model needs a token: HF_TOKEN or --token",
         ) from None
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
         token = "check the token: HF_TOKEN or --token"
         hints = {401: token, 403: token, 429: "try again later"}
         raise HftoolError(
-            f"the hub answered {status} for {model.repo}", hints.get(status)
+            f"the hub responded with status {status} for {model.repo}", hints.get(status)
         ) from None
     library = type(error).__module__.partition(".")[0]
-    if library in HTTP_LIBRARIES and type(error).__name__ in BROKEN_OFF:
+    if library in HTTP_LIBRARIES and type(error).__name__ in BROKEN_CONNECTION:
         raise HftoolError(
-            f"the connection broke off while {model.repo} was fetched", TRY_AGAIN
+            f"the connection broke while {model.repo} was downloaded", TRY_AGAIN
         ) from None
     if isinstance(error, errors.LocalEntryNotFoundError) or library in HTTP_LIBRARIES:
         raise _no_network(model) from None
     if isinstance(error, OSError | ValueError) or library == "huggingface_hub":
         cause = " ".join(str(error).split())
-        raise HftoolError(f"cannot fetch {model.repo}: {cause}") from None
+        raise HftoolError(f"cannot download {model.repo}: {cause}") from None
     raise error

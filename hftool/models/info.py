@@ -1,4 +1,4 @@
-"""What there is to know of a model without loading it."""
+"""What hftool knows about a model without loading it, and the user's aliases."""
 
 import math
 import re
@@ -12,7 +12,7 @@ from hftool.catalogue import BUILT_IN, Alias
 from hftool.errors import HftoolError, UsageError
 from hftool.json_files import read_json
 from hftool.models.hub import download
-from hftool.models.local_files import architectures_of, ensure_local, local_folder
+from hftool.models.local_files import architectures_of, ensure_local, local_folder, source_size
 from hftool.models.references import (
     AdaptedMiniLM,
     GgufFile,
@@ -21,19 +21,23 @@ from hftool.models.references import (
     ModelSource,
     resolve_reference,
 )
-from hftool.models.validation import tensors
+from hftool.models.validation import read_tensor_shapes
 from hftool.nn.architectures import CONTEXT_LENGTH_KEYS, task_of
 from hftool.options.model import SourceOptions
 
 Fits = Literal["float32", "bfloat16", "none"]
 _ALIAS_NAME = re.compile(r"[\w][\w.-]*")
 WEIGHT_BYTES = {"float32": 4, "bfloat16": 2}
-SHARE_OF_WEIGHTS = 0.8  # of the memory; the rest is the system's, the cache's, the activations'
+SHARE_OF_WEIGHTS = 0.8  # of the memory; the rest is for the system, the cache and the activations
 
 
 @dataclass(frozen=True)
 class AliasEntry:
-    """An alias, what it means, whether the model is here, and what it needs; see `ModelEntry`."""
+    """An alias, and the model that it stands for; see `ModelEntry`.
+
+    `here` is true if the model can be used without a network. `size_bytes` is then the size of its
+    files, or of what it is yet to be converted from.
+    """
 
     alias: str
     model: str
@@ -53,11 +57,13 @@ class AliasEntry:
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """What is known of a model; None where it is not known (on this machine, without asking).
+    """Facts about a model; None if hftool does not know one without asking the hub.
 
-    `path` is the folder that would be loaded, None when it is not here. The weights take
-    `float32_bytes` or `bfloat16_bytes` of memory, this machine has `machine_bytes`; `fits` is the
-    more exact of the two that leaves a fifth of it free, "none" where neither does.
+    `path` is the folder that the model is loaded from, None if it is yet to be downloaded or
+    converted. `size_bytes` is the size of its files, or of what it is yet to be converted from. The
+    weights take `float32_bytes` or `bfloat16_bytes` of memory, and this machine has
+    `machine_bytes`; `fits` is the more exact of the two precisions that leaves a fifth of it free,
+    "none" if neither does.
     """
 
     ref: str
@@ -80,7 +86,7 @@ class ModelEntry:
 
 
 def aliases() -> Iterator[AliasEntry]:
-    """The user's aliases, then the built-in ones they don't hide."""
+    """Yield the user's aliases, then the built-in ones that they don't hide."""
     own = config.load().aliases
     for name, target in own.items():
         yield _alias_entry(name, target, BUILT_IN.get(target), "yours")
@@ -91,22 +97,24 @@ def aliases() -> Iterator[AliasEntry]:
 
 def _alias_entry(name: str, target: str, alias: Alias | None, purpose: str) -> AliasEntry:
     try:
-        folder = local_folder(resolve_reference(name))
-        known = _facts(folder, alias)
-    except HftoolError:  # an alias may name what is gone or broken by now
-        folder, known = None, _facts(None, alias)
+        source = resolve_reference(name)
+        folder = local_folder(source)
+        facts = _facts(source, folder, alias)
+        here = folder is not None or source_size(source) is not None
+    except HftoolError:  # what the alias stands for was removed, or is broken
+        facts, here = _catalogue_facts(alias), False
     return AliasEntry(
         alias=name,
         model=target,
-        task=known["task"],
-        here=folder is not None,
-        size_bytes=known["size_bytes"],
+        task=facts["task"],
+        here=here,
+        size_bytes=facts["size_bytes"],
         purpose=purpose,
-        parameters=known["parameters"],
-        context_length=known["context_length"],
+        parameters=facts["parameters"],
+        context_length=facts["context_length"],
         license=alias.license if alias else None,
         gated=alias.gated if alias else None,
-        **_memory(known["parameters"]),
+        **_memory(facts["parameters"]),
     )
 
 
@@ -127,13 +135,14 @@ def set_alias(name: str, ref: str) -> None:
     """Give a model a name of the user's own.
 
     Raises:
-        UsageError: the name can't be one.
-        HftoolError: the reference means nothing, or the config file can't be written.
+        UsageError: the name is not valid.
+        HftoolError: the reference is unknown, or the config file can't be written.
     """
     if not _ALIAS_NAME.fullmatch(name):
         raise UsageError(f"'{name}' can't be an alias", "letters, digits, '.', '-' and '_'")
     source = resolve_reference(ref)
-    # An alias of an alias means what that one means now; a path stays right in other folders.
+    # An alias of an alias stands for the model that this one stands for now. A path is stored as an
+    # absolute one, so that it stays valid in other folders.
     target = config.load().aliases.get(ref, ref)
     if target not in BUILT_IN and isinstance(source, LocalFolder | GgufFile):
         target = str(source.path)
@@ -141,29 +150,47 @@ def set_alias(name: str, ref: str) -> None:
 
 
 def remove_alias(name: str) -> None:
-    """Forget an alias of the user's.
+    """Remove an alias of the user's.
 
     Raises:
-        HftoolError: there is none of that name.
+        HftoolError: there is none with this name.
     """
     if name not in config.load().aliases:
-        hint = "a built-in alias stays" if name in BUILT_IN else None
+        hint = "built-in aliases can't be removed" if name in BUILT_IN else None
         raise HftoolError(f"you have no alias '{name}'", hint)
     config.set_alias(name, None)
 
 
 def show(ref: str, options: SourceOptions) -> ModelEntry:
-    """What is known of a model on this machine; asks nobody.
+    """Return what this machine knows about a model, without asking the hub.
 
     Raises:
-        HftoolError: the reference means nothing.
+        HftoolError: the reference is unknown.
+    """
+    return _model_entry(ref, resolve_reference(ref, options.revision), options)
+
+
+def pull(ref: str, options: SourceOptions) -> ModelEntry:
+    """Download a model's newest files, convert them if needed, and return what is then known.
+
+    Raises:
+        HftoolError: the reference is unknown, or as `ensure_local`.
     """
     source = resolve_reference(ref, options.revision)
+    repository = source.base if isinstance(source, AdaptedMiniLM) else source
+    if isinstance(repository, HubModel) and not options.offline:
+        download(repository, "model", options)
+    ensure_local(source, "model", options, ref)
+    ensure_local(source, "tokenizer", options, ref)
+    return _model_entry(ref, source, options)
+
+
+def _model_entry(ref: str, source: ModelSource, options: SourceOptions) -> ModelEntry:
     alias = BUILT_IN.get(config.load().aliases.get(ref, ref))
     if alias is None and isinstance(source, HubModel):
         alias = next((a for a in BUILT_IN.values() if a.repo == source.repo), None)
     folder = local_folder(source, options.trust_remote_code)
-    facts = _facts(folder, alias)
+    facts = _facts(source, folder, alias)
     return ModelEntry(
         ref=ref,
         name=alias.repo if alias else _name(source),
@@ -176,32 +203,10 @@ def show(ref: str, options: SourceOptions) -> ModelEntry:
     )
 
 
-def pull(ref: str, options: SourceOptions) -> ModelEntry:
-    """Fetch a model's newest files, prepare it, and say what is known of it then.
-
-    Raises:
-        HftoolError: it can't be had.
-    """
-    source = resolve_reference(ref, options.revision)
-    repository = source.base if isinstance(source, AdaptedMiniLM) else source
-    if isinstance(repository, HubModel) and not options.offline:
-        download(repository, "model", options)
-    ensure_local(ref, "model", options)
-    ensure_local(ref, "tokenizer", options)
-    return show(ref, options)
-
-
-def _facts(folder: Path | None, alias: Alias | None) -> dict[str, Any]:
+def _facts(source: ModelSource, folder: Path | None, alias: Alias | None) -> dict[str, Any]:
+    """Return the facts in the files of a folder, or else those in the catalogue."""
     if folder is None:
-        return {
-            "task": alias.task if alias else None,
-            "architecture": None,
-            "parameters": alias.parameters if alias else None,
-            "context_length": alias.context_length if alias else None,
-            "dtype": None,
-            "size_bytes": None,
-            "chat_template": None,
-        }
+        return {**_catalogue_facts(alias), "size_bytes": source_size(source)}
     architecture = next(iter(architectures_of(folder)), None)
     config = read_json(folder / "config.json")
     text_config = config.get("text_config")
@@ -214,23 +219,32 @@ def _facts(folder: Path | None, alias: Alias | None) -> dict[str, Any]:
         "parameters": parameters,
         "context_length": next((n for n in lengths if type(n) is int and n), None),
         "dtype": "+".join(dtypes) or None,
-        "size_bytes": _size(folder),
+        "size_bytes": sum(p.stat().st_size for p in folder.iterdir() if p.is_file()),
         "chat_template": (folder / "chat_template.jinja").is_file()
         or "chat_template" in read_json(folder / "tokenizer_config.json"),
     }
 
 
+def _catalogue_facts(alias: Alias | None) -> dict[str, Any]:
+    return {
+        "task": alias.task if alias else None,
+        "architecture": None,
+        "parameters": alias.parameters if alias else None,
+        "context_length": alias.context_length if alias else None,
+        "dtype": None,
+        "size_bytes": None,
+        "chat_template": None,
+    }
+
+
 def _tensors(folder: Path) -> tuple[list[str], int | None]:
-    """The dtypes of a folder's safetensors, most frequent first, and how many numbers they hold."""
+    """Return the dtypes in a folder's safetensors files, most frequent first, and how many numbers
+    the files have."""
     counts: dict[str, int] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        for dtype, shape in tensors(file).values():
+        for dtype, shape in read_tensor_shapes(file).values():
             counts[dtype] = counts.get(dtype, 0) + math.prod(shape)
     return sorted(counts, key=lambda d: -counts[d]), sum(counts.values()) or None
-
-
-def _size(folder: Path) -> int:
-    return sum(p.stat().st_size for p in folder.iterdir() if p.is_file())
 
 
 def _name(source: ModelSource) -> str:

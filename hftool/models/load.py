@@ -1,27 +1,27 @@
-"""Models into memory: the only calls of `from_pretrained` that a command makes."""
+"""Load models into memory: the only calls of `from_pretrained` that a command makes."""
 
 import contextlib
 import inspect
 import logging
-import pickle
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import psutil
 import torch
-from safetensors import SafetensorError
 
-from hftool.errors import HftoolError, is_little_memory
+from hftool.errors import HftoolError
 from hftool.json_files import read_json
 from hftool.models.conversion import weights_problem
 from hftool.models.device import choose_device, choose_dtype
-from hftool.models.local_files import architectures_of, ensure_local, load_tokenizer
+from hftool.models.local_files import architectures_of, ensure_local, read_tokenizer
+from hftool.models.model_errors import loading_errors, model_errors
+from hftool.models.references import ModelSource, resolve_reference
 from hftool.models.resident import cached
-from hftool.models.validation import SLACK, require_plausible, sizes_of_tensors
+from hftool.models.validation import SLACK, require_plausible, tensor_sizes
 from hftool.nn.architectures import CLASSIFIER_SUFFIX, CONTEXT_LENGTH_KEYS, GENERATOR_SUFFIXES
 from hftool.nn.bert import read_bert
 from hftool.nn.cache import Cache, can_pad, new_cache
@@ -34,12 +34,17 @@ from hftool.tokenization.tokenizer import Tokenizer
 log = logging.getLogger("hftool")
 
 Activation = Literal["softmax", "sigmoid", "none"]
-NO_LIMIT = 1e9  # tokens; transformers writes 1e30 for it
+AutoClass = Literal["AutoModelForCausalLM", "AutoModelForSequenceClassification"]
+NO_LIMIT = 1e9  # tokens; transformers writes 1e30 for a tokenizer without a limit
 
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model with its tokenizer. `model` stands in evaluation mode."""
+    """A causal language model with its tokenizer.
+
+    `model` is in evaluation mode: one of transformers' classes, or `hftool.nn.llama.Llama`, which
+    is called like them.
+    """
 
     name: str
     model: Any
@@ -54,7 +59,7 @@ class LanguageModel:
 
     @property
     def context_length(self) -> int | None:
-        """The most tokens the model can see, None where its config names no limit."""
+        """The maximum number of tokens the model can see, None if its config has no limit."""
         config = self.model.config.get_text_config()
         lengths = (getattr(config, name, None) for name in CONTEXT_LENGTH_KEYS)
         length = next(filter(None, lengths), None)
@@ -62,7 +67,7 @@ class LanguageModel:
 
     @cached_property
     def end_ids(self) -> frozenset[int]:
-        """The ids that end a text."""
+        """The ids of the tokens that end a text."""
         ids = self.generation_config.get("eos_token_id", self.model.config.eos_token_id)
         if ids is None:
             eos = self.tokenizer.special_tokens.get("eos_token")
@@ -120,8 +125,11 @@ class LanguageModel:
 
 @dataclass(frozen=True)
 class Classifier:
-    """A sequence-classification model with its tokenizer; `labels` in the order of its logits,
-    `activation` what makes scores of them."""
+    """A sequence-classification model with its tokenizer.
+
+    `labels` are in the order of the model's logits; `activation` turns these into scores.
+    `max_length` is the limit of a sequence in tokens, None if there is none.
+    """
 
     name: str
     model: Any
@@ -135,62 +143,95 @@ def load_language_model(options: LoadOptions) -> LanguageModel:
     """Load a causal language model.
 
     Raises:
-        HftoolError: it can't be had, is no causal language model, or its files are broken.
+        HftoolError: the model is unknown, can't be downloaded, is not a causal language model, or
+            its files are broken.
     """
-    folder = ensure_local(options.model, "model", options)
-    _require(folder, options.model, GENERATOR_SUFFIXES, "a language model that generates text")
-    if read_json(folder / "config.json").get("is_encoder_decoder"):
-        raise HftoolError(
-            f"{options.model} is an encoder-decoder, not a causal language model",
-            "`hftool models list` shows models that generate text",
-        )
-    return LanguageModel(
-        options.model,
-        _load("AutoModelForCausalLM", folder, options, plain=True),
-        load_tokenizer(options.model, options),
-        read_json(folder / "generation_config.json"),
-        lambda: _load("AutoModelForCausalLM", folder, options),
-    )
+    source = resolve_reference(options.model, options.revision)
+    folder = ensure_local(source, "model", options, options.model)
+    return _language_model(source, folder, options)
 
 
 def load_classifier(options: ClassifierOptions) -> Classifier:
     """Load a sequence-classification model.
 
     Raises:
-        HftoolError: it can't be had, is no classifier, or its files are broken.
+        HftoolError: the model is unknown, can't be downloaded, is not a classifier, or its files
+            are broken.
     """
     name = options.model or DEFAULT_CLASSIFIER
-    folder = ensure_local(name, "model", options)
+    source = resolve_reference(name, options.revision)
+    folder = ensure_local(source, "model", options, name)
+    return _classifier(source, folder, name, options)
+
+
+def load_classifier_or_language_model(
+    options: ClassifierOptions, default: str
+) -> Classifier | LanguageModel:
+    """Load a model of either kind, by default the one named `default`.
+
+    Raises: as `load_classifier` and `load_language_model`.
+    """
+    name = options.model or default
+    source = resolve_reference(name, options.revision)
+    folder = ensure_local(source, "model", options, name)
+    if any(a.endswith(CLASSIFIER_SUFFIX) for a in architectures_of(folder)):
+        return _classifier(source, folder, name, options)
+    return _language_model(source, folder, LoadOptions(**{**asdict(options), "model": name}))
+
+
+def _language_model(source: ModelSource, folder: Path, options: LoadOptions) -> LanguageModel:
+    name = options.model
+    _require(folder, name, GENERATOR_SUFFIXES, "a language model that generates text")
+    if read_json(folder / "config.json").get("is_encoder_decoder"):
+        raise HftoolError(
+            f"{name} is an encoder-decoder, not a causal language model",
+            "`hftool models list` shows models that generate text",
+        )
+    return LanguageModel(
+        name,
+        _load("AutoModelForCausalLM", folder, options, fast=True),
+        _tokenizer(source, folder, options, name),
+        read_json(folder / "generation_config.json"),
+        lambda: _load("AutoModelForCausalLM", folder, options),
+    )
+
+
+def _classifier(
+    source: ModelSource, folder: Path, name: str, options: ClassifierOptions
+) -> Classifier:
     _require(folder, name, (CLASSIFIER_SUFFIX,), "a text classifier")
-    model = _load("AutoModelForSequenceClassification", folder, options, plain=True)
-    config = model.config
-    tokenizer = load_tokenizer(name, options)
-    limits = [
-        _positions(model),
-        tokenizer.config.get("model_max_length"),
-    ]
+    model = _load("AutoModelForSequenceClassification", folder, options, fast=True)
+    tokenizer = _tokenizer(source, folder, options, name)
+    limits = (_position_count(model), tokenizer.config.get("model_max_length"))
+    lengths = (int(n) for n in limits if isinstance(n, int | float) and 1 <= n < NO_LIMIT)
     return Classifier(
         name,
         model,
         tokenizer,
-        _labels(config),
-        _activation(config),
-        min(
-            (int(n) for n in limits if isinstance(n, int | float) and 1 <= n < NO_LIMIT),
-            default=None,
-        ),
+        _labels(model.config),
+        _activation(model.config),
+        min(lengths, default=None),
     )
 
 
+def _tokenizer(
+    source: ModelSource, folder: Path, options: LoadOptions | ClassifierOptions, name: str
+) -> Tokenizer:
+    if not (folder / "tokenizer.json").is_file():  # it has older files, which are converted
+        folder = ensure_local(source, "tokenizer", options, name)
+    return read_tokenizer(folder, name)
+
+
 def _labels(config: Any) -> tuple[str, ...]:
-    """The labels by the place of their logit, with that place in the name of those named alike."""
+    """Return the labels by the index of their logit; labels with the same name get their index
+    appended."""
     names = [str(config.id2label.get(i, f"LABEL_{i}")) for i in range(config.num_labels)]
     return tuple(n if names.count(n) == 1 else f"{n}_{i}" for i, n in enumerate(names))
 
 
-def _positions(model: Any) -> int | None:
-    """How many tokens a model has positions for: RoBERTa and its kin count from behind the id of
-    the padding token."""
+def _position_count(model: Any) -> int | None:
+    """Return the number of tokens that a model has positions for. RoBERTa and related models number
+    them from one above the id of the padding token."""
     most = getattr(model.config, "max_position_embeddings", None)
     embeddings = getattr(getattr(model, "base_model", None), "embeddings", None)
     padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
@@ -198,7 +239,7 @@ def _positions(model: Any) -> int | None:
 
 
 def _activation(config: Any) -> Activation:
-    """As transformers' TextClassificationPipeline chooses it."""
+    """Return the activation that transformers' TextClassificationPipeline chooses."""
     if config.problem_type == "regression":
         return "none"
     multi_label = config.problem_type == "multi_label_classification" or config.num_labels == 1
@@ -206,7 +247,7 @@ def _activation(config: Any) -> Activation:
 
 
 def _require(folder: Path, name: str, suffixes: tuple[str, ...], what: str) -> None:
-    """Raise where config.json names architectures and none of them ends as it should."""
+    """Raise an error if config.json names architectures, but none with one of these suffixes."""
     architectures = architectures_of(folder)
     if architectures and not any(a.endswith(suffixes) for a in architectures):
         hint = (
@@ -218,60 +259,62 @@ def _require(folder: Path, name: str, suffixes: tuple[str, ...], what: str) -> N
 
 
 def _load(
-    auto: Literal["AutoModelForCausalLM", "AutoModelForSequenceClassification"],
+    auto: AutoClass,
     folder: Path,
     options: LoadOptions | ClassifierOptions,
     *,
-    plain: bool = False,
+    fast: bool = False,
 ) -> Any:
+    """Load a model; with `fast` as one of `hftool.nn`'s own where that can compute it."""
     device = choose_device(options.device)
-    # Labels with a score are compared and stored: in float32 every CPU gives the same.
-    classifier = isinstance(options, ClassifierOptions)
-    exact = classifier and device.type == "cpu" and options.quantize == "none"
-    asked = "float32" if exact and options.dtype == "auto" else options.dtype
-    dtype = choose_dtype(asked, device)
+    # Scores are compared and stored; in float32 they are the same on every CPU.
+    is_classifier = isinstance(options, ClassifierOptions)
+    exact = is_classifier and device.type == "cpu" and options.quantize == "none"
+    dtype_name = "float32" if exact and options.dtype == "auto" else options.dtype
+    dtype = choose_dtype(dtype_name, device)
     bits = None if options.quantize == "none" else options.quantize
     trusted = options.trust_remote_code
-    plain = plain and device.type == "cpu" and not trusted
+    fast = fast and device.type == "cpu" and not trusted
 
     def read() -> Any:
-        log.debug("started and imported in %.2f s", _age())
+        log.debug("started and imported in %.2f s", _process_age())
         if not trusted:
             require_plausible(folder, read_json(folder / "config.json"))
         began = time.perf_counter()
-        with _loading_errors(folder):
-            read_plain = read_bert if classifier else read_llama
-            model = read_plain(folder, dtype, bits) if plain else None
+        model = None
+        if fast:
+            with loading_errors(folder):
+                model = (read_bert if is_classifier else read_llama)(folder, dtype, bits)
         if model is None:
             model = _from_pretrained(auto, folder, dtype, device, bits, trusted)
         seconds = time.perf_counter() - began
         log.debug("loaded %s: %s on %s in %.2f s", folder, dtype, device, seconds)
         return model
 
-    return cached(read, folder, auto, device, dtype, bits, trusted, plain)
+    return cached(read, folder, auto, device, dtype, bits, trusted, fast)
 
 
-def _age() -> float:
-    """Seconds since this process began."""
+def _process_age() -> float:
+    """Return the seconds since this process began."""
     created: float = psutil.Process().create_time()
-    if hasattr(time, "CLOCK_BOOTTIME"):  # Linux knows the second it booted in, and no more
+    if hasattr(time, "CLOCK_BOOTTIME"):  # on Linux, psutil knows the boot time only to the second
         booted: float = psutil.boot_time()
         return time.clock_gettime(time.CLOCK_BOOTTIME) - (created - booted)
     return time.time() - created
 
 
 def _from_pretrained(
-    auto: Literal["AutoModelForCausalLM", "AutoModelForSequenceClassification"],
+    auto: AutoClass,
     folder: Path,
     dtype: torch.dtype,
     device: torch.device,
     bits: Bits | None,
     trusted: bool,
 ) -> Any:
-    """A model of transformers' own class, in evaluation mode."""
+    """Load a model of one of transformers' classes, in evaluation mode."""
     import transformers
 
-    with _quietly(), _loading_errors(folder):
+    with _quiet_transformers(), loading_errors(folder):
         if not trusted:
             _require_size(getattr(transformers, auto), folder)
         model, info = getattr(transformers, auto).from_pretrained(
@@ -293,91 +336,28 @@ def _from_pretrained(
 
 
 def _require_size(auto: Any, folder: Path) -> None:
-    """Raise where a config describes a model far larger than its weights, by whichever of its
-    values: it is built without memory first, which takes some 0.03 s."""
+    """Raise an error if a config describes a model far larger than its weights, by any of its
+    values: the model is first built without memory, which takes about 0.03 s."""
     from transformers import AutoConfig
 
     own: dict[str, Any] = {"trust_remote_code": False}
     config = AutoConfig.from_pretrained(folder, local_files_only=True, **own)
     with torch.device("meta"):
         built = sum(weight.numel() for weight in auto.from_config(config, **own).parameters())
-    stored = sum(sizes_of_tensors(folder))
+    stored = sum(tensor_sizes(folder))
     if built > SLACK * stored:
         raise HftoolError(
-            f"{folder}/config.json is of a model of {built:,} numbers, and the weights are"
-            f" {stored:,} numbers"
+            f"{folder}/config.json describes a model of {built:,} numbers, but the weights have"
+            f" {stored:,}"
         )
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """transformers' advice is shown with -v alone, its progress bars never."""
+def _quiet_transformers() -> Iterator[None]:
+    """Show transformers' advice only with -v, and never its progress bars."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if not log.isEnabledFor(logging.DEBUG):
         transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     yield
-
-
-@contextlib.contextmanager
-def memory_errors() -> Iterator[None]:
-    """What torch raises where the memory does not suffice, as one line.
-
-    Raises:
-        HftoolError: instead of it, with what would help.
-    """
-    try:
-        yield
-    except Exception as error:
-        if is_little_memory(error):
-            raise HftoolError(
-                "not enough memory for the model",
-                "try --dtype bfloat16, a shorter text, a smaller --batch-size or a smaller model",
-            ) from error
-        raise
-
-
-@contextlib.contextmanager
-def model_errors() -> Iterator[None]:
-    """As `memory_errors`, and what a model's code raises where its config does not fit the weights.
-
-    Raises:
-        HftoolError: instead of it.
-    """
-    try:
-        with memory_errors():
-            yield
-    except HftoolError:
-        raise
-    except Exception as error:
-        cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise HftoolError(
-            f"the model fails: {cause[:300]}", "its config.json may not fit its weights"
-        ) from error
-
-
-@contextlib.contextmanager
-def _loading_errors(folder: Path) -> Iterator[None]:
-    """What from_pretrained raises for broken or unknown files, as one line."""
-    try:
-        with memory_errors():
-            yield
-    except HftoolError:
-        raise
-    except SafetensorError as error:
-        raise HftoolError(f"cannot read the weights in {folder}: {error}") from None
-    except pickle.UnpicklingError as error:
-        raise HftoolError(
-            f"cannot read the pickled weights in {folder}: broken, or more than weights",
-            "a safetensors copy of the model has neither trouble",
-        ) from error
-    except Exception as error:  # a wrong value in config.json can raise anything
-        cause = " ".join(str(error).split())
-        hint = None
-        if not isinstance(error, OSError | ValueError | RuntimeError | ImportError):
-            cause = f"{type(error).__name__}: {cause}"
-        if "trust_remote_code" in cause:
-            cause = "it needs the repository's own code"
-            hint = "--trust-remote-code runs that code; read it first"
-        raise HftoolError(f"cannot load {folder}: {cause[:300]}", hint) from error

@@ -1,4 +1,4 @@
-"""The folder a model is loaded from: found, fetched or prepared."""
+"""The folder that a model is loaded from; files are downloaded and converted where needed."""
 
 import logging
 import time
@@ -7,8 +7,15 @@ from pathlib import Path
 
 from hftool.errors import HftoolError
 from hftool.json_files import read_json
-from hftool.models import prepared_cache
-from hftool.models.hub import Need, cached_folder, missing_files, snapshot
+from hftool.models.converted_copies import (
+    convert_if_needed,
+    converted_gguf,
+    converted_tokenizer,
+    find_converted_gguf,
+    find_converted_minilm,
+    minilm_conversion,
+)
+from hftool.models.hub import Need, cached_folder, download_if_missing, missing_files
 from hftool.models.references import (
     AdaptedMiniLM,
     GgufFile,
@@ -25,78 +32,114 @@ from hftool.tokenization.tokenizer import Tokenizer
 log = logging.getLogger("hftool")
 
 
-def ensure_local(ref: str, need: Need, options: SourceOptions) -> Path:
-    """The folder with a model's files, fetched and prepared where they aren't yet.
+def ensure_local(source: ModelSource, need: Need, options: SourceOptions, name: str) -> Path:
+    """Return the folder with a model's files; download and convert them first where needed.
+
+    `name` is the model's name as the user gave it, for the log.
 
     Raises:
-        HftoolError: the reference means nothing, or the files can't be had.
+        HftoolError: the files are missing or broken, or the hub can't be reached.
     """
-    source = resolve_reference(ref, options.revision)
     if isinstance(source, GgufFile):
-        return prepared_cache.prepared_gguf(source, need)
+        return converted_gguf(source, need, name)
     if isinstance(source, AdaptedMiniLM):
         base = source.base
         if isinstance(base, HubModel):
-            base = snapshot(base, "model", options)
-        return prepared_cache.prepared_minilm(base, source.sha256)
-    folder = source.path if isinstance(source, LocalFolder) else snapshot(source, need, options)
+            base = download_if_missing(base, "model", options)
+        return convert_if_needed(minilm_conversion(base, source.sha256), name)
+    if isinstance(source, LocalFolder):
+        folder = source.path
+    else:
+        folder = download_if_missing(source, need, options)
     if not options.trust_remote_code:
         require_own_files(folder)
     if need == "tokenizer" and not (folder / "tokenizer.json").is_file():
-        return prepared_cache.prepared_tokenizer(LocalFolder(folder))
+        return converted_tokenizer(folder, name)
     if need == "model" and isinstance(source, LocalFolder):
         if missing := missing_files(folder, need, options.trust_remote_code):
+            pickled = missing == ["model.safetensors"] and any(folder.glob("pytorch_model*.bin*"))
             raise HftoolError(
                 f"{folder} has no {missing[0]}",
-                "its weights are pickled: --trust-remote-code allows those"
-                if missing == ["model.safetensors"] and any(folder.glob("pytorch_model*.bin*"))
-                else None,
+                "its weights are pickled: --trust-remote-code allows those" if pickled else None,
             )
     return folder
 
 
 def local_folder(source: ModelSource, pickled: bool = False) -> Path | None:
-    """The folder that would be loaded, None where it is not on this machine yet."""
+    """Return the folder that a model is loaded from, None if it is yet to be downloaded or
+    converted.
+
+    With `pickled` weights may be pickled, and links may lead out of the folder.
+
+    Raises:
+        HftoolError: the folder has a link that leads out of it, or a broken index.
+    """
     if isinstance(source, LocalFolder):
         if not pickled:
             require_own_files(source.path)
         return source.path
     if isinstance(source, GgufFile):
-        return prepared_cache.find_prepared(source)
+        return find_converted_gguf(source)
     if isinstance(source, AdaptedMiniLM):
-        base = source.base
-        folder = _complete(base, pickled=False) if isinstance(base, HubModel) else base
-        return folder and prepared_cache.find_prepared_minilm(folder)
-    return _complete(source, pickled)
+        base = _base_folder(source)
+        return base and find_converted_minilm(base, source.sha256)
+    return _complete_snapshot(source, pickled)
 
 
-def _complete(model: HubModel, pickled: bool) -> Path | None:
+def source_size(source: ModelSource) -> int | None:
+    """Return the bytes of the weights that a model's conversion starts from; None if they are not
+    on this machine, or the model needs no conversion."""
+    if isinstance(source, GgufFile):
+        return source.path.stat().st_size
+    if isinstance(source, AdaptedMiniLM) and (base := _base_folder(source)):
+        return (base / "model.safetensors").stat().st_size
+    return None
+
+
+def _base_folder(source: AdaptedMiniLM) -> Path | None:
+    base = source.base
+    return _complete_snapshot(base, pickled=False) if isinstance(base, HubModel) else base
+
+
+def _complete_snapshot(model: HubModel, pickled: bool) -> Path | None:
     folder = cached_folder(model)
     return folder if folder and not missing_files(folder, "model", pickled) else None
 
 
-def load_tokenizer(ref: str, options: SourceOptions) -> Tokenizer:
-    """The tokenizer of a model, without its weights.
+def load_tokenizer(name: str, options: SourceOptions) -> Tokenizer:
+    """Load the tokenizer of a model, without its weights.
 
-    Raises: as `ensure_local`.
+    Raises:
+        HftoolError: the reference is unknown, or as `ensure_local`.
     """
-    folder = ensure_local(ref, "tokenizer", options)
+    source = resolve_reference(name, options.revision)
+    return read_tokenizer(ensure_local(source, "tokenizer", options, name), name)
+
+
+def read_tokenizer(folder: Path, name: str) -> Tokenizer:
+    """Load a tokenizer from its folder.
+
+    Raises:
+        HftoolError: a file is missing or broken.
+    """
 
     def read() -> Tokenizer:
         began = time.perf_counter()
-        tokenizer = Tokenizer(folder, ref)
+        tokenizer = Tokenizer(folder, name)
         seconds = time.perf_counter() - began
         log.debug("loaded the tokenizer of %s in %.2f s", folder, seconds)
         return tokenizer
 
-    return cached(read, folder, Tokenizer, ref)
+    return cached(read, folder, Tokenizer, name)
 
 
 def architectures_of(folder: Path) -> Sequence[str]:
-    """The architectures a folder's config.json names; empty where it names none.
+    """Return the architectures that a folder's config.json names, perhaps none.
 
     Raises:
         HftoolError: config.json is broken.
     """
-    named = read_json(folder / "config.json").get("architectures")
-    return [n for n in named if isinstance(n, str)] if isinstance(named, list) else []
+    architectures = read_json(folder / "config.json").get("architectures")
+    if not isinstance(architectures, list):
+        return []
+    return [name for name in architectures if isinstance(name, str)]

@@ -1,4 +1,4 @@
-"""From a model reference to the files it means."""
+"""Resolve a model reference: the path, alias or hub id that a user gives."""
 
 import difflib
 import importlib.util
@@ -23,7 +23,7 @@ class LocalFolder:
 
 @dataclass(frozen=True)
 class GgufFile:
-    """A GGUF file; `sha256` where the catalogue says what it must be."""
+    """A GGUF file; `sha256` is what the catalogue expects, None if it has no such file."""
 
     path: Path
     sha256: str | None = None
@@ -39,7 +39,8 @@ class HubModel:
 
 @dataclass(frozen=True)
 class AdaptedMiniLM:
-    """all-MiniLM-L6-v2 (a folder or a repository), to be merged with hftool's adapter."""
+    """all-MiniLM-L6-v2, to be merged with hftool's adapter: `base` is a folder or a repository,
+    `sha256` what the catalogue expects of its weights."""
 
     base: Path | HubModel
     sha256: str
@@ -49,31 +50,31 @@ ModelSource = LocalFolder | GgufFile | HubModel | AdaptedMiniLM
 
 
 def resolve_reference(ref: str, revision: str | None = None) -> ModelSource:
-    """What a reference means: a path, an alias (the user's, then a built-in one), or a hub id.
+    """Return what a reference refers to: a path, an alias (the user's, then a built-in one), or a
+    hub id.
 
     Raises:
-        HftoolError: it is none of these, or a path that holds no model.
+        HftoolError: it is none of these, or a path without a model.
         UsageError: a revision was given for something that has none.
     """
     source = _resolve(ref, revision)
     if revision and not isinstance(source, HubModel):
-        raise UsageError(f"--revision needs a hub model, and '{ref}' is none")
+        raise UsageError(f"--revision needs a hub model, which '{ref}' is not")
     return source
 
 
 def _resolve(ref: str, revision: str | None) -> ModelSource:
-    if found := _at_path(ref):
-        return found
-    aliases = config.load().aliases
-    if ref in aliases and aliases[ref] != ref:
-        # An alias may name a built-in one; a chain of aliases would hide what is loaded.
-        return _built_in_or_hub(aliases[ref], revision) or _not_found(aliases[ref])
-    return _built_in_or_hub(ref, revision) or _not_found(ref)
+    if source := _at_path(ref):
+        return source
+    target = config.load().aliases.get(ref, ref)
+    # An alias may name a built-in one, but not another alias of the user: a chain of aliases would
+    # hide what is loaded.
+    return _built_in_or_hub(target, revision) or _not_found(target)
 
 
 def _path(ref: str) -> Path | None:
-    """The file or folder a reference names, None where there is none."""
-    # Other than Path's methods, these take a name too long or a folder closed to us as "no".
+    """Return the file or folder that a reference names, None if it does not exist."""
+    # Unlike Path's methods, this does not raise for names that are too long and closed folders.
     path = os.path.expanduser(ref)
     return Path(path) if os.path.exists(path) else None
 
@@ -92,8 +93,8 @@ def _at_path(ref: str) -> ModelSource | None:
 def _built_in_or_hub(ref: str, revision: str | None) -> ModelSource | None:
     alias = BUILT_IN.get(ref)
     if alias is None:
-        if found := _at_path(ref):
-            return found
+        if source := _at_path(ref):
+            return source
         repo, _, at = ref.partition("@")
         path = _path(ref)
         if not _HUB_ID.fullmatch(repo) or (path and path.is_file()):
@@ -111,7 +112,8 @@ def _built_in_or_hub(ref: str, revision: str | None) -> ModelSource | None:
 
 
 def embedded_file(embedded: Embedded) -> Path | None:
-    """A file of an installed package, found without running the package's code."""
+    """Return a file of an installed package, without running the package's code; None if it is not
+    installed."""
     spec = importlib.util.find_spec(embedded.package)
     if spec is None or not spec.submodule_search_locations:
         return None

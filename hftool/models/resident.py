@@ -6,29 +6,30 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_things: dict[Hashable, tuple[Hashable, Any]] | None = None  # with the state of their files
+# What is loaded, by folder and settings, with the state that its files had; None: nothing is kept.
+_cache: dict[Hashable, tuple[Hashable, Any]] | None = None
 
 
 def enable_cache() -> None:
-    """Keep what is loaded; a process of a single command does not."""
-    global _things
-    _things = {}
+    """Keep what is loaded from now on; a process for a single command does not."""
+    global _cache
+    _cache = {}
 
 
 def cached(load: Callable[[], T], folder: Path, *settings: Hashable) -> T:
-    """What `load` gives, or what it gave before for the same files and settings."""
-    if _things is None:
+    """Return what `load` returns, or what it returned before for the same files and settings."""
+    if _cache is None:
         return load()
     files = _fingerprint(folder)
-    known = _things.get((folder, settings))
-    if known is None or known[0] != files:
-        _things.pop((folder, settings), None)  # before the new one takes memory as well
-        known = _things[folder, settings] = (files, load())
-    found: T = known[1]
-    return found
+    entry = _cache.get((folder, settings))
+    if entry is None or entry[0] != files:
+        _cache.pop((folder, settings), None)  # first, so that old and new never both take memory
+        entry = _cache[folder, settings] = (files, load())
+    loaded: T = entry[1]
+    return loaded
 
 
 def _fingerprint(folder: Path) -> Hashable:
-    """Differs where a file of the folder was changed."""
+    """Return a value that changes whenever a file of the folder does."""
     files = ((path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file())
     return tuple((name, f.st_ino, f.st_size, f.st_mtime_ns) for name, f in files)

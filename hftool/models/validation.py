@@ -1,7 +1,5 @@
-"""What a stranger's model folder may not do: lead out of itself, or claim more than it holds.
-
-Looked at before anything is built of it.
-"""
+"""Check a stranger's model folder before anything is built from it: it must not lead out of itself,
+nor claim to be larger than it is."""
 
 import json
 import math
@@ -13,13 +11,14 @@ from hftool.errors import HftoolError
 from hftool.nn.architectures import DIMENSION_KEYS, HIDDEN_SIZE_KEYS, LAYER_COUNT_KEYS
 
 LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format
-SLACK = 16  # packed weights: so many of 2 bits are one number of 32
+SLACK = 16  # a config's numbers per stored number: packed weights have 16 of 2 bits in 32 bits
 LINKS_HINT = "copy the file there; --trust-remote-code follows links as well"
 
 
 def require_own_files(folder: Path) -> None:
-    """Raise where a file of the folder is a link that leads out of it, or names another model; a
-    snapshot of the Hugging Face cache has its files in the repository's folder.
+    """Raise an error if a file of the folder is a link that leads out of it, or an adapter.
+
+    A snapshot in the Hugging Face cache may have links into its repository's folder.
 
     Raises:
         HftoolError: with the file.
@@ -27,7 +26,7 @@ def require_own_files(folder: Path) -> None:
     adapter, config = folder / "adapter_config.json", folder / "config.json"
     if adapter.is_file() and config.is_file():  # transformers would load the model it names
         raise HftoolError(
-            f"{folder} is an adapter to another model", "merge it into that one first"
+            f"{folder} is an adapter for another model", "merge it into that model first"
         )
     for path in folder.iterdir():
         if path.is_symlink():
@@ -35,7 +34,7 @@ def require_own_files(folder: Path) -> None:
 
 
 def require_inside(folder: Path, name: str) -> None:
-    """Raise where a name leads out of a folder.
+    """Raise an error if a file name leads out of a folder.
 
     Raises:
         HftoolError: with the name.
@@ -47,9 +46,10 @@ def require_inside(folder: Path, name: str) -> None:
         raise HftoolError(f"{folder / name} is a file outside the model's folder", LINKS_HINT)
 
 
-def tensors(file: Path) -> dict[str, tuple[str, list[int]]]:
-    """The dtype and shape of each tensor in a safetensors file, out of its header: eight bytes of
-    length (little-endian), then JSON.
+def read_tensor_shapes(file: Path) -> dict[str, tuple[str, list[int]]]:
+    """Return the dtype and shape of each tensor in a safetensors file by name.
+
+    They are in its header: eight bytes of length (little-endian), then JSON.
 
     Raises:
         HftoolError: the file is broken, or has a tensor larger than itself.
@@ -62,36 +62,35 @@ def tensors(file: Path) -> dict[str, tuple[str, list[int]]]:
                 raise ValueError("its header is too long")
             header = json.loads(stream.read(length))
         header.pop("__metadata__", None)
-        found = {name: (str(t["dtype"]), t["shape"]) for name, t in header.items()}
-        for name, (_, shape) in found.items():
-            # Some types have less than a byte for each number.
-            most = SLACK * size
+        tensors = {name: (str(t["dtype"]), t["shape"]) for name, t in header.items()}
+        for name, (_, shape) in tensors.items():
+            most = SLACK * size  # some types have less than a byte per number
             if any(type(n) is not int or not 0 <= n <= most for n in shape) or (
                 math.prod(shape) > most
             ):
                 raise ValueError(f"{name} has an impossible shape")
-        return found
+        return tensors
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise HftoolError(f"cannot read {file}: {error}") from None
 
 
-def sizes_of_tensors(folder: Path) -> list[int]:
-    """How many numbers each tensor in a folder's safetensors files has.
+def tensor_sizes(folder: Path) -> list[int]:
+    """Return how many numbers each tensor in a folder's safetensors files has.
 
-    Raises: as `tensors`.
+    Raises: as `read_tensor_shapes`.
     """
     files = folder.glob("*.safetensors")
-    return [math.prod(shape) for file in files for _, shape in tensors(file).values()]
+    return [math.prod(shape) for file in files for _, shape in read_tensor_shapes(file).values()]
 
 
 def require_plausible(folder: Path, config: Mapping[str, Any]) -> None:
-    """Raise where a config describes a model far larger than its weights, which would be built
-    first and found wrong then, or names code of the hub's.
+    """Raise an error if a config describes a model far larger than its weights, or names code on
+    the hub. transformers would first build such a model, and run that code.
 
     Raises:
         HftoolError: with the value.
     """
-    sizes = sizes_of_tensors(folder)
+    sizes = tensor_sizes(folder)
     require_fitting(config, len(sizes), sum(sizes), f"{folder}/config.json")
     for name, value in _values(config):
         if name.endswith("implementation") and "/" in str(value):
@@ -102,7 +101,10 @@ def require_plausible(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def require_fitting(config: Mapping[str, Any], count: int, total: int, where: str) -> None:
-    """Raise where a config needs more than `count` tensors of `total` numbers.
+    """Raise an error if a config needs far more than `count` tensors with `total` numbers.
+
+    Args:
+        where: what the config was read from, for the error.
 
     Raises:
         HftoolError: with the value.
@@ -116,17 +118,17 @@ def require_fitting(config: Mapping[str, Any], count: int, total: int, where: st
     for name, value in numbers:
         # Some models use a layer several times.
         if name in LAYER_COUNT_KEYS and value > SLACK * count:
-            raise HftoolError(f"{where}: {name} is {value}, and the weights are {count} tensors")
+            raise HftoolError(f"{where}: {name} is {value}, but the weights have {count} tensors")
     name, value = max(sizes, key=lambda size: size[1])
     if value * width > SLACK * total:
-        raise HftoolError(f"{where}: {name} is {value}, and the weights are {total:,} numbers")
+        raise HftoolError(f"{where}: {name} is {value}, but the weights have {total:,} numbers")
 
 
 def _values(config: Any) -> Iterator[tuple[str, Any]]:
-    """Each name of a config and of the configs in it, with its value."""
-    waiting = [config]
-    while waiting:
-        for name, value in waiting.pop().items():
+    """Yield each key of a config, and of the configs in it, with its value."""
+    remaining = [config]
+    while remaining:
+        for name, value in remaining.pop().items():
             yield name, value
             if isinstance(value, dict) and name != "id2label":
-                waiting.append(value)
+                remaining.append(value)

@@ -1,11 +1,7 @@
 """Text out of tokens that come one by one."""
 
-from typing import TYPE_CHECKING
-
 from hftool.tokenization.token_bytes import readable
-
-if TYPE_CHECKING:
-    from hftool.tokenization.tokenizer import Tokenizer
+from hftool.tokenization.tokenizer import Tokenizer
 
 
 class IncrementalDecoder:
@@ -15,7 +11,7 @@ class IncrementalDecoder:
     ids so far (before it cleans spaces up). `end` returns what was held back.
     """
 
-    def __init__(self, tokenizer: "Tokenizer", skip_special: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, skip_special: bool) -> None:
         self._tokenizer = tokenizer
         self._skip_special = skip_special
         # The ids of the last piece: a decoder may treat the first token of a text differently.

@@ -18,7 +18,6 @@ from tokenizers import AddedToken
 from hftool.errors import HftoolError
 from hftool.json_files import read_json
 from hftool.options.vocabulary import TokenKind
-from hftool.tokenization.incremental_decoder import IncrementalDecoder
 from hftool.tokenization.token_bytes import BYTE_TOKEN, bytes_of, show_bytes
 
 _SPACED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
@@ -205,10 +204,6 @@ class Tokenizer:
     def _cleans(self) -> bool:
         bpe = isinstance(self.backend.model, tokenizers.models.BPE)
         return not bpe and bool(self.config.get("clean_up_tokenization_spaces"))
-
-    def stream(self, skip_special: bool) -> IncrementalDecoder:
-        """A decoder for ids that come one by one."""
-        return IncrementalDecoder(self, skip_special)
 
     def token_text(self, token_id: int) -> str:
         """A token as it is shown: its text, or its bytes (`<0xE4><0xBD>`) where it has none.

@@ -12,7 +12,7 @@ from transformers.utils import logging
 from hftool.classification.sequence_classifier import ClassifierScorer
 from hftool.inputs.tables import TextRow
 from hftool.models.load import load_classifier
-from hftool.models.local_files import ensure_local
+from hftool.models.local_files import load_tokenizer
 from hftool.options.model import ClassifierOptions, SourceOptions
 from tests.benchmarks.pairs import Pair
 
@@ -45,7 +45,7 @@ def pairs(texts: int) -> Iterator[Pair]:
     """The pipeline in float32, at its best batch size, and hftool in each precision."""
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     data = reviews(texts)
-    folder = ensure_local("minilm-sst2", "model", SourceOptions(offline=True))
+    folder = load_tokenizer("minilm-sst2", SourceOptions(offline=True)).folder
     make: Any = pipeline
     classify = make(
         "text-classification", str(folder), device="cpu", dtype=torch.float32, truncation=True

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from hftool.models.local_files import ensure_local
+from hftool.models.local_files import load_tokenizer
 from hftool.options.model import SourceOptions
 from tests.benchmarks.pairs import Pair
 
@@ -25,7 +25,7 @@ TURNS = "What is a token?\nSay that more simply.\nThank you. And what is a vocab
 def pairs() -> Iterator[Pair]:
     """Each step's command and script: cold, then with the model in the daemon's memory."""
     here = SourceOptions(offline=True)
-    smollm2, minilm = (str(ensure_local(ref, "model", here)) for ref in ("smollm2", "minilm-sst2"))
+    smollm2, minilm = (str(load_tokenizer(ref, here).folder) for ref in ("smollm2", "minilm-sst2"))
     yield _pair("--help", ("--help",), "import typer, rich.console", IMPORTS)
     steps: list[tuple[str, Sequence[str], Sequence[str]]] = [
         ("vocab-dump", ("vocab-dump", "smollm2"), ("vocabulary.py", smollm2)),
@@ -53,7 +53,7 @@ def pairs() -> Iterator[Pair]:
 def counting(megabytes: int) -> Iterator[Pair]:
     """The tokens of each line of a file, by whole processes."""
     here = SourceOptions(offline=True)
-    tokenizer = ensure_local("smollm2", "tokenizer", here) / "tokenizer.json"
+    tokenizer = load_tokenizer("smollm2", here).folder / "tokenizer.json"
     with tempfile.TemporaryDirectory() as folder:
         texts = Path(folder) / "texts.txt"
         lines = [line for path in sorted((ROOT / "docs").rglob("*.md")) for line in path.open()]

@@ -15,6 +15,7 @@ from tools import doc_blocks, make_reference
 DOCS = Path(__file__).parents[2] / "docs"
 NEEDS_HUB_OR_TERMINAL = (
     *("qwen", "gemma", "hftool chat", "models alias", "models unalias", "hftool daemon"),
+    "hftool models prune",  # of the cache that all tests share
 )
 
 

@@ -23,7 +23,7 @@ import pytest
 from safetensors.torch import load_file
 
 from hftool import config
-from hftool.models.prepared_cache import prepared_gguf
+from hftool.models.converted_copies import converted_gguf
 from hftool.models.references import GgufFile
 from tests import hub_server
 from tests.conftest import Finished, run, run_process
@@ -47,7 +47,7 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def errors(done: Finished) -> list[str]:
     """The lines of a failure's stderr but for notes."""
     assert done.status == 1, done
-    notes = ("fetching ", "preparing ")
+    notes = ("downloading ", "setting up ")
     return [line for line in done.stderr.splitlines() if not line.startswith(notes)]
 
 
@@ -121,12 +121,12 @@ def test_a_cache_that_is_full(tmp_path: Path) -> None:
         environment={"HFTOOL_CACHE": str(cache)},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
     )
-    prepared = cache / "prepared"
+    copies = cache / "converted"
     line, hint = errors(done)
-    assert line.startswith(f"Error: cannot write the prepared copy {prepared}/tiny-")
+    assert line.startswith(f"Error: cannot write the converted copy {copies}/gguf-tokenizer-")
     assert line.endswith(": File too large")
     assert hint == "Hint: name another cache folder with HFTOOL_CACHE"
-    assert [path for path in prepared.iterdir() if path.suffix != ".lock"] == []
+    assert os.listdir(copies) == ["lock"]
 
 
 # Root heeds modes only without these.
@@ -145,7 +145,7 @@ def test_a_cache_that_is_read_only(tmp_path: Path) -> None:
     cache.mkdir(mode=0o500)
     done = run_process(*arguments, environment=environment, prefix=prefix)
     line, hint = errors(done)
-    assert line.startswith(f"Error: cannot write the prepared copy {cache}/prepared/tiny-")
+    assert line.startswith(f"Error: cannot write the converted copy {cache}/converted/gguf-")
     assert line.endswith(": Permission denied")
     assert hint == "Hint: name another cache folder with HFTOOL_CACHE"
     assert os.listdir(cache) == []
@@ -155,7 +155,7 @@ def test_a_cache_that_is_read_only(tmp_path: Path) -> None:
         path.chmod(0o500 if path.is_dir() else 0o400)
     done = run_process(*arguments, environment=environment, prefix=prefix)
     assert (done.status, done.stdout, done.stderr) == (0, "64\n", "")  # a copy that is there serves
-    for path in (cache, cache / "prepared"):
+    for path in (cache, cache / "converted"):
         path.chmod(0o700)
 
 
@@ -165,11 +165,11 @@ def test_folders_and_files_of_ours_are_the_users_alone(
     monkeypatch.setenv("HFTOOL_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "tiny.gguf"
     write_gguf(file, tiny_llama())
-    copy = prepared_gguf(GgufFile(file), "tokenizer")
+    copy = converted_gguf(GgufFile(file), "tokenizer", "tiny")
     saved, out = tmp_path / "saved.json", tmp_path / "out.jsonl"
     chat = ("chat", "-m", str(model), "-n", "2", "--save", str(saved))
     assert run(*chat, "-o", str(out), "--format", "jsonl", stdin="hello\n").exit_code == 0
-    for path in (tmp_path / "cache", tmp_path / "cache" / "prepared", copy):
+    for path in (tmp_path / "cache", tmp_path / "cache" / "converted", copy):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
     for path in (saved, out):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -327,8 +327,8 @@ def test_a_hub_that_goes_silent_later(part: str, hub: Hub, tmp_path: Path) -> No
     hub.silent.append(part)
     done = run_process("models", "pull", NAME, environment=asking(hub, tmp_path), timeout=60)
     assert errors(done) == [
-        f"Error: the hub has gone silent while {NAME} was fetched",
-        "Hint: try again: what has come is kept",
+        f"Error: the hub stopped sending while {NAME} was downloaded",
+        "Hint: run it again: the part already downloaded is kept",
     ]
 
 
@@ -368,8 +368,8 @@ def test_a_download_that_is_cut(hub: Hub, tmp_path: Path, monkeypatch: pytest.Mo
         patch.setattr(hub_server._Handler, "_send", half)
         done = run_process("models", "pull", NAME, environment=environment)
     assert errors(done) == [
-        f"Error: the connection broke off while {NAME} was fetched",
-        "Hint: try again: what has come is kept",
+        f"Error: the connection broke while {NAME} was downloaded",
+        "Hint: run it again: the part already downloaded is kept",
     ]
     assert not list((tmp_path / "hf").rglob("snapshots/*/*.safetensors"))
     assert run_process("models", "pull", NAME, environment=environment).status == 0
@@ -415,14 +415,14 @@ def test_a_hub_that_names_places(
 
     monkeypatch.setattr(hub_server._Handler, "_send", leading_out)
     done = run_process("models", "pull", NAME, environment=asking(hub, tmp_path / "own"))
-    assert errors(done)[0].startswith("Error: the hub names a file with a place in it: ")
+    assert errors(done)[0].startswith("Error: the hub sent a file name with a path in it: ")
     assert not list(tmp_path.rglob("outside*"))
 
 
 def test_a_repository_with_names_that_lead_out(hub: Hub, tmp_path: Path) -> None:
     hub.repositories[NAME].files[hub_server.COMMIT]["../../../../outside.safetensors"] = b"x"
     done = run_process("models", "pull", NAME, environment=asking(hub, tmp_path / "own"))
-    assert errors(done)[0].startswith(f"Error: cannot fetch {NAME}: ")
+    assert errors(done)[0].startswith(f"Error: cannot download {NAME}: ")
     assert not list(tmp_path.rglob("outside*"))
 
 

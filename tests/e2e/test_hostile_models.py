@@ -57,7 +57,7 @@ def refused(*arguments: str) -> str:
     done = run(*arguments)
     assert isinstance(done.exception, SystemExit), done.exception
     assert (done.exit_code, done.stdout) == (1, "")
-    error, *hint = [line for line in done.stderr.splitlines() if not line.startswith("preparing")]
+    error, *hint = [line for line in done.stderr.splitlines() if not line.startswith("setting up ")]
     assert error.startswith("Error: ") and all(line.startswith("Hint: ") for line in hint)
     return error.removeprefix("Error: ")
 
@@ -200,7 +200,7 @@ def test_a_config_names_no_weights_outside(model: Path, models: Path) -> None:
 def test_an_adapter_loads_no_other_model(model: Path, models: Path) -> None:
     names = {"base_model_name_or_path": str(models / "language")}
     (model / "adapter_config.json").write_text(json.dumps(names))
-    assert refused("topk", "a", "-m", str(model)) == f"{model} is an adapter to another model"
+    assert refused("topk", "a", "-m", str(model)) == f"{model} is an adapter for another model"
 
 
 def test_code_of_the_hub_is_not_asked_for(model: Path) -> None:
@@ -234,7 +234,7 @@ def test_a_config_far_larger_than_its_weights_is_not_built(
     command = ("topk", "a") if where == "language" else ("sentiment", "a")
     ((name, value),) = values.items()
     error = refused(*command, "-m", str(folder))
-    assert error.startswith(f"{folder}/config.json: {name} is {value}, and the weights are ")
+    assert error.startswith(f"{folder}/config.json: {name} is {value}, but the weights have ")
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "gemma3"])
@@ -247,7 +247,7 @@ def test_a_model_far_larger_than_its_weights_is_not_built(
     assert run("topk", "a", "-m", str(folder)).exit_code == 0
     configure(folder, **{name: 10**9})
     error = refused("topk", "a", "-m", str(folder))
-    assert error.startswith(f"{folder}/config.json is of a model of ")
+    assert error.startswith(f"{folder}/config.json describes a model of ")
 
 
 def test_ids_that_no_vocabulary_has_are_not_listed(model: Path) -> None:
@@ -355,7 +355,7 @@ def test_a_gguf_file_of_wild_lengths(
     path.write_bytes(WILD[kind](gguf))
     assert path.read_bytes() != gguf
     assert refused("topk", "a", "-m", str(path)).startswith(f"cannot read {path}: it")
-    assert list((tmp_path / "cache" / "prepared").glob("*/")) == []
+    assert list((tmp_path / "cache" / "converted").glob("*/")) == []
 
 
 # Values of the wrong kind, all through the files: no traceback

@@ -37,7 +37,7 @@ class Caller:
 
     def __init__(self, url: str, folder: Path) -> None:
         self.cache = folder / "hf" / "hub"
-        self.prepared = folder / "cache" / "prepared"
+        self.copies = folder / "cache" / "converted"
         self.environment = {
             "HF_ENDPOINT": url,
             "HF_HUB_OFFLINE": "0",
@@ -64,7 +64,7 @@ def caller(hub: Hub, tmp_path: Path) -> Caller:
 
 def assert_refused(result: Finished, message: str, hint: str | None) -> None:
     """Status 1, nothing on stdout, on stderr the one error after at most the note of a fetch."""
-    lines = [line for line in result.stderr.splitlines() if not line.startswith("fetching ")]
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("downloading ")]
     assert (result.status, result.stdout) == (1, "")
     assert lines == [f"Error: {message}", *([f"Hint: {hint}"] if hint else [])]
 
@@ -78,7 +78,7 @@ def test_a_tokenizer_is_fetched_without_the_weights(
     hub.add(NAME, llama_folder)
     result = caller.encode()
     assert (result.status, result.stdout) == (0, f"{IDS}\n")
-    assert result.stderr == f"fetching {NAME} from the hub\n"
+    assert result.stderr == f"downloading {NAME} from the hub\n"
     assert not any(path.endswith(".safetensors") for path in hub.paths())
 
 
@@ -147,7 +147,7 @@ def test_no_such_repository(caller: Caller, token: str | None) -> None:
     assert_refused(
         result,
         f"there is no model {NAME} on the hub",
-        "check the spelling; a private one needs a token: HF_TOKEN or --token",
+        "check the spelling; a private model needs a token: HF_TOKEN or --token",
     )
     assert not caller.snapshot.exists()
 
@@ -174,7 +174,7 @@ def test_a_gated_repository(
     result = caller.encode("gemma", *(["--token", token] if token else []))
     assert_refused(
         result,
-        "google/gemma-3-1b-it is gated: its licence has to be accepted first",
+        "google/gemma-3-1b-it is gated: you have to accept its licence first",
         "accept it on https://huggingface.co/google/gemma-3-1b-it, then give your token: "
         "`hf auth login`, HF_TOKEN or --token",
     )
@@ -202,7 +202,7 @@ def test_a_gated_repository_once_its_licence_is_accepted(
 def test_the_hub_refuses(hub: Hub, caller: Caller, status: int, hint: str | None) -> None:
     hub.failures["/api/"] = status
     result = caller.encode()
-    assert_refused(result, f"the hub answered {status} for {NAME}", hint)
+    assert_refused(result, f"the hub responded with status {status} for {NAME}", hint)
 
 
 @pytest.mark.parametrize("status", [403, 404])
@@ -211,12 +211,12 @@ def test_the_hub_refuses_a_file(hub: Hub, caller: Caller, llama_folder: Path, st
     hub.failures["/resolve/"] = status
     result = caller.encode()
     hint = "check the token: HF_TOKEN or --token" if status == 403 else None
-    assert_refused(result, f"the hub answered {status} for {NAME}", hint)
+    assert_refused(result, f"the hub responded with status {status} for {NAME}", hint)
 
 
 NO_NETWORK = (
-    f"cannot reach the hub to fetch {NAME}",
-    "check the network; `smollm2` and `minilm-sst2` need none",
+    f"cannot reach the hub to download {NAME}",
+    "check the network; the models `smollm2` and `minilm-sst2` need none",
 )
 
 
@@ -248,7 +248,7 @@ def test_a_server_that_is_no_hub(hub: Hub, caller: Caller) -> None:
     result = caller.encode()
     assert result.status == 1
     lines = result.stderr.splitlines()
-    assert lines[1].startswith(f"Error: cannot fetch {NAME}: ")
+    assert lines[1].startswith(f"Error: cannot download {NAME}: ")
     assert "Traceback" not in result.stderr
 
 
@@ -259,8 +259,8 @@ def test_what_is_not_here_is_not_asked_for_offline(
     for result in (caller.encode(NAME, "--offline"), caller.encode(HF_HUB_OFFLINE="1")):
         assert_refused(
             result,
-            f"{NAME} is not in the local cache, and asking the hub is turned off",
-            f"without --offline (and HF_HUB_OFFLINE): hftool models pull {NAME}",
+            f"{NAME} is not in the local cache, and downloads are turned off",
+            f"without --offline and HF_HUB_OFFLINE, run: hftool models pull {NAME}",
         )
     assert hub.requests == []
 
@@ -272,8 +272,8 @@ def test_an_incomplete_cache(hub: Hub, caller: Caller, llama_folder: Path) -> No
     result = caller("models", "pull", NAME, "--offline")
     assert_refused(
         result,
-        f"{NAME} is incomplete in the local cache, and asking the hub is turned off",
-        f"without --offline (and HF_HUB_OFFLINE): hftool models pull {NAME}",
+        f"{NAME} is incomplete in the local cache, and downloads are turned off",
+        f"without --offline and HF_HUB_OFFLINE, run: hftool models pull {NAME}",
     )
     assert hub.requests == []
     assert caller("models", "pull", NAME).status == 0
@@ -334,8 +334,8 @@ def test_an_embedded_model_without_its_package_comes_from_the_hub(
     paths = ":".join([str(empty.parent), *filter(None, sys.path)])
     result = caller.encode("smollm2", PYTHONPATH=paths)
     assert (result.status, result.stdout) == (0, f"{IDS}\n")
-    assert result.stderr == "fetching HuggingFaceTB/SmolLM2-135M-Instruct from the hub\n"
-    assert not caller.prepared.exists()
+    assert result.stderr == "downloading HuggingFaceTB/SmolLM2-135M-Instruct from the hub\n"
+    assert not caller.copies.exists()
 
 
 def test_a_base_from_the_hub_that_is_not_minilm(
@@ -352,6 +352,6 @@ def test_a_base_from_the_hub_that_is_not_minilm(
     result = caller("models", "pull", "minilm-sst2", PYTHONPATH=paths)
     lines = result.stderr.splitlines()
     assert result.status == 1
-    assert "model.safetensors is not the file hftool knows: SHA-256 " in lines[-2]
+    assert "model.safetensors is not the file that hftool expects: its SHA-256 is " in lines[-2]
     assert lines[-1].startswith("Hint: ")
-    assert not list(caller.prepared.glob("*/")) and not list(caller.prepared.glob(".*.part"))
+    assert not list(caller.copies.glob("*/")) and not list(caller.copies.glob(".*.part"))

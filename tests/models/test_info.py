@@ -11,6 +11,7 @@ from transformers import AutoModelForSequenceClassification
 
 from hftool import config
 from hftool.models.load import LanguageModel
+from hftool.models.references import AdaptedMiniLM, GgufFile, resolve_reference
 from tests.conftest import run
 from tests.hub_server import save_llama
 
@@ -101,15 +102,24 @@ def test_show_knows_an_alias_by_its_repository() -> None:
     assert {**by_alias, "ref": "Qwen/Qwen3-0.6B"} == by_id
 
 
-def test_show_of_an_embedded_model_that_is_not_prepared(
+def test_an_embedded_model_is_here_before_it_is_converted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HFTOOL_CACHE", str(tmp_path / "empty"))
-    for name in ("smollm2", "minilm-sst2"):
-        assert rows("show", name)[0]["path"] is None
-    assert not (tmp_path / "empty").exists()
+    gguf, minilm = resolve_reference("smollm2"), resolve_reference("minilm-sst2")
+    assert isinstance(gguf, GgufFile) and isinstance(minilm, AdaptedMiniLM)
+    assert isinstance(minilm.base, Path)
+    sizes = {
+        "smollm2": gguf.path.stat().st_size,
+        "minilm-sst2": (minilm.base / "model.safetensors").stat().st_size,
+    }
     listed = {row["alias"]: row for row in rows("list")}
-    assert not any(row["here"] or row["size_bytes"] for row in listed.values())
+    assert {name: row["size_bytes"] for name, row in listed.items() if row["here"]} == sizes
+    assert all(row["size_bytes"] is None for row in listed.values() if not row["here"])
+    for name in sizes:
+        (entry,) = rows("show", name)
+        assert (entry["path"], entry["size_bytes"]) == (None, sizes[name])
+    assert not (tmp_path / "empty").exists()
 
 
 def test_show_of_a_header_that_is_broken(tiny: Path) -> None:

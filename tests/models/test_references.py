@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import hftool.models.references
 from hftool import config
 from hftool.catalogue import BUILT_IN
 from hftool.errors import HftoolError, UsageError
@@ -13,9 +14,11 @@ from hftool.models.references import (
     GgufFile,
     HubModel,
     LocalFolder,
+    ModelSource,
     resolve_reference,
 )
 from tests.conftest import run
+from tests.tiny_models import save_model
 
 
 def write_aliases(**aliases: str) -> None:
@@ -189,6 +192,38 @@ def test_what_is_there_and_is_no_model(here: Path, ref: str) -> None:
         f"Error: {ref.removeprefix('./')} is not a model",
         "Hint: a model is a folder with config.json or tokenizer.json, or a .gguf file",
     ]
+
+
+@pytest.mark.usefixtures("smollm2_folder", "minilm_folder")
+@pytest.mark.parametrize(
+    ("arguments", "references"),
+    [
+        (["encode", "hi"], ["smollm2"]),
+        (["encode", "hi", "--compare", "minilm-sst2"], ["smollm2", "minilm-sst2"]),
+        (["topk", "hi"], ["smollm2"]),
+        (["topk", "hi", "--compare", "FOLDER"], ["smollm2", "FOLDER"]),
+        (["sentiment", "hi"], ["minilm-sst2"]),
+        (["sentiment", "hi", "--labels", "good,bad"], ["smollm2"]),
+        (["models", "show", "smollm2"], ["smollm2"]),
+        (["models", "pull", "minilm-sst2"], ["minilm-sst2"]),
+    ],
+)
+def test_each_reference_is_resolved_once(
+    arguments: list[str], references: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = str(save_model(tmp_path / "model"))
+    resolved: list[str] = []
+    resolve = hftool.models.references._resolve
+
+    def noted(ref: str, revision: str | None) -> ModelSource:
+        resolved.append(ref)
+        return resolve(ref, revision)
+
+    monkeypatch.setattr(hftool.models.references, "_resolve", noted)
+    named = {"FOLDER": folder}
+    done = run(*(named.get(argument, argument) for argument in arguments))
+    assert done.exit_code == 0, done.stderr
+    assert resolved == [named.get(ref, ref) for ref in references]
 
 
 def test_a_revision_of_a_folder_is_wrong_usage(here: Path) -> None:

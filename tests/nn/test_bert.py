@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, BertConfig, DistilBertConfig
 
 from hftool.models.load import load_classifier
-from hftool.models.local_files import ensure_local
 from hftool.nn.bert import Bert, read_bert
 from hftool.nn.quantization import quantize
-from hftool.options.model import ClassifierOptions, SourceOptions
+from hftool.options.model import ClassifierOptions
+from tests.conftest import model_folder
 
 SIZES: dict[str, Any] = {"vocab_size": 300, "max_position_embeddings": 64, "initializer_range": 0.3}
 BERT: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3}
@@ -132,7 +132,7 @@ def test_one_weight_more(tmp_path: Path) -> None:
 
 
 def test_the_embedded_classifier_is_one_of_them() -> None:
-    folder = ensure_local("minilm-sst2", "model", SourceOptions(offline=True))
+    folder = model_folder("minilm-sst2")
     loaded = load_classifier(ClassifierOptions(model=str(folder), device="cpu", offline=True))
     assert isinstance(loaded.model, Bert)
     assert loaded.labels == ("NEGATIVE", "POSITIVE")

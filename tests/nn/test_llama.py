@@ -19,11 +19,10 @@ from transformers import (
 
 from hftool.generation.prefix_cache import PREFILL_SLICE, CachedModel
 from hftool.models.load import LanguageModel, load_language_model
-from hftool.models.local_files import ensure_local
 from hftool.nn.llama import KeyValueCache, Llama, read_llama
 from hftool.nn.quantization import quantize
-from hftool.options.model import LoadOptions, SourceOptions
-from tests.conftest import run
+from hftool.options.model import LoadOptions
+from tests.conftest import model_folder, run
 from tests.tiny_models import save_model, save_tokenizer
 
 LONG_ROPE = {
@@ -149,7 +148,7 @@ def test_quantized_layers_compute_what_transformers_own_do(folder: Path, bits: A
 @torch.inference_mode()
 def test_smollm2_goes_on_as_transformers_lets_it() -> None:
     options = LoadOptions(device="cpu", offline=True, dtype="bfloat16")
-    folder = ensure_local(options.model, "model", options)
+    folder = model_folder(options.model)
     ours: LanguageModel = load_language_model(options)
     assert isinstance(ours.model, Llama)
     ids = ours.tokenizer.encode("The three laws of robotics are", special=True).ids
@@ -171,7 +170,7 @@ def test_smollm2_goes_on_as_transformers_lets_it() -> None:
 def test_a_long_prompt_in_slices_gives_every_bit_of_one_pass(dtype: Any) -> None:
     options = LoadOptions(device="cpu", offline=True, dtype=dtype)
     ours = load_language_model(options)
-    folder = ensure_local(options.model, "model", options)
+    folder = model_folder(options.model)
     ids = torch.randint(40_000, (1300,), generator=torch.Generator().manual_seed(5)).tolist()
     expected = transformers_own(folder, ours.model.dtype)(
         torch.tensor([ids]), logits_to_keep=3
@@ -309,5 +308,5 @@ def test_beams_search_with_transformers_own_class(tiny: Path) -> None:
 
 
 def test_the_embedded_model_is_one_of_them() -> None:
-    folder = ensure_local("smollm2", "model", SourceOptions(offline=True))
+    folder = model_folder("smollm2")
     assert read_llama(folder, torch.bfloat16, None) is not None

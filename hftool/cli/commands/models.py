@@ -9,7 +9,7 @@ from hftool.cli.help import HelpfulCommand, HelpfulGroup
 from hftool.options.completion import known_models
 from hftool.options.model import MODEL_HELP, SourceOptions
 from hftool.options.output import OutputOptions
-from hftool.options.shared import Argument
+from hftool.options.shared import Argument, option
 
 models = typer.Typer(
     cls=HelpfulGroup, help="List, inspect, download and name models.", invoke_without_command=True
@@ -112,3 +112,28 @@ def unalias_model(name: NameArgument) -> None:
     from hftool.models.info import remove_alias
 
     remove_alias(name)
+
+
+@models.command("prune", cls=HelpfulCommand)
+@expand_dataclasses
+def prune_models(
+    *,
+    dry_run: Annotated[
+        bool, option("--dry-run", help="Show what would be removed, and remove nothing.")
+    ] = False,
+    output: OutputOptions,
+) -> None:
+    """Remove the converted copies of models that are no longer on this machine.
+
+    hftool converts a model that is slow to load once, and keeps the copy in its cache folder. What
+    it downloaded from the hub stays; `hf cache` manages that.
+
+    Examples:
+        hftool models prune --dry-run
+        hftool models prune
+    """
+    from hftool.models.prune import prune
+    from hftool.output.views.models import PRUNED_COPIES
+    from hftool.output.writer import write
+
+    write(prune(dry_run=dry_run), PRUNED_COPIES, output)

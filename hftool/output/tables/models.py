@@ -103,3 +103,21 @@ def loaded_models(records: Iterable[Any], console: Console) -> Iterator[str]:
         numbers = (size(loaded.memory), str(loaded.requests), ago)
         table.add_row(one_line(loaded.model), loaded.kind, loaded.state, *numbers)
     yield rendered(console, table) if table.rows else "no model is in memory yet\n"
+
+
+def pruned_copies(records: Iterable[Any], console: Console) -> Iterator[str]:
+    """Render what `models prune` removes: the size of each copy, and what it was made of."""
+    copies = list(records)
+    if not copies:
+        yield "nothing to remove: every converted copy is in use\n"
+        return
+    table = new_table()
+    table.add_column("copy")
+    table.add_column("size", justify="right")
+    table.add_column("made of", overflow="fold")
+    for copy in copies:
+        table.add_row(copy.name, size(copy.size_bytes), one_line(copy.source or "-"))
+    yield rendered(console, table)
+    total = size(sum(copy.size_bytes for copy in copies))
+    removed = all(copy.removed for copy in copies)
+    yield f"\n{total} removed\n" if removed else f"\n{total} to remove, without --dry-run\n"

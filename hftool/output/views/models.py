@@ -25,6 +25,12 @@ def _aliases_table(records: Iterable[Any], console: Any) -> Iterator[str]:
     return models.aliases(records, console)
 
 
+def _pruned_copies_table(records: Iterable[Any], console: Any) -> Iterator[str]:
+    from hftool.output.tables import models
+
+    return models.pruned_copies(records, console)
+
+
 MODEL = View(
     columns=(
         *("ref", "name", "task", "source", "path", "architecture", "parameters"),
@@ -50,4 +56,10 @@ ALIASES = View(
         alias.alias, alias.model, alias.task or "-", "here" if alias.here else "-"
     ),
     table=_aliases_table,
+)
+
+PRUNED_COPIES = View(
+    columns=("name", "source", "size_bytes", "removed"),
+    text=lambda copy: line(copy.name, copy.size_bytes, copy.source or "-"),
+    table=_pruned_copies_table,
 )

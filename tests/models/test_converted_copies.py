@@ -1,13 +1,15 @@
-"""Prepared copies: equal to what they are made of, made once, whole or not there at all."""
+"""Converted copies: equal to what they are made of, made once, complete or not there at all."""
 
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from tokenizers import Tokenizer as Backend
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from hftool.errors import HftoolError
-from hftool.models import prepared_cache
+from hftool.models import converted_copies, file_hashes
 from hftool.models.conversion import merge_adapter
 from hftool.models.load import LanguageModel
 from hftool.models.references import GgufFile, resolve_reference
@@ -29,23 +31,23 @@ TEXT = "the 12 <repo_name> café"
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache folder of this test's own; what it returns is where the copies go."""
+    """The folder of the copies in an empty cache folder of this test's own."""
     monkeypatch.setenv("HFTOOL_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "prepared"
+    return tmp_path / "cache" / "converted"
 
 
 def copies(cache: Path) -> list[str]:
-    """The folders among the copies, half-made ones too."""
+    """The folders among the copies, incomplete ones too."""
     return sorted(path.name for path in cache.glob("*") if path.is_dir())
 
 
 def refused(cache: Path, *arguments: str) -> list[str]:
-    """What a command that must fail says, after the note that it prepares."""
+    """The error of a command that must fail, after the note that it converts."""
     result = run(*arguments)
     assert (result.exit_code, result.stdout) == (1, "")
     assert isinstance(result.exception, SystemExit)  # an error that was shown, not a traceback
     assert copies(cache) == []
-    return [line for line in result.stderr.splitlines() if not line.startswith("preparing ")]
+    return [line for line in result.stderr.splitlines() if not line.startswith("setting up ")]
 
 
 # GGUF
@@ -67,7 +69,7 @@ def gguf_file(llama: LlamaForCausalLM, tmp_path_factory: pytest.TempPathFactory)
 def gguf_copy(gguf_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HFTOOL_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return prepared_cache.prepared_gguf(GgufFile(gguf_file), "model")
+        return converted_copies.converted_gguf(GgufFile(gguf_file), "model", "tiny")
 
 
 def test_a_gguf_file_becomes_the_model_it_was_written_from(
@@ -89,10 +91,13 @@ def test_its_tokenizer_is_the_one_it_was_written_from(gguf_copy: Path) -> None:
 
 def test_the_manifest_says_what_it_was_made_of(gguf_file: Path, gguf_copy: Path) -> None:
     manifest = json.loads((gguf_copy / "hftool.json").read_text())
-    assert manifest["sha256"] == hashlib.sha256(gguf_file.read_bytes()).hexdigest()
-    assert manifest["job"]["source"] == str(gguf_file)
-    assert manifest["format"] == prepared_cache.FORMAT_VERSION
-    assert set(manifest["files"]) == {p.name for p in gguf_copy.iterdir()} - {"hftool.json"}
+    assert manifest["made_of"] == {"gguf": hashlib.sha256(gguf_file.read_bytes()).hexdigest()}
+    assert manifest["source"] == str(gguf_file)
+    assert manifest["format"] == converted_copies.FORMAT_VERSION
+    files = {p.name: p.read_bytes() for p in gguf_copy.iterdir() if p.name != "hftool.json"}
+    assert {name: (file["size"], file["sha256"]) for name, file in manifest["files"].items()} == {
+        name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in files.items()
+    }
     assert oct(gguf_copy.stat().st_mode & 0o777) == "0o700"
 
 
@@ -109,7 +114,7 @@ def test_a_broken_gguf_file(cache: Path, gguf_file: Path, tmp_path: Path, kind: 
     path = tmp_path / "broken.gguf"
     path.write_bytes(broken[kind])
     (line,) = refused(cache, "encode", TEXT, "-m", str(path))
-    assert line.startswith(f"Error: cannot read {path}: it is cut off or no GGUF file (")
+    assert line.startswith(f"Error: cannot read {path}: it is cut off or not a GGUF file (")
 
 
 def test_a_gguf_file_that_lacks_a_tensor(
@@ -133,6 +138,32 @@ def test_a_gguf_file_of_an_unknown_architecture(
     assert "llamx" in line
 
 
+def test_a_gguf_file_that_was_moved_keeps_its_copy(
+    cache: Path, gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_hashes, "LARGE", 1000)  # hashes of files from this size are remembered
+    path = tmp_path / "there.gguf"
+    shutil.copy(gguf_file, path)
+    assert converted_copies.find_converted_gguf(GgufFile(path)) is None
+    copy = converted_copies.converted_gguf(GgufFile(path), "model", "there")
+    hashed: list[Path] = []
+    hash_file = file_hashes.hash_file
+
+    def hash_and_note(file: Path) -> str:
+        hashed.append(file)
+        return hash_file(file)
+
+    monkeypatch.setattr(file_hashes, "hash_file", hash_and_note)
+    assert converted_copies.converted_gguf(GgufFile(path), "tokenizer", "there") == copy
+    assert hashed == []
+    moved = path.rename(tmp_path / "here.gguf")
+    assert converted_copies.find_converted_gguf(GgufFile(moved)) is None  # it was not hashed yet
+    assert converted_copies.converted_gguf(GgufFile(moved), "model", "here") == copy
+    assert hashed == [moved]
+    moved.write_bytes(moved.read_bytes()[:-1] + b"x")
+    assert converted_copies.find_converted_gguf(GgufFile(moved)) is None
+
+
 def start(arguments: list[str], cache: Path, **settings: str | Path) -> subprocess.Popen[str]:
     """hftool as its installed script runs it: the current folder is not where modules are found."""
     code = "from hftool.cli.app import main; main()"
@@ -147,7 +178,7 @@ def start(arguments: list[str], cache: Path, **settings: str | Path) -> subproce
     )
 
 
-def test_two_processes_prepare_one_copy(cache: Path, gguf_file: Path, tmp_path: Path) -> None:
+def test_two_processes_make_one_copy(cache: Path, gguf_file: Path, tmp_path: Path) -> None:
     # What lies in the current folder is no part of hftool, whatever its name.
     (tmp_path / "numpy.py").write_text("raise SystemExit('the wrong numpy')")
     processes = [
@@ -156,11 +187,11 @@ def test_two_processes_prepare_one_copy(cache: Path, gguf_file: Path, tmp_path: 
     ends = [process.communicate(timeout=120) for process in processes]
     ids = " ".join(map(str, byte_tokenizer().encode(TEXT).ids))
     assert [stdout for stdout, _ in ends] == [f"{ids}\n"] * 2, ends
-    assert sorted(stderr.count("preparing") for _, stderr in ends) == [0, 1]
+    assert sorted(stderr.count("setting up ") for _, stderr in ends) == [0, 1]
     assert len(copies(cache)) == 1
 
 
-def test_an_interrupted_preparation_leaves_nothing(cache: Path, gguf_file: Path) -> None:
+def test_an_interrupted_conversion_leaves_nothing(cache: Path, gguf_file: Path) -> None:
     process = start(["encode", TEXT, "-m", str(gguf_file)], cache)
     deadline = time.monotonic() + 60
     while not copies(cache) and time.monotonic() < deadline:
@@ -181,7 +212,7 @@ def test_a_file_in_a_place_that_cannot_be_written(
     result = run("encode", TEXT, "-m", str(gguf_file))
     lines = result.stderr.splitlines()
     assert (result.exit_code, result.stdout) == (1, "")
-    assert lines[-2].startswith("Error: cannot write the prepared copy ")
+    assert lines[-2].startswith("Error: cannot write the converted copy ")
     assert lines[-1] == "Hint: name another cache folder with HFTOOL_CACHE"
 
 
@@ -258,8 +289,8 @@ def test_merged_is_a_classifier_without_the_encoders_limit(
 
 @pytest.fixture
 def make(base: Path, adapter: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> "Make":
-    """Prepares the copy of `base` and `adapter`."""
-    monkeypatch.setattr(prepared_cache, "ADAPTER", adapter)
+    """Makes the copy of `base` and `adapter`."""
+    monkeypatch.setattr(converted_copies, "ADAPTER", adapter)
     return Make(base)
 
 
@@ -269,7 +300,11 @@ class Make:
         self.sha256 = hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
 
     def __call__(self) -> Path:
-        return prepared_cache.prepared_minilm(self.base, self.sha256)
+        conversion = converted_copies.minilm_conversion(self.base, self.sha256)
+        return converted_copies.convert_if_needed(conversion, "minilm-sst2")
+
+    def find(self) -> Path | None:
+        return converted_copies.find_converted_minilm(self.base, self.sha256)
 
 
 def test_a_copy_is_made_once(make: Make, cache: Path) -> None:
@@ -293,10 +328,10 @@ def test_a_damaged_copy_is_made_again(make: Make, damage: str) -> None:
         weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
     else:
         (folder / "hftool.json").write_text("{")
-    assert prepared_cache.find_prepared_minilm(make.base) is None
+    assert make.find() is None
     assert make() == folder
     assert weights.read_bytes() == before
-    assert prepared_cache.find_prepared_minilm(make.base) == folder
+    assert make.find() == folder
 
 
 def test_what_a_killed_process_left_is_cleared_away(make: Make, cache: Path) -> None:
@@ -309,34 +344,100 @@ def test_what_a_killed_process_left_is_cleared_away(make: Make, cache: Path) -> 
     assert copies(cache) == [folder.name]
 
 
-def test_a_changed_base_is_another_copy_and_the_wrong_one_is_refused(
-    make: Make, cache: Path
-) -> None:
-    first = make()
+def test_weights_that_the_catalogue_does_not_know_are_refused(make: Make, cache: Path) -> None:
     weights = make.base / "model.safetensors"
-    before, stamp = weights.read_bytes(), weights.stat()
+    before = weights.read_bytes()
     try:
         weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
-        with pytest.raises(HftoolError, match="is not the file hftool knows: SHA-256") as caught:
+        with pytest.raises(HftoolError, match="is not the file that hftool expects") as caught:
             make()
         assert caught.value.hint
+        assert copies(cache) == []
     finally:
         weights.write_bytes(before)
-        os.utime(weights, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    first = make()
     assert copies(cache) == [first.name]
-    assert make() == first
+
+
+def touch(folder: Path) -> None:
+    """Give the files of a folder other times, as `cp -r` does."""
+    for number, path in enumerate(sorted(folder.rglob("*"))):
+        os.utime(path, (1_000_000_000 + number, 1_000_000_000 + number))
+
+
+def test_a_moved_source_and_a_copied_cache_need_no_new_conversion(
+    make: Make, cache: Path, tmp_path: Path, notes: pytest.LogCaptureFixture
+) -> None:
+    first = make()
+    base, moved = tmp_path / "base", tmp_path / "moved"
+    shutil.copytree(make.base, base)
+    touch(base)
+    assert Make(base)() == first
+    shutil.copytree(cache, moved / "converted")
+    touch(moved / "converted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HFTOOL_CACHE", str(moved))
+        copied = make()
+        assert copied == moved / "converted" / first.name
+        files = json.loads((copied / "hftool.json").read_text())["files"]
+        for name, file in files.items():  # the manifest has the new times: no need to compare again
+            assert (copied / name).stat().st_mtime_ns == file["mtime_ns"]
+        assert make.find() == copied
+        weights = copied / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[::-1])
+        touch(copied)
+        assert make.find() is None  # of the right size, but with another content
+    assert [record.getMessage() for record in notes.records].count(
+        "setting up minilm-sst2 for the first time (about 1 s)"
+    ) == 1
+
+
+def test_times_that_lost_their_fraction_are_the_same(make: Make, monkeypatch: Any) -> None:
+    """As in a cache that came out of a tar file."""
+    folder = make()
+    for path in folder.iterdir():
+        os.utime(path, (int(path.stat().st_mtime),) * 2)
+    monkeypatch.setattr(converted_copies, "hash_file", lambda path: pytest.fail(f"read {path}"))
+    assert make.find() == folder
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "tokenizer.json", "adapter_config.json"])
+def test_a_change_in_any_file_makes_another_copy(
+    make: Make, cache: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make()
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    shutil.copytree(make.base, base)
+    shutil.copytree(converted_copies.ADAPTER, adapter)
+    monkeypatch.setattr(converted_copies, "ADAPTER", adapter)
+    assert Make(base).find() == first
+    changed = (adapter if name.startswith("adapter") else base) / name
+    changed.write_text(changed.read_text() + "\n")
+    assert Make(base).find() is None
+    assert {Make(base)().name, first.name} == set(copies(cache))
+
+
+def test_a_conversion_that_writes_nothing_leaves_no_copy(
+    make: Make, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(converted_copies, "_convert", lambda conversion, target: None)
+    with pytest.raises(HftoolError, match=r"the result has no config\.json"):
+        make()
+    assert copies(cache) == []
+    folder = converted_copies.minilm_conversion(make.base, make.sha256).folder
+    folder.mkdir()
+    (folder / "hftool.json").write_text('{"format": 2, "kind": "minilm-sst2", "files": {}}')
+    assert make.find() is None
 
 
 @pytest.mark.parametrize("breakage", ["weights", "adapter", "config"])
 def test_a_base_that_cannot_be_merged(
     make: Make, cache: Path, tmp_path: Path, breakage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import shutil
-
     base, adapter = tmp_path / "base", tmp_path / "adapter"
     shutil.copytree(make.base, base)
-    shutil.copytree(prepared_cache.ADAPTER, adapter)
-    monkeypatch.setattr(prepared_cache, "ADAPTER", adapter)
+    shutil.copytree(converted_copies.ADAPTER, adapter)
+    monkeypatch.setattr(converted_copies, "ADAPTER", adapter)
     if breakage == "weights":
         (base / "model.safetensors").write_bytes(b"\xff" * 100)
     elif breakage == "adapter":
@@ -361,7 +462,7 @@ def test_a_package_with_another_file(
     digest = hashlib.sha256(other.read_bytes()).hexdigest()
     for command in (["encode", TEXT], ["topk", TEXT], ["models", "pull", "smollm2"]):
         assert refused(cache, *command) == [
-            f"Error: {other} is not the file hftool knows: SHA-256 {digest[:12]}…, "
+            f"Error: {other} is not the file that hftool expects: its SHA-256 is {digest[:12]}…, "
             "not b179c9523d0e…",
             "Hint: install its package in the version that weights.txt names",
         ]
@@ -386,6 +487,32 @@ def test_a_folder_with_only_an_older_tokenizer(cache: Path, tmp_path: Path) -> N
     assert [e["text"] for e in entries] == [theirs.decode([i]) for i in range(8)]
     unused = json.loads(run("vocab-dump", str(folder), "--kind", "unused", "--json").stdout)
     assert [entry["id"] for entry in unused] == [8, 9]
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json", "vocab.txt"])
+def test_a_tokenizer_is_converted_again_when_any_of_its_files_changes(
+    cache: Path, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "old"
+    folder.mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hello"]
+    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in words))
+    (folder / "config.json").write_text('{"model_type": "bert", "vocab_size": 6}')
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    assert run("encode", "Hello HELLO", "-m", str(folder)).stdout == "5 5\n"
+    (folder / "model.safetensors").write_bytes(b"weights are not read")
+    again = run("encode", "Hello", "-m", str(folder))
+    assert (again.stdout, again.stderr) == ("5\n", "")
+    if name == "vocab.txt":
+        (folder / name).write_text("".join(f"{word}\n" for word in ["more", *words]))
+    else:
+        (folder / name).write_text('{"tokenizer_class": "BertTokenizer", "mask_token": "[OTHER]"}')
+    changed = run("encode", "hello", "-m", str(folder))
+    assert changed.stdout == ("6\n" if name == "vocab.txt" else "5\n")
+    assert changed.stderr == (
+        f"setting up the tokenizer of {folder} for the first time (a few seconds)\n"
+    )
+    assert len(copies(cache)) == 2
 
 
 @pytest.mark.slow
@@ -428,10 +555,10 @@ def test_sentencepieces_without_what_reads_them(
 ) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "sentencepiece.bpe.model").write_bytes(b"")
-    monkeypatch.setattr(prepared_cache, "find_spec", lambda name: None)
+    monkeypatch.setattr(converted_copies, "find_spec", lambda name: None)
     done = run("encode", "x", "-m", str(tmp_path))
     assert (done.exit_code, done.stdout) == (1, "")
-    assert "what reads its sentencepiece.bpe.model, sentencepiece, is not installed" in done.stderr
+    assert "sentencepiece, which reads its sentencepiece.bpe.model, is not installed" in done.stderr
     assert "Hint: pip install 'hftool-cli[sentencepiece]'" in done.stderr
 
 
