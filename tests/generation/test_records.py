@@ -90,7 +90,7 @@ def test_resumed_text_is_that_of_one_run(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "out.partial").write_bytes(b"".join(lines[:2]) + lines[2][:4])
     options = ("-m", str(folder), "--dtype", "float32", "-n", "9")
     done = run("generate", *options, *arguments, str(out), "--resume", stdin=batch)
-    assert (done.exit_code, done.stderr) == (0, "going on after 2 records\n")
+    assert (done.exit_code, done.stderr) == (0, "resuming after record 2\n")
     assert out.read_bytes() == whole.read_bytes()
 
 
