@@ -17,6 +17,9 @@ from hftool.output.view import View, cell_text, dumps
 from hftool.terminal import is_terminal
 from hftool.tsv import escape_cell
 
+# Many programs take these for the end of a line. In JSON they only occur inside strings.
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
+
 
 def records_only(events: Iterable[Any]) -> Iterator[Any]:
     """Yield the events that are records."""
@@ -40,7 +43,7 @@ def text_lines(events: Iterable[Any], view: View) -> Iterator[str]:
 def json_lines(events: Iterable[Any], view: View) -> Iterator[str]:
     """Yield one line per record (JSON Lines)."""
     for record in records_only(events):
-        yield dumps(view.record(record)) + "\n"
+        yield dumps(view.record(record)).translate(_LINE_ENDS) + "\n"
 
 
 def json_array(events: Iterable[Any], view: View) -> Iterator[str]:
@@ -69,7 +72,7 @@ def _csv_line(cells: Iterable[str]) -> str:
 
 def tsv_lines(events: Iterable[Any], view: View) -> Iterator[str]:
     r"""Yield a header and one line per row; cells have \t, \n, \r and \\ as escapes."""
-    yield "\t".join(view.columns) + "\n"
+    yield "\t".join(map(escape_cell, view.columns)) + "\n"
     for record in records_only(events):
         for row in view.rows(record):
             yield "\t".join(_tsv_cell(row.get(name)) for name in view.columns) + "\n"

@@ -128,6 +128,7 @@ def resumable(options: ResumableOptions, view: View) -> Iterator[Partial | None]
         return
     target = path.resolve()
     beside = target.with_name(f"{target.name}.partial")
+    _require_folder(path)
     with write_errors(path), _locked(beside):
         existed = _exists(beside, options)
         partial: Partial | None = None
@@ -168,6 +169,7 @@ def resumable_folder(options: ResumableOptions, fingerprint: str) -> Iterator[Pa
         raise UsageError("an output folder is needed", "name it with -o/--output")
     target = path.resolve()
     beside = target.with_name(f"{target.name}.partial")
+    _require_folder(path)
     with write_errors(path), _locked(beside):
         if target.exists() and not (target.is_dir() and next(target.iterdir(), None) is None):
             raise HftoolError(f"{path} exists already", "name another folder with -o/--output")
@@ -188,6 +190,12 @@ def resumable_folder(options: ResumableOptions, fingerprint: str) -> Iterator[Pa
             else:
                 _log_partial(beside)
             raise
+
+
+def _require_folder(path: Path) -> None:
+    """Raise where the output's folder does not exist: the lock beside it would create one."""
+    if not path.resolve().parent.is_dir():
+        raise HftoolError(f"cannot write {path}: the folder {path.parent} does not exist")
 
 
 def _exists(partial: Path, options: ResumableOptions) -> bool:

@@ -533,3 +533,23 @@ def test_resume_of_another_input(tiny: Path, tmp_path: Path) -> None:
     more = run(*arguments, "--resume", stdin=first + '{"prompt": "b", "id": 2}\n')
     assert (more.exit_code, more.stderr) == (0, "resuming after record 1\n")
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [1, 2]
+
+
+@pytest.mark.parametrize("option", [["--resume", "-o", "x"], ["--batch-size", "2"]])
+def test_options_of_a_batch_need_one(
+    option: list[str], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").write_text("an earlier answer")
+    done = run("generate", "-m", str(tiny), "abc", *option)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"Error: {option[0]} needs --batch FILE\n")
+    assert (tmp_path / "x").read_text() == "an earlier answer"
+
+
+def test_an_output_folder_is_not_made(tiny: Path, tmp_path: Path) -> None:
+    output = tmp_path / "nowhere" / "out.jsonl"
+    done = run("generate", "-m", str(tiny), "--batch", "-", "-o", str(output), stdin="{}\n")
+    assert done.exit_code == 1
+    assert f"the folder {output.parent} does not exist" in done.stderr
+    assert not output.parent.exists()

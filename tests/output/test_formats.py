@@ -325,3 +325,20 @@ def test_place_that_cannot_be_written(tmp_path: Path, place: Callable[[Path], Pa
 def test_dev_stdout_is_standard_output() -> None:
     finished = run_process("encode", "good morning", "-o", "/dev/stdout")
     assert (finished.status, finished.stdout) == (0, "12018 5738\n")
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85"])
+def test_a_record_of_json_lines_is_one_line_for_every_program(end: str) -> None:
+    text = f"one{end}two"
+    done = run("encode", text, "--format", "jsonl")
+    [record] = done.stdout.splitlines()  # str.splitlines ends a line at each of these
+    assert json.loads(record)["text"] == text
+
+
+def test_a_column_name_is_escaped_in_tsv(tmp_path: Path) -> None:
+    table = tmp_path / "table.jsonl"
+    table.write_text(json.dumps({"text": "good", "a\tb\nc": "1"}) + "\n")
+    done = run("sentiment", "-f", str(table), "--format", "tsv")
+    header, row = done.stdout.splitlines()
+    assert header.split("\t")[:2] == ["text", "a\\tb\\nc"]
+    assert len(header.split("\t")) == len(row.split("\t"))
