@@ -1,5 +1,4 @@
-"""Fixtures for all tests: the two embedded models, converted once per session, a clean environment,
-and helpers that run hftool in this process or in a new one."""
+"""Real models, converted once per session, and the command line as a user calls it."""
 
 import logging
 import os
@@ -73,8 +72,8 @@ def threads(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:
-    """Let Ctrl-C reach the processes that tests start. A shell ignores SIGINT in what it runs in the
-    background, and processes inherit that."""
+    """Let Ctrl-C reach the processes that tests start. A shell ignores SIGINT in what it runs in
+    the background, and processes inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -132,13 +131,13 @@ def notes(
 
 @pytest.fixture(scope="session")
 def smollm2_folder(shared_cache: Path) -> Path:
-    """The converted copy of SmolLM2."""
+    """The prepared copy of SmolLM2."""
     return ensure_local("smollm2", "model", OFFLINE)
 
 
 @pytest.fixture(scope="session")
 def minilm_folder(shared_cache: Path) -> Path:
-    """The converted copy of MiniLM with the sentiment adapter."""
+    """The prepared copy of MiniLM with the sentiment adapter."""
     return ensure_local("minilm-sst2", "model", OFFLINE)
 
 

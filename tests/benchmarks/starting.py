@@ -51,7 +51,7 @@ def pairs() -> Iterator[Pair]:
 
 
 def counting(megabytes: int) -> Iterator[Pair]:
-    """The tokens of each line of a file, by whole processes."""
+    """Yield the counting of the tokens of each line of a file, by whole processes."""
     here = SourceOptions(offline=True)
     tokenizer = ensure_local("smollm2", "tokenizer", here) / "tokenizer.json"
     with tempfile.TemporaryDirectory() as folder:
