@@ -1,4 +1,5 @@
-"""Real models, converted once per session, and the command line as a user calls it."""
+"""Fixtures for all tests: the two embedded models, converted once per session, a clean environment,
+and helpers that run hftool in this process or in a new one."""
 
 import logging
 import os
@@ -72,8 +73,10 @@ def threads(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:
-    """Let Ctrl-C reach the processes that tests start. A shell ignores SIGINT in what it runs in
-    the background, and processes inherit that."""
+    """Let Ctrl-C reach the processes that tests start.
+
+    A shell ignores SIGINT in what it runs in the background, and processes inherit that.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -131,13 +134,13 @@ def notes(
 
 @pytest.fixture(scope="session")
 def smollm2_folder(shared_cache: Path) -> Path:
-    """The prepared copy of SmolLM2."""
+    """The converted copy of SmolLM2."""
     return ensure_local("smollm2", "model", OFFLINE)
 
 
 @pytest.fixture(scope="session")
 def minilm_folder(shared_cache: Path) -> Path:
-    """The prepared copy of MiniLM with the sentiment adapter."""
+    """The converted copy of MiniLM with the sentiment adapter."""
     return ensure_local("minilm-sst2", "model", OFFLINE)
 
 
