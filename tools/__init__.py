@@ -1,1 +1,1 @@
-"""Programs that make the reference, the formats, the pictures and the shown output of the docs."""
+"""Programs that generate reference, formats, pictures and shown output for docs."""

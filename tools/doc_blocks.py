@@ -1,8 +1,8 @@
-"""The shell blocks of README and docs: found, run, and their output renewed (`make docs-output`).
+"""Run the commands that README and docs show, and update the output below them: `make docs-output`.
 
-A ```console block holds commands after "$ " and what each writes to stdout; those of a page run in
-one folder, in order. A ```sh block is not run, and must say why: `<!-- not run here: REASON -->` in
-the line above.
+A ```console block contains commands after "$ ", each followed by what it writes to stdout. The
+commands of a page run in one folder, in order. A ```sh block is not run; the line above it gives
+the reason: `<!-- not run here: REASON -->`.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ from hftool.cli.app import app
 
 ROOT = Path(__file__).parent.parent
 GENERATED = ("reference", "formats.md")
-# A translation has the blocks of its original, in order.
+# A translation has the same blocks as its original, in the same order.
 TRANSLATIONS = {ROOT / "docs" / "tutorial.zh.md": ROOT / "docs" / "tutorial.md"}
-SHELLS_OWN = set("|<>;&$")
+SHELL_CHARACTERS = set("|<>;&$")
 DECIMAL = re.compile(r"\d+\.\d+")
 BAR = re.compile(r" *[█▉▊▋▌▍▎▏]+$", re.M)
 FENCE = re.compile(r"(?P<before>[^\n]*)\n```(?P<language>\w*)\n(?P<text>.*?)^```", re.M | re.S)
@@ -32,7 +32,7 @@ FENCE = re.compile(r"(?P<before>[^\n]*)\n```(?P<language>\w*)\n(?P<text>.*?)^```
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, its text, the line above it, and where its text stands."""
+    """A fenced block: its language, its text, the line above it, and the span of its text."""
 
     language: str
     text: str
@@ -42,53 +42,53 @@ class Block:
 
     @property
     def commands(self) -> list[tuple[str, str]]:
-        """Each command with what it writes."""
+        """Each command and the output shown for it."""
         parts = re.split(r"^\$ ", self.text, flags=re.M)[1:]
         return [(part.partition("\n")[0], part.partition("\n")[2]) for part in parts]
 
 
 def pages() -> list[Path]:
-    """README, and the pages of docs that people write."""
+    """Return README and the pages of docs that are not generated."""
     written = sorted((ROOT / "docs").rglob("*.md"))
     return [ROOT / "README.md", *(p for p in written if not set(p.parts) & set(GENERATED))]
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """The fenced blocks of a page."""
-    for found in FENCE.finditer(page.read_text("utf-8")):
-        yield Block(found["language"], found["text"], found["before"], *found.span("text"))
+    """Yield the fenced blocks of a page."""
+    for match in FENCE.finditer(page.read_text("utf-8")):
+        yield Block(match["language"], match["text"], match["before"], *match.span("text"))
 
 
 def run_command(command: str, folder: Path) -> str:
-    """What a command writes to stdout, in a folder with the page's files.
+    """Run a command in a folder with the page's files and return what it writes to stdout.
 
-    A command of hftool alone runs in this process, which has imported torch once; any other, as a
-    pipe, in a shell.
+    A single hftool command runs in this process, where torch is imported only once; everything
+    else, such as a pipe, runs in a shell.
 
     Raises:
-        RuntimeError: it fails.
+        RuntimeError: if the command fails.
     """
-    if command.startswith("hftool ") and not set(command) & SHELLS_OWN:
+    if command.startswith("hftool ") and not set(command) & SHELL_CHARACTERS:
         with contextlib.chdir(folder):
             result = CliRunner().invoke(app, shlex.split(command)[1:])
         status, stdout, stderr = result.exit_code, result.stdout, result.stderr
     else:
-        done = subprocess.run(
+        process = subprocess.run(
             ["bash", "-c", command],
             capture_output=True,
             text=True,
             cwd=folder,
             stdin=subprocess.DEVNULL,
         )
-        status, stdout, stderr = done.returncode, done.stdout, done.stderr
+        status, stdout, stderr = process.returncode, process.stdout, process.stderr
     if status:
         raise RuntimeError(f"{command}: status {status}\n{stderr}")
     return stdout if stdout.endswith("\n") or not stdout else stdout + "\n"
 
 
 def same(shown: str, now: str) -> bool:
-    """Whether two outputs say the same: decimals may differ by two units of their last place, and
-    bars in length, since sums are rounded differently on other machines."""
+    """Return whether two outputs agree. Sums are rounded differently on other machines, so decimals
+    may differ by two units in their last digit, and bars may differ in length."""
     texts = [DECIMAL.split(BAR.sub("", output)) for output in (shown, now)]
     numbers = [DECIMAL.findall(output) for output in (shown, now)]
     return texts[0] == texts[1] and all(
@@ -98,12 +98,12 @@ def same(shown: str, now: str) -> bool:
 
 
 def consoles(page: Path) -> list[Block]:
-    """The blocks of a page that are run."""
+    """Return the blocks of a page whose commands are run."""
     return [block for block in blocks(page) if block.language == "console"]
 
 
 def shown(page: Path) -> Iterator[str]:
-    """The text of each console block as it should be: its commands, and what they write now."""
+    """Yield the text that each console block should have: its commands and their present output."""
     with tempfile.TemporaryDirectory() as folder:
         for block in consoles(page):
             runs = ((command, run_command(command, Path(folder))) for command, _ in block.commands)
@@ -111,7 +111,7 @@ def shown(page: Path) -> Iterator[str]:
 
 
 def renew(page: Path) -> None:
-    """Write a page again with the output of its commands as it is now."""
+    """Update the output in a page. A translation takes the blocks of its original."""
     if original := TRANSLATIONS.get(page):
         texts: Iterable[str] = [block.text for block in consoles(original)]
     else:
@@ -124,7 +124,7 @@ def renew(page: Path) -> None:
 
 
 def main() -> None:
-    """Renew the pages named, or all; translations after their originals."""
+    """Update the pages named on the command line, or all; translations after their originals."""
     os.environ |= {"COLUMNS": "80", "HF_HUB_OFFLINE": "1"}
     named = [Path(name).resolve() for name in sys.argv[1:]] or pages()
     for page in sorted(named, key=lambda page: page in TRANSLATIONS):

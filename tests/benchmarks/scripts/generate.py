@@ -1,4 +1,4 @@
-"""The tutorial's step 6: `model.generate`."""
+"""Generate a text with `model.generate`."""
 
 import sys
 from typing import Any

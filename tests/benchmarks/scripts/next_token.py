@@ -1,4 +1,4 @@
-"""The tutorial's step 4: the ten most probable next tokens."""
+"""Print the ten most probable next tokens."""
 
 import sys
 

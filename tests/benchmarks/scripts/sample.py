@@ -1,4 +1,4 @@
-"""The tutorial's step 5: token by token, the whole prompt again for each."""
+"""Sample token by token, computing the whole prompt again for each."""
 
 import sys
 from typing import Any

@@ -1,4 +1,4 @@
-"""The tutorial's step 10: the label of a text."""
+"""Print the label of a text."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The tutorial's step 2: every token of the vocabulary, one a line."""
+"""Print every token of the vocabulary, one per line."""
 
 import sys
 
