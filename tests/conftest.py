@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import pytest
@@ -26,14 +26,14 @@ OFFLINE = SourceOptions(offline=True)
 ALL_THREADS = torch.get_num_threads()
 TESTS = Path(__file__).parent
 EMBEDDED_MODELS = {"smollm2", "smollm2_folder", "minilm", "minilm_folder", "tokenizer"}
-WHOLE_PROGRAM = {"run", "run_process", "subprocess", "pexpect"}
+WHOLE_PROGRAM = {"run", "run_process", "subprocess", "pexpect", "model_folder"}
 # Servers, conversions, tokenizers of real size.
 LONG_FILES = [
     TESTS / name
     for name in (
         "e2e",
         "models/test_hub.py",
-        "models/test_prepared_cache.py",
+        "models/test_converted_copies.py",
         "server",
         "tokenization/test_real_tokenizers.py",
     )
@@ -53,14 +53,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("fast")
 
 
-def _names_used(function: Any) -> Iterator[str]:
+def _names_used(function: Any, seen: set[Any] | None = None) -> Iterator[str]:
     """Yield the names that a test and the helpers of its module use."""
-    if isinstance(function, FunctionType):
-        for name in function.__code__.co_names:
+    seen = set() if seen is None else seen
+    if not isinstance(function, FunctionType) or function in seen:
+        return
+    seen.add(function)
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        for name in code.co_names:
             yield name
             helper = function.__globals__.get(name)
-            if helper is not function and getattr(helper, "__module__", "") == function.__module__:
-                yield from _names_used(helper)
+            if getattr(helper, "__module__", "") == function.__module__:
+                yield from _names_used(helper, seen)
 
 
 @pytest.fixture(autouse=True)
