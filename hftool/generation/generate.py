@@ -18,6 +18,7 @@ from hftool.generation.records import (
 )
 from hftool.generation.sampling import Sampler, SamplingSettings, filtered, filters
 from hftool.models.load import LanguageModel
+from hftool.tokenization.incremental_decoder import IncrementalDecoder
 from hftool.tokenization.tokenizer import Tokenizer
 
 log = logging.getLogger("hftool")
@@ -36,7 +37,9 @@ class Continuation:
         self._end_ids = language_model.end_ids
         self._tokenizer = language_model.tokenizer
         self._request = request
-        self._stream = language_model.tokenizer.stream(request.skip_special)
+        self._stream = IncrementalDecoder(
+            language_model.tokenizer, skip_special=request.skip_special
+        )
         self._held = ""
         self._began = time.perf_counter() if began is None else began
         self.pieces: list[str] = []

@@ -12,6 +12,7 @@ from hftool.generation.next_token import OPTIONAL, entropy_bits
 from hftool.generation.prefix_cache import CachedModel
 from hftool.generation.sampling import Sampler, SamplingSettings, filters, stages
 from hftool.models.load import LanguageModel
+from hftool.tokenization.incremental_decoder import IncrementalDecoder
 
 log = logging.getLogger("hftool")
 
@@ -191,7 +192,7 @@ class StepSampler:
     def _rewind(self) -> None:
         """Bring stream and sampler to where the steps taken end."""
         self._found = None
-        self._stream = self.tokenizer.stream(skip_special=False)
+        self._stream = IncrementalDecoder(self.tokenizer, skip_special=False)
         seed = self._settings.seed
         self._sampler = None if seed is None else Sampler(seed)
         for step in self.taken:

@@ -15,6 +15,7 @@ from hftool.generation.records import Beams, CandidateGenerator, Generation, Req
 from hftool.generation.sampling import SamplingSettings
 from hftool.generation.speculative import assistant_generator, prompt_lookup_generator
 from hftool.models.load import LanguageModel
+from hftool.tokenization.incremental_decoder import IncrementalDecoder
 from tests.conftest import run
 from tests.tiny_models import (
     ARCHITECTURES,
@@ -51,7 +52,7 @@ def reference(folder: Path) -> Any:
 
 
 def text_of(model: LanguageModel, ids: list[int]) -> str:
-    stream = model.tokenizer.stream(skip_special=True)
+    stream = IncrementalDecoder(model.tokenizer, skip_special=True)
     return "".join(map(stream.step, ids)) + stream.end()
 
 

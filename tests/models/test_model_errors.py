@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from hftool.errors import HftoolError, raised_by_us
 from hftool.models.model_errors import loading_errors, model_errors
-from hftool.nn import bert, llama, quantization
+from hftool.nn import llama, quantization
 from tests.conftest import run
 from tests.tiny_models import VOCABULARY, save_classifier, save_model
 
@@ -43,7 +43,7 @@ def test_a_bug_that_shows_inside_torch_is_ours_all_the_same(
     monkeypatch.setattr(llama, "MLP_CHUNK", "many")  # torch.split, a Python function, rejects it
     done = run(*PROMPT, str(save_model(tmp_path / "model")))
     assert isinstance(done.exception, TypeError | ValueError | RuntimeError), done.exception
-    monkeypatch.setattr(bert.F, "gelu", lambda states: states[..., :3])
+    monkeypatch.setattr(torch.nn.functional, "gelu", lambda states: states[..., :3])
     done = run("sentiment", "a", "-m", str(save_classifier(tmp_path / "classifier")))
     assert isinstance(done.exception, RuntimeError), done.exception
 

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 
 from hftool.errors import HftoolError
 from hftool.json_files import read_json
+from hftool.tokenization.incremental_decoder import IncrementalDecoder
 from hftool.tokenization.token_bytes import show_bytes
 from hftool.tokenization.tokenizer import Tokenizer
 
@@ -457,7 +458,7 @@ def test_a_token_that_begins_with_a_space_is_shown_with_it(builder: Any, tmp_pat
     assert len(marked) > 1
     for token, token_id in marked.items():
         assert tokenizer.token_text(token_id) == " " + token[1:]
-        assert tokenizer.text_alone(token_id) == tokenizer.decode([token_id])
+        assert tokenizer.single_text(token_id) == tokenizer.decode([token_id])
 
 
 def test_replacement_character_itself_is_shown_as_it_is(tmp_path: Path) -> None:
@@ -476,7 +477,7 @@ def test_show_bytes() -> None:
 
 def assert_streams(tokenizer: Tokenizer, ids: Sequence[int], skip: bool) -> None:
     """Every moment of a stream is a prefix of `decode`, and the whole is equal to it."""
-    stream = tokenizer.stream(skip)
+    stream = IncrementalDecoder(tokenizer, skip_special=skip)
     shown = ""
     for count, token_id in enumerate(ids, 1):
         shown += stream.step(token_id)
@@ -524,7 +525,7 @@ def test_stream_of_a_text_is_the_text(
 ) -> None:
     for each in (tokenizer, fallback, prepending):
         ids = each.encode(text, special=False).ids
-        stream = each.stream(skip_special=False)
+        stream = IncrementalDecoder(each, skip_special=False)
         pieces = [stream.step(token_id) for token_id in ids]
         assert all("\ufffd" not in piece or "\ufffd" in text for piece in pieces)
         assert "".join(pieces) + stream.end() == each.decode(ids)
@@ -532,13 +533,13 @@ def test_stream_of_a_text_is_the_text(
 
 def test_stream_holds_a_character_back_until_it_is_whole(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("佽a", special=False).ids
-    stream = tokenizer.stream(skip_special=False)
+    stream = IncrementalDecoder(tokenizer, skip_special=False)
     pieces = [stream.step(token_id) for token_id in ids]
     assert pieces == [""] * (len(ids) - 2) + ["佽", "a"]
 
 
 def test_end_of_a_stream_shows_the_bytes_of_half_a_character(tokenizer: Tokenizer) -> None:
-    stream = tokenizer.stream(skip_special=False)
+    stream = IncrementalDecoder(tokenizer, skip_special=False)
     for token_id in tokenizer.encode("a佽", special=False).ids[:-1]:
         stream.step(token_id)
     assert stream.end() == "<0xE4><0xBD>"
@@ -547,7 +548,7 @@ def test_end_of_a_stream_shows_the_bytes_of_half_a_character(tokenizer: Tokenize
 
 def test_end_of_a_stream_shows_whole_characters_before_the_bytes(fallback: Tokenizer) -> None:
     ids = [i + 5 for i in "🇩é".encode()][:-1]
-    stream = fallback.stream(skip_special=False)
+    stream = IncrementalDecoder(fallback, skip_special=False)
     assert "".join(map(stream.step, ids)) == ""
     assert stream.end() == "🇩<0xC3>"
 
@@ -555,14 +556,14 @@ def test_end_of_a_stream_shows_whole_characters_before_the_bytes(fallback: Token
 def test_stream_survives_a_wrong_byte_after_whole_ones(fallback: Tokenizer) -> None:
     """A newline, half a character, a letter: what a model may say at a high temperature."""
     ids = [0x0A + 5, 0xE5 + 5, id_of(fallback, "a")]
-    stream = fallback.stream(skip_special=False)
+    stream = IncrementalDecoder(fallback, skip_special=False)
     assert "".join(map(stream.step, ids)) == fallback.decode(ids) == "\ufffd\ufffda"
 
 
 def test_stream_leaves_special_tokens_out(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("a<|im_end|>b", special=False).ids
     for skip, expected in ((True, "ab"), (False, "a<|im_end|>b")):
-        stream = tokenizer.stream(skip)
+        stream = IncrementalDecoder(tokenizer, skip_special=skip)
         assert "".join(map(stream.step, ids)) + stream.end() == expected
 
 
