@@ -38,7 +38,9 @@ class Continuation:
         self._end_ids = language_model.end_ids
         self._tokenizer = language_model.tokenizer
         self._request = request
-        self._stream = IncrementalDecoder(language_model.tokenizer, request.skip_special)
+        self._stream = IncrementalDecoder(
+            language_model.tokenizer, skip_special=request.skip_special
+        )
         self._held_back = ""
         self._began = time.perf_counter() if began is None else began
         self.pieces: list[str] = []

@@ -1,8 +1,8 @@
-"""A model's tokenizer, straight from its files: no torch, no transformers.
+"""A model's tokenizer, read directly from its files, without torch and transformers.
 
-Loads what transformers' `TokenizersBackend` loads: tokenizer.json, completed by the added tokens
-of tokenizer_config.json. Its `add_bos_token` and `add_eos_token` don't count where there is a
-tokenizer.json: the post-processor there says what is put around a text.
+It has what transformers' `TokenizersBackend` has: tokenizer.json, and the added tokens of
+tokenizer_config.json. The keys `add_bos_token` and `add_eos_token` there have no effect, since the
+post-processor in tokenizer.json decides which special tokens are added around a text.
 """
 
 import json
@@ -20,14 +20,15 @@ from hftool.json_files import read_json
 from hftool.options.vocabulary import TokenKind
 from hftool.tokenization.token_bytes import BYTE_TOKEN, bytes_of, show_bytes
 
-_SPACED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
+_SPACED_PUNCTUATION = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 
 
 class Tokenizer:
-    """Text to ids and back, and what each id stands for.
+    """Converts text to token ids and back, and knows the text and the bytes of each token.
 
     Args:
-        folder: holds tokenizer.json, perhaps tokenizer_config.json and chat_template.jinja.
+        folder: has tokenizer.json, and perhaps tokenizer_config.json and chat_template.jinja.
+        name: the model's name, for errors and records.
 
     Raises:
         HftoolError: a file is missing or broken.
@@ -52,8 +53,8 @@ class Tokenizer:
             raise HftoolError(f"cannot read the added tokens of {path}: {error}") from None
 
     def _keep_spaces_in_spans(self) -> None:
-        """Byte-level post-processors may leave spaces out of a token's span (`trim_offsets`), which
-        makes the span of a space empty."""
+        """Turn off `trim_offsets` of byte-level post-processors, which excludes spaces from a
+        token's span, and so makes the span of a space empty."""
         processor = self.backend.post_processor
         several = isinstance(processor, tokenizers.processors.Sequence)
         for step in processor if several else [processor]:
@@ -72,13 +73,13 @@ class Tokenizer:
     @cached_property
     def special_tokens(self) -> dict[str, str]:
         """The special tokens by role: {"eos_token": "<|im_end|>"}."""
-        tokens = {**read_json(self.folder / "special_tokens_map.json"), **self.config}
-        found = {role: token for role, token in tokens.items() if role.endswith("_token")}
-        texts = {r: t.get("content") if isinstance(t, dict) else t for r, t in found.items()}
+        settings = {**read_json(self.folder / "special_tokens_map.json"), **self.config}
+        tokens = {role: token for role, token in settings.items() if role.endswith("_token")}
+        texts = {r: t.get("content") if isinstance(t, dict) else t for r, t in tokens.items()}
         return {role: text for role, text in texts.items() if isinstance(text, str)}
 
     def _special_contents(self) -> list[str]:
-        """The special tokens, also those without a role, in the order in which they are added."""
+        """Return the special tokens, including those without a role, in the order of adding."""
         extra = self.config.get("extra_special_tokens")
         extra = extra or self.config.get("additional_special_tokens") or []
         listed = extra.values() if isinstance(extra, dict) else extra
@@ -87,10 +88,10 @@ class Tokenizer:
 
     @cached_property
     def chat_template(self) -> str | None:
-        """The model's own chat template (Jinja), None where it has none.
+        """The model's own chat template (Jinja), None if it has none.
 
         Raises:
-            HftoolError: it can't be read, or is no text.
+            HftoolError: it can't be read, or is not a text.
         """
         path = self.folder / "chat_template.jinja"
         try:
@@ -101,7 +102,7 @@ class Tokenizer:
             if isinstance(template, list):  # several by name
                 template = {t["name"]: t["template"] for t in template}.get("default")
             if template is not None and not isinstance(template, str):
-                raise ValueError("it is no text")
+                raise ValueError("it is not a text")
         except (OSError, ValueError, KeyError, TypeError) as error:
             cause = f"it has no {error}" if isinstance(error, KeyError) else error
             raise HftoolError(f"cannot read the chat template in {path}: {cause}") from None
@@ -109,7 +110,7 @@ class Tokenizer:
 
     @cached_property
     def added_tokens(self) -> dict[int, AddedToken]:
-        """Tokens that are matched in the text before the model's own splitting, by id."""
+        """The tokens by id that are matched in the text before it is split further."""
         return self.backend.get_added_tokens_decoder()
 
     @cached_property
@@ -118,57 +119,62 @@ class Tokenizer:
         tokens = self.backend.get_vocab_size(with_added_tokens=True)
         name = self.backend.id_to_token
         if name(tokens) is None and None not in map(name, range(tokens)):
-            return tokens  # a token for each id; the vocabulary as a dict takes four times as long
+            return tokens  # each id has a token; get_vocab below takes four times as long
         return max(self.backend.get_vocab().values(), default=-1) + 1
 
     def encode(self, text: str, special: bool) -> tokenizers.Encoding:
-        """The tokens of a text, `special` with those the model adds around it by itself."""
+        """Encode a text, with `special` including the special tokens that the model adds."""
         return self.backend.encode(text, add_special_tokens=special)
 
     def encode_batch(self, texts: Sequence[str], special: bool) -> list[tokenizers.Encoding]:
-        """The tokens of several texts, on all cores."""
+        """Encode several texts, on all cores."""
         return self.backend.encode_batch(texts, add_special_tokens=special)
 
     def spans(self, text: str, encoding: tokenizers.Encoding) -> list[tuple[int, int]]:
-        """The characters of a text that each token holds, in whole or in part, as (start, end).
+        """Return the characters of a text that each token covers, at least in part: (start, end).
 
-        Unigram's bytes of a run of unknown characters all have the run's span: here each has that
-        of its character, where the run was not normalized.
+        A Unigram model gives all byte tokens of a run of unknown characters the span of the run.
+        Here each of them has the span of its character, unless the run was normalized.
         """
-        found = encoding.offsets
+        spans = encoding.offsets
         if not isinstance(self.backend.model, tokenizers.models.Unigram):
-            return found
-        for (start, end), same in groupby(range(len(found)), key=found.__getitem__):
+            return spans
+        for (start, end), same in groupby(range(len(spans)), key=spans.__getitem__):
             run = list(same)
             data = [self.token_bytes(encoding.ids[i]) for i in run] if end - start > 1 else []
             if data and data == [bytes([byte]) for byte in text[start:end].encode()]:
-                places = [start + at for at, c in enumerate(text[start:end]) for _ in c.encode()]
-                found[run[0] : run[-1] + 1] = [(place, place + 1) for place in places]
-        return found
+                starts = [start + i for i, c in enumerate(text[start:end]) for _ in c.encode()]
+                spans[run[0] : run[-1] + 1] = [(start, start + 1) for start in starts]
+        return spans
 
     def encode_windows(
         self, texts: Sequence[str], length: int | None, overlap: float
     ) -> list[list[list[int]]]:
-        """The ids of each of several texts in windows of at most `length` tokens (None: one
-        window), each with the special tokens the model adds by itself; `overlap` is the share of a
-        window that the one before has too."""
+        """Encode several texts in windows, including the special tokens that the model adds.
+
+        Args:
+            length: the maximum number of tokens in a window; None for one window per text.
+            overlap: the share of a window's tokens that the previous window has as well.
+
+        Returns: the ids of each window of each text.
+        """
         if length is not None:
-            room = length - self.backend.num_special_tokens_to_add(False)
-            self.backend.enable_truncation(length, stride=int(room * overlap))
+            capacity = length - self.backend.num_special_tokens_to_add(False)
+            self.backend.enable_truncation(length, stride=int(capacity * overlap))
         try:
-            found = self.backend.encode_batch_fast(texts)
+            encodings = self.backend.encode_batch_fast(texts)
         finally:
             self.backend.no_truncation()
-        return [[e.ids, *(window.ids for window in e.overflowing)] for e in found]
+        return [[e.ids, *(window.ids for window in e.overflowing)] for e in encodings]
 
     def encode_pairs(
         self, pairs: Sequence[tuple[str, str]], length: int | None
     ) -> list[tokenizers.Encoding]:
-        """Pairs of texts as one sequence each, the first text cut where it has more than `length`
-        tokens (`overflowing` has what was cut off).
+        """Encode pairs of texts as one sequence each. If that has more than `length` tokens, the
+        first text is truncated, and the encoding's `overflowing` has the rest.
 
         Raises:
-            HftoolError: the second text alone is longer.
+            HftoolError: the second text is too long by itself.
         """
         if length is not None:
             self.backend.enable_truncation(length, strategy="only_first")
@@ -180,23 +186,25 @@ class Tokenizer:
             self.backend.no_truncation()
 
     def count_batch(self, texts: Sequence[str], special: bool) -> list[int]:
-        """How many tokens each of several texts has, on all cores."""
+        """Return the number of tokens of each of several texts, on all cores."""
         encodings = self.backend.encode_batch_fast(texts, add_special_tokens=special)
         return [len(encoding) for encoding in encodings]
 
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
-        """The text of ids; what is no UTF-8 becomes U+FFFD, as in transformers' `decode`."""
+        """Return the text of token ids; as in transformers' `decode`, bytes that are not valid
+        UTF-8 become U+FFFD."""
         text = self.backend.decode(ids, skip_special_tokens=skip_special)
         return self._cleaned(text)
 
     def _cleaned(self, text: str) -> str:
-        """Spaces before punctuation removed where tokenizer_config.json asks for it.
+        """Remove spaces before punctuation if tokenizer_config.json requests that.
 
-        The same replacements as transformers' `clean_up_tokenization`, and like there not for BPE.
+        These are the replacements of transformers' `clean_up_tokenization`, which also leaves BPE
+        models out.
         """
         if not self._cleans:
             return text
-        for spaced in _SPACED:
+        for spaced in _SPACED_PUNCTUATION:
             text = text.replace(spaced, spaced.strip())
         return text
 
@@ -206,31 +214,32 @@ class Tokenizer:
         return not bpe and bool(self.config.get("clean_up_tokenization_spaces"))
 
     def token_text(self, token_id: int) -> str:
-        """A token as it is shown: its text, or its bytes (`<0xE4><0xBD>`) where it has none.
+        """Return a token as hftool shows it: its text, or its bytes (`<0xE4><0xBD>`) if these are
+        not text.
 
-        With the space before it, which some decoders (Llama 2's, T5's) take away at the beginning
-        of a text: "▁good" and "good" are told apart.
+        A space at the start is included, which some decoders (Llama 2's, T5's) remove at the
+        beginning of a text. So "▁good" is different from "good".
         """
-        text = self.text_alone(token_id)
+        text = self.single_text(token_id)
         return " " + text if self.token_bytes(token_id) == b" " + text.encode() else text
 
-    def text_alone(self, token_id: int) -> str:
-        """What decoding this one token gives, or its bytes where that is no text."""
+    def single_text(self, token_id: int) -> str:
+        """Decode a single token, to its bytes (`<0xE4><0xBD>`) if these are not text."""
         text = self.decode([token_id])
-        return self._of_bytes(token_id, text) if "\ufffd" in text else text
+        return self._with_bytes(token_id, text) if "\ufffd" in text else text
 
-    def texts_alone(self, ids: Sequence[int]) -> list[str]:
-        """The `text_alone` of each, which takes less time for many and more for a few."""
+    def single_texts(self, ids: Sequence[int]) -> list[str]:
+        """Return the `single_text` of each token; for many tokens this is faster."""
         texts = self.backend.decode_batch([[i] for i in ids], skip_special_tokens=False)
         if self._cleans:
             texts = [self._cleaned(text) for text in texts]
         return [
-            self._of_bytes(i, text) if "\ufffd" in text else text
+            self._with_bytes(i, text) if "\ufffd" in text else text
             for i, text in zip(ids, texts, strict=True)
         ]
 
-    def _of_bytes(self, token_id: int, text: str) -> str:
-        """The text of a token that was decoded to one with U+FFFD in it."""
+    def _with_bytes(self, token_id: int, text: str) -> str:
+        """Return the text of a token, with its bytes if U+FFFD was decoded from invalid ones."""
         data = self.token_bytes(token_id)
         if data is None:
             return text
@@ -240,27 +249,27 @@ class Tokenizer:
             return show_bytes(data)
 
     def token_bytes(self, token_id: int) -> bytes | None:
-        """The bytes a token stands for inside a text; None for a special token or no token."""
+        """Return the bytes of a token inside a text; None for special tokens and unused ids."""
         token = self.backend.id_to_token(token_id)
         return self._bytes(token, self.added_tokens.get(token_id))
 
     def _bytes(self, token: str | None, added: AddedToken | None) -> bytes | None:
         if added is not None and (added.special or "ByteLevel" in self._decoders):
             return None if added.special else added.content.encode()
-        # Others are decoded like the rest: Gemma's runs of ▁ are added tokens, and are spaces.
+        # Other added tokens are decoded like normal ones: Gemma's runs of ▁ are spaces.
         return None if token is None else bytes_of(token, self._decoders)
 
     def token_hex(self, token_id: int) -> str | None:
-        """The bytes of a token in hex, as records have them."""
+        """Return the bytes of a token in hex, as in records."""
         data = self.token_bytes(token_id)
         return None if data is None else data.hex()
 
     def kind(self, token_id: int) -> TokenKind:
-        """What a token is; `byte` is a token that is no whole character by itself."""
-        return self.described(token_id)[2]
+        """Return the kind of a token; a `byte` token is not a whole character by itself."""
+        return self.describe(token_id)[2]
 
-    def described(self, token_id: int) -> tuple[str, bytes | None, TokenKind]:
-        """The token as it is stored, its bytes and its kind, at once."""
+    def describe(self, token_id: int) -> tuple[str, bytes | None, TokenKind]:
+        """Return a token as it is stored, its bytes and its kind."""
         token = self.backend.id_to_token(token_id)
         added = self.added_tokens.get(token_id)
         data = self._bytes(token, added)
@@ -276,11 +285,12 @@ class Tokenizer:
             return token, data, "byte"
         return token, data, "normal"
 
-    def is_open(self, token_id: int, skip_special: bool) -> bool:
-        """Whether the ids that follow may change a token's text.
+    def depends_on_next(self, token_id: int, skip_special: bool) -> bool:
+        """Return whether the text of a token depends on the tokens that follow.
 
-        Bytes that stand for characters the vocabulary lacks are decoded by whole runs: one wrong
-        byte makes all of a run U+FFFD. A special token that is skipped ends no run.
+        Byte tokens, for characters that are not in the vocabulary, are decoded in whole runs: one
+        invalid byte turns all of a run into U+FFFD. A special token that is skipped does not end
+        such a run.
         """
         if "ByteFallback" not in self._decoders:
             return False

@@ -1,4 +1,4 @@
-"""What is in a vocabulary."""
+"""List, select, count and compare the tokens of a vocabulary."""
 
 import logging
 import re
@@ -16,12 +16,12 @@ log = logging.getLogger("hftool")
 
 DECODE_BATCH = 4096  # tokens decoded by one call
 LONGEST_LISTED = 10  # tokens listed in the statistics
-MOST_IDS = 10_000_000  # an id beyond is a broken file's, or made to keep us busy
+MAX_IDS = 10_000_000  # more ids are in a broken or a hostile file
 
 
-@dataclass(slots=True)  # not frozen: a quarter of a million would take some times as long
+@dataclass(slots=True)  # not frozen: making 250,000 of them would take several times longer
 class VocabularyEntry:
-    """One id: the token as stored, what it decodes to alone, its bytes in hex."""
+    """A token by its id: as it is stored, its text when decoded by itself, its bytes in hex."""
 
     id: int
     token: str
@@ -32,7 +32,7 @@ class VocabularyEntry:
 
 @dataclass(frozen=True, slots=True)
 class VocabularyDifference:
-    """An entry that only one of two vocabularies has: `side` names which."""
+    """A token that only one of two vocabularies has: `side` is the name of its model."""
 
     side: str
     id: int
@@ -44,11 +44,11 @@ class VocabularyDifference:
 
 @dataclass(frozen=True)
 class VocabularyStats:
-    """Sizes and counts.
+    """Sizes and counts of a vocabulary.
 
-    `vocab_size` counts the model's own tokens, `size` the added ones too; `embedding_rows` is what
-    the model's config says, None where there is no config. `longest` are texts, `special_tokens`
-    by role; `kinds` and `scripts` count entries.
+    `vocab_size` counts the tokens without the added ones, `size` all of them. `embedding_rows` is
+    the vocabulary size in the model's config, None without a config. `kinds` and `scripts` count
+    tokens, `longest` has the longest texts, `special_tokens` the special tokens by role.
     """
 
     vocab_size: int
@@ -63,16 +63,16 @@ class VocabularyStats:
 def vocabulary(
     tokenizer: Tokenizer, selection: VocabularyOptions | None = None
 ) -> Iterator[VocabularyEntry]:
-    """The entries of a selection: without one every id of the tokenizer once, ascending.
+    """Return the entries of a selection; by default one for each id of the tokenizer, ascending.
 
-    An id missing inside the range is there with empty texts, of kind `unused`. Embedding rows past
-    the last token come only where the kind `unused` is asked for.
+    An unused id below the highest one has an entry with empty texts, of the kind `unused`.
+    Embedding rows after the last token have one only if the selection is of that kind.
 
-    Ids that are all past the last token are logged.
+    If the selected ids are all after the last token, a warning is logged.
 
     Raises:
-        UsageError: a broken regular expression, range of ids or script.
-        HftoolError: ids that no vocabulary has.
+        UsageError: an invalid regular expression, range of ids or script.
+        HftoolError: the ids are higher than in any vocabulary.
     """
     selection = selection or VocabularyOptions()
     entries = _entries(tokenizer, selection.kind == "unused")
@@ -90,12 +90,14 @@ def vocabulary(
 
 def _entries(tokenizer: Tokenizer, rows: bool) -> Iterator[VocabularyEntry]:
     size = max(tokenizer.size, embedding_rows(tokenizer) or 0) if rows else tokenizer.size
-    if size > MOST_IDS:
-        raise HftoolError(f"the ids of {tokenizer.name} go up to {size - 1:,}: no vocabulary's do")
+    if size > MAX_IDS:
+        raise HftoolError(
+            f"the ids of {tokenizer.name} go up to {size - 1:,}, higher than in any vocabulary"
+        )
     for start in range(0, size, DECODE_BATCH):
         ids = range(start, min(start + DECODE_BATCH, size))
-        for token_id, text in zip(ids, tokenizer.texts_alone(ids), strict=True):
-            token, data, kind = tokenizer.described(token_id)
+        for token_id, text in zip(ids, tokenizer.single_texts(ids), strict=True):
+            token, data, kind = tokenizer.describe(token_id)
             yield VocabularyEntry(
                 token_id,
                 token,
@@ -106,13 +108,17 @@ def _entries(tokenizer: Tokenizer, rows: bool) -> Iterator[VocabularyEntry]:
 
 
 def _conditions(selection: VocabularyOptions) -> list[Callable[[VocabularyEntry], bool]]:
-    """What an entry must be like."""
+    """Return the conditions that an entry must fulfil.
+
+    Raises:
+        UsageError: an invalid regular expression, range of ids or script.
+    """
     conditions: list[Callable[[VocabularyEntry], bool]] = []
     if selection.grep is not None:
         try:
             search = re.compile(selection.grep).search
         except re.error as error:
-            raise UsageError(f"--grep: {error}", "a regular expression is needed") from None
+            raise UsageError(f"--grep: {error}", "it takes a regular expression") from None
         conditions.append(lambda entry: search(entry.text) is not None)
     if selection.kind is not None:
         conditions.append(lambda entry: entry.kind == selection.kind)
@@ -124,28 +130,30 @@ def _conditions(selection: VocabularyOptions) -> list[Callable[[VocabularyEntry]
     if (longest := selection.max_length) is not None:
         conditions.append(lambda entry: len(entry.text) <= longest)
     if selection.script is not None:
-        wanted = _script_name(selection.script)
-        conditions.append(lambda entry: script_of(entry.text) == wanted)
+        script = _script_name(selection.script)
+        conditions.append(lambda entry: script_of(entry.text) == script)
     return conditions
 
 
 def parse_ranges(text: str) -> list[range]:
-    """Ids and ranges of ids, both ends included: "0-5,100" -> 0 to 5, and 100.
+    """Parse ids and ranges of ids, which include both ends: "0-5,100" -> 0 to 5, and 100.
 
     Raises:
-        UsageError: something in the text is neither.
+        UsageError: a part of the text is neither.
     """
     ranges = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,10})(?:\s*-\s*(\d{1,10}))?\s*", part, re.ASCII)
         if not match or int(match[2] or match[1]) < int(match[1]):
-            raise UsageError(f"--ids: '{part[:40]}' is no id and no range", "as in --ids 0-5,100")
+            raise UsageError(
+                f"--ids: '{part[:40]}' is neither an id nor a range", "as in --ids 0-5,100"
+            )
         ranges.append(range(int(match[1]), int(match[2] or match[1]) + 1))
     return ranges
 
 
 def statistics(tokenizer: Tokenizer, selection: VocabularyOptions | None = None) -> VocabularyStats:
-    """Sizes and counts of a selection.
+    """Count the entries of a selection.
 
     Raises: as `vocabulary`.
     """
@@ -165,8 +173,9 @@ def statistics(tokenizer: Tokenizer, selection: VocabularyOptions | None = None)
 def difference(
     ours: Tokenizer, theirs: Tokenizer, selection: VocabularyOptions | None = None
 ) -> Iterator[VocabularyDifference]:
-    """What only one of two vocabularies has: tokens are the same where their bytes are, special
-    ones where their names are.
+    """Yield the tokens that only one of two vocabularies has.
+
+    Tokens are the same if their bytes are the same, special tokens if their names are.
 
     Raises: as `vocabulary`.
     """
@@ -183,7 +192,10 @@ def _identity(entry: VocabularyEntry) -> tuple[bool, str]:
 
 
 def embedding_rows(tokenizer: Tokenizer) -> int | None:
-    """How many rows the model's embedding has, by its config; at least one for each token."""
+    """Return the number of rows of the model's embedding by its config, None without a config.
+
+    It may be larger than the number of tokens.
+    """
     config = read_json(tokenizer.folder / "config.json")
     text_config = config.get("text_config")
     inner = text_config.get("vocab_size") if isinstance(text_config, dict) else None
@@ -192,8 +204,8 @@ def embedding_rows(tokenizer: Tokenizer) -> int | None:
 
 
 def script_of(text: str) -> str:
-    """The Unicode script of a text's letters: "Latin", "Han", …; "Common" without any (digits,
-    signs, spaces), "Mixed" with several."""
+    """Return the Unicode script of a text's letters: "Latin", "Han", …; "Common" for a text without
+    letters (digits, signs, spaces), "Mixed" for several scripts."""
     scripts = {_script(character) for character in text} - {"Common", "Inherited"}
     return "Common" if not scripts else scripts.pop() if len(scripts) == 1 else "Mixed"
 
@@ -205,12 +217,12 @@ def _script(character: str) -> str:
     return str(unicodedata.script_name(unicodedata.script(character)))
 
 
-def _script_name(asked: str) -> str:
-    """The name of a script that was asked for by its name or its code: "han", "Hani" -> "Han"."""
+def _script_name(text: str) -> str:
+    """Return the name of a script that is given by its name or its code: "han", "Hani" -> "Han"."""
     from fontTools import unicodedata
 
-    code = unicodedata.script_code(asked, default=asked.title())
-    name = "Mixed" if asked.lower() == "mixed" else unicodedata.script_name(code, default=None)
+    code = unicodedata.script_code(text, default=text.title())
+    name = "Mixed" if text.lower() == "mixed" else unicodedata.script_name(code, default=None)
     if name is None:
-        raise UsageError(f"--script: there is no script '{asked}'", "as in --script Han")
+        raise UsageError(f"--script: there is no script '{text}'", "as in --script Han")
     return str(name)

@@ -458,7 +458,7 @@ def test_a_token_that_begins_with_a_space_is_shown_with_it(builder: Any, tmp_pat
     assert len(marked) > 1
     for token, token_id in marked.items():
         assert tokenizer.token_text(token_id) == " " + token[1:]
-        assert tokenizer.text_alone(token_id) == tokenizer.decode([token_id])
+        assert tokenizer.single_text(token_id) == tokenizer.decode([token_id])
 
 
 def test_replacement_character_itself_is_shown_as_it_is(tmp_path: Path) -> None:
@@ -477,7 +477,7 @@ def test_show_bytes() -> None:
 
 def assert_streams(tokenizer: Tokenizer, ids: Sequence[int], skip: bool) -> None:
     """Every moment of a stream is a prefix of `decode`, and the whole is equal to it."""
-    stream = IncrementalDecoder(tokenizer, skip)
+    stream = IncrementalDecoder(tokenizer, skip_special=skip)
     shown = ""
     for count, token_id in enumerate(ids, 1):
         shown += stream.step(token_id)
@@ -563,7 +563,7 @@ def test_stream_survives_a_wrong_byte_after_whole_ones(fallback: Tokenizer) -> N
 def test_stream_leaves_special_tokens_out(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("a<|im_end|>b", special=False).ids
     for skip, expected in ((True, "ab"), (False, "a<|im_end|>b")):
-        stream = IncrementalDecoder(tokenizer, skip)
+        stream = IncrementalDecoder(tokenizer, skip_special=skip)
         assert "".join(map(stream.step, ids)) + stream.end() == expected
 
 
