@@ -1,39 +1,39 @@
 #!/usr/bin/env bash
-# The tutorial's steps in the shell, on the two models that need no hub. Run by `make demo`.
+# A walk through the commands, on the two models that need no model hub. `make demo` runs it.
 set -euo pipefail
 
 step() { printf '\n# %s\n' "$1"; }
 
-# Show a command line as a user types it, then what it answers.
+# Show a command line as a user types it, then run it.
 run() {
     printf '$ %s\n' "$1"
     bash -o pipefail -c "$1"
 }
 
-workplace=$(mktemp -d)
-trap 'rm -rf "$workplace"' EXIT
-cd "$workplace"
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+cd "$folder"
 printf 'The sky is\nOne, two,\n' > prompts.txt
 
-step 'Load: two models are prepared once, and load fast from then on'
+step 'Two models are converted once; from then on they load fast'
 run 'hftool models pull smollm2'
 run 'hftool models pull minilm-sst2'
 
-step 'Look at the vocabulary: line ID+1 holds token ID'
+step 'The vocabulary: line ID+1 has token ID'
 run 'hftool vocab-dump smollm2 > tokens.txt; wc -l < tokens.txt'
 run 'sed -n "261,265p" tokens.txt'
 
-step 'Text to tokens: " good" with its space is another token than "good"'
+step 'Text to tokens: " good" with its space and "good" are different tokens'
 run 'hftool encode "大家好"'
 run 'hftool encode "大家好" | hftool decode'
 run 'hftool encode "good morning" --format table'
 run 'hftool encode "i am good" --format table'
 
-step 'What the model expects next'
+step 'The most probable next tokens'
 run 'hftool topk "1+1=" --format table'
 run 'hftool topk "The capital of France is" -k 5 --format table'
 
-step 'Token by token: each step, and what it chose from'
+step 'Token by token: each step and its candidates'
 run 'hftool sample "你是谁" --steps 3 --seed 7 --format table'
 
 step 'Generate'
