@@ -54,9 +54,9 @@ def reference(folder: Path) -> Any:
     return transformers_model(folder)
 
 
-def assert_equal(decoder: CachedModel, reference: Any, ids: Sequence[int]) -> None:
+def assert_equal(cached: CachedModel, reference: Any, ids: Sequence[int]) -> None:
     expected = all_logits(reference, ids)[-1]
-    found = decoder.next_logits(ids)
+    found = cached.next_logits(ids)
     assert found.shape == (VOCABULARY,)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-4)
@@ -64,7 +64,7 @@ def assert_equal(decoder: CachedModel, reference: Any, ids: Sequence[int]) -> No
 
 @contextmanager
 def passes(language_model: LanguageModel) -> Iterator[list[int]]:
-    """How many tokens each pass through the model computed."""
+    """Count the tokens that each pass through the model computes."""
     counts: list[int] = []
 
     def count(module: Any, arguments: Any, keywords: dict[str, Any]) -> None:
@@ -79,28 +79,28 @@ def passes(language_model: LanguageModel) -> Iterator[list[int]]:
 
 def test_step_by_step(model: LanguageModel, reference: Any, ids: list[int]) -> None:
     assert LENGTH > 4 * SLIDING_WINDOW
-    decoder = CachedModel(model)
+    cached = CachedModel(model)
     expected = all_logits(reference, ids)
     assert expected.std() > 0.3  # far from flat: a wrong context would show
     with passes(model) as counts:
         for count in range(1, LENGTH + 1):
-            found = decoder.next_logits(ids[:count])
+            found = cached.next_logits(ids[:count])
             torch.testing.assert_close(found, expected[count - 1], atol=2e-4, rtol=1e-4)
     assert counts == [1] * LENGTH
 
 
-def test_prompt_at_once_then_steps(model: LanguageModel, reference: Any, ids: list[int]) -> None:
-    decoder = CachedModel(model)
+def test_prompt_in_one_pass(model: LanguageModel, reference: Any, ids: list[int]) -> None:
+    cached = CachedModel(model)
     for count in (30, 31, 32, LENGTH):
-        assert_equal(decoder, reference, ids[:count])
+        assert_equal(cached, reference, ids[:count])
 
 
 def test_after_the_ids_diverge(model: LanguageModel, reference: Any, ids: list[int]) -> None:
-    decoder = CachedModel(model)
+    cached = CachedModel(model)
     for changed in (
         ids,
         [*ids[:20], 7, 8, 9],  # another end
-        ids[:20],  # a beginning of what is known
+        ids[:20],  # the beginning of the cached tokens
         ids[:20],  # the same again
         [9, *ids[:15]],  # another beginning
         [9, *ids[:5]],  # shorter than the sliding window
@@ -108,7 +108,7 @@ def test_after_the_ids_diverge(model: LanguageModel, reference: Any, ids: list[i
         [9],
         ids,
     ):
-        assert_equal(decoder, reference, changed)
+        assert_equal(cached, reference, changed)
 
 
 @pytest.mark.parametrize("width", [1, 3, 7, LENGTH])
@@ -120,17 +120,17 @@ def test_prompt_in_slices(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(prefix_cache, "PREFILL_SLICE", width)
-    decoder = CachedModel(model)
+    cached = CachedModel(model)
     with passes(model) as counts:
-        assert_equal(decoder, reference, ids[:30])
+        assert_equal(cached, reference, ids[:30])
         assert max(counts) <= width
         assert sum(counts) == 30
-        assert_equal(decoder, reference, [*ids[:25], 1, 2, 3, 4, 5, 6, 7, 8])
-        assert_equal(decoder, reference, [*ids[:25], 1, 2, 3, 4, 5, 6, 7, 8, 9])
+        assert_equal(cached, reference, [*ids[:25], 1, 2, 3, 4, 5, 6, 7, 8])
+        assert_equal(cached, reference, [*ids[:25], 1, 2, 3, 4, 5, 6, 7, 8, 9])
         assert max(counts) <= width
 
 
-def test_only_the_logits_asked_for_are_computed(model: LanguageModel, ids: list[int]) -> None:
+def test_only_the_requested_logits_are_computed(model: LanguageModel, ids: list[int]) -> None:
     rows: list[int] = []
 
     def count(module: Any, arguments: Any, output: Any) -> None:
@@ -146,21 +146,21 @@ def test_only_the_logits_asked_for_are_computed(model: LanguageModel, ids: list[
 
 
 def test_only_what_is_new_is_computed(model: LanguageModel, ids: list[int]) -> None:
-    sliding = model.model.config.model_type == "gemma3_text"  # a window forgets: starts anew
-    decoder = CachedModel(model)
+    sliding = model.model.config.model_type == "gemma3_text"  # it discards tokens
+    cached = CachedModel(model)
     with passes(model) as counts:
-        decoder.next_logits(ids[:30])
-        decoder.next_logits(ids)
-        decoder.next_logits([*ids[:35], 1, 2])
-        decoder.next_logits(ids[:20])
+        cached.next_logits(ids[:30])
+        cached.next_logits(ids)
+        cached.next_logits([*ids[:35], 1, 2])
+        cached.next_logits(ids[:20])
     assert counts == [30, 10, 37 if sliding else 2, 20 if sliding else 1]
 
 
 def test_interrupted_pass_leaves_no_trace(
     model: LanguageModel, reference: Any, ids: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoder = CachedModel(model)
-    decoder.next_logits(ids[:10])
+    cached = CachedModel(model)
+    cached.next_logits(ids[:10])
 
     def interrupt(*arguments: Any, **keywords: Any) -> None:
         monkeypatch.undo()
@@ -171,9 +171,9 @@ def test_interrupted_pass_leaves_no_trace(
     layers: Any = model.model.layers if plain else lists[0]
     monkeypatch.setattr(layers[1], "forward", interrupt)  # the first layer has cached its keys
     with pytest.raises(KeyboardInterrupt):
-        decoder.next_logits(ids[:12])
-    assert_equal(decoder, reference, ids[:12])
-    assert_equal(decoder, reference, ids[:14])
+        cached.next_logits(ids[:12])
+    assert_equal(cached, reference, ids[:12])
+    assert_equal(cached, reference, ids[:14])
 
 
 def test_context_is_full_but_not_overfull(model: LanguageModel, reference: Any) -> None:
@@ -201,9 +201,9 @@ def test_model_without_a_key_value_cache(
     save_tokenizer(tmp_path)
     reference = transformers_model(tmp_path)
     monkeypatch.setattr(prefix_cache, "PREFILL_SLICE", 4)
-    decoder = CachedModel(load_model(tmp_path))
+    cached = CachedModel(load_model(tmp_path))
     for part in (ids[:10], ids[:11], ids[:12], [*ids[:5], 3]):
-        assert_equal(decoder, reference, part)
+        assert_equal(cached, reference, part)
 
 
 def test_logits_that_are_not_numbers(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_logits_that_are_not_numbers(tmp_path: Path) -> None:
     assert caught.value.hint == "try --dtype float32"
 
 
-def test_memory_that_does_not_suffice() -> None:
+def test_too_little_memory() -> None:
     with pytest.raises(HftoolError, match="not enough memory") as caught, memory_errors():
         torch.empty(2**50)
     assert "--dtype bfloat16" in str(caught.value.hint)

@@ -37,15 +37,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def copies(cache: Path) -> list[str]:
-    """The folders among the copies, incomplete ones too."""
+    """Return the names of the copies, including incomplete ones."""
     return sorted(path.name for path in cache.glob("*") if path.is_dir())
 
 
 def refused(cache: Path, *arguments: str) -> list[str]:
-    """The error of a command that must fail, after the note that it converts."""
+    """Return the error of a command that must fail, without the note that it converts."""
     result = run(*arguments)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert isinstance(result.exception, SystemExit)  # an error that was shown, not a traceback
+    assert isinstance(result.exception, SystemExit)  # an error message, not a traceback
     assert copies(cache) == []
     return [line for line in result.stderr.splitlines() if not line.startswith("setting up ")]
 
@@ -89,7 +89,7 @@ def test_its_tokenizer_is_the_one_it_was_written_from(gguf_copy: Path) -> None:
     assert special == set(CONTROL_TOKENS)
 
 
-def test_the_manifest_says_what_it_was_made_of(gguf_file: Path, gguf_copy: Path) -> None:
+def test_the_manifest_lists_what_the_copy_was_made_of(gguf_file: Path, gguf_copy: Path) -> None:
     manifest = json.loads((gguf_copy / "hftool.json").read_text())
     assert manifest["made_of"] == {"gguf": hashlib.sha256(gguf_file.read_bytes()).hexdigest()}
     assert manifest["source"] == str(gguf_file)
@@ -165,7 +165,7 @@ def test_a_gguf_file_that_was_moved_keeps_its_copy(
 
 
 def start(arguments: list[str], cache: Path, **settings: str | Path) -> subprocess.Popen[str]:
-    """hftool as its installed script runs it: the current folder is not where modules are found."""
+    """Start hftool like its installed script, which finds no modules in the current folder."""
     code = "from hftool.cli.app import main; main()"
     return subprocess.Popen(
         [sys.executable, "-P", "-c", code, *arguments],
@@ -179,7 +179,7 @@ def start(arguments: list[str], cache: Path, **settings: str | Path) -> subproce
 
 
 def test_two_processes_make_one_copy(cache: Path, gguf_file: Path, tmp_path: Path) -> None:
-    # What lies in the current folder is no part of hftool, whatever its name.
+    # A file in the current folder is not part of hftool, whatever its name.
     (tmp_path / "numpy.py").write_text("raise SystemExit('the wrong numpy')")
     processes = [
         start(["encode", TEXT, "-m", str(gguf_file)], cache, cwd=tmp_path) for _ in range(2)
@@ -204,7 +204,7 @@ def test_an_interrupted_conversion_leaves_nothing(cache: Path, gguf_file: Path) 
     assert copies(cache) == []
 
 
-def test_a_file_in_a_place_that_cannot_be_written(
+def test_a_cache_that_cannot_be_written(
     gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -221,7 +221,7 @@ def test_a_file_in_a_place_that_cannot_be_written(
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder laid out as the MiniLM package's, with three matrices of four numbers a side."""
+    """A folder like that of the MiniLM package, with three matrices of 4 by 4 numbers."""
     folder = tmp_path_factory.mktemp("base")
     torch.manual_seed(3)
     names = ("encoder.layer.0.attention.self.query", "encoder.layer.0.output.dense", "pooler.dense")
@@ -242,7 +242,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A peft folder: factors of rank 2 in float16 for two matrices, pooler and classifier whole."""
+    """A peft folder: rank 2 in float16 for two matrices, and a full pooler and classifier."""
     folder = tmp_path_factory.mktemp("adapter")
     torch.manual_seed(4)
     weights = {}
@@ -334,7 +334,7 @@ def test_a_damaged_copy_is_made_again(make: Make, damage: str) -> None:
     assert make.find() == folder
 
 
-def test_what_a_killed_process_left_is_cleared_away(make: Make, cache: Path) -> None:
+def test_the_files_of_a_killed_process_are_removed(make: Make, cache: Path) -> None:
     folder = make()
     for leftover in (f".{folder.name}.part", f".{folder.name}.x1y2.part"):
         (cache / leftover).mkdir()
@@ -550,7 +550,7 @@ def test_a_folder_with_only_sentencepieces(
     assert [int(i) for i in ids.split()] == theirs.encode("good thé mornings")
 
 
-def test_sentencepieces_without_what_reads_them(
+def test_sentencepieces_without_the_package_that_reads_them(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "config.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""Models of the hub, against a real server: what is fetched, what is asked, what is said."""
+"""Models on the hub, against a real server: requests, downloads, error messages."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ NAME = "somebody/tiny"
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    """A hub that holds nothing yet."""
+    """An empty hub."""
     with serving() as server:
         yield server
 
@@ -58,12 +58,12 @@ class Caller:
 
 @pytest.fixture
 def caller(hub: Hub, tmp_path: Path) -> Caller:
-    """A user of `hub` who has fetched nothing yet."""
+    """A user of `hub` who has not downloaded anything yet."""
     return Caller(hub.url, tmp_path)
 
 
 def assert_refused(result: Finished, message: str, hint: str | None) -> None:
-    """Status 1, nothing on stdout, on stderr the one error after at most the note of a fetch."""
+    """Assert status 1, an empty stdout, and one error, perhaps after a note of a download."""
     lines = [line for line in result.stderr.splitlines() if not line.startswith("downloading ")]
     assert (result.status, result.stdout) == (1, "")
     assert lines == [f"Error: {message}", *([f"Hint: {hint}"] if hint else [])]
@@ -221,7 +221,7 @@ NO_NETWORK = (
 
 
 def test_no_network_is_said_at_once(caller: Caller) -> None:
-    with socket.socket() as closed:  # bound, and nobody listens
+    with socket.socket() as closed:  # bound, but not listening
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
         began = time.monotonic()
@@ -243,7 +243,7 @@ def test_a_hub_that_never_answers(hub: Hub, caller: Caller) -> None:
 
 
 def test_a_server_that_is_no_hub(hub: Hub, caller: Caller) -> None:
-    # As the network of a hotel answers before one has logged in.
+    # Like a hotel network before logging in.
     hub.page = b"<html>Please log in</html>"
     result = caller.encode()
     assert result.status == 1
@@ -267,7 +267,7 @@ def test_what_is_not_here_is_not_asked_for_offline(
 
 def test_an_incomplete_cache(hub: Hub, caller: Caller, llama_folder: Path) -> None:
     hub.add(NAME, llama_folder)
-    assert caller.encode().status == 0  # the tokenizer is here now, and no weights
+    assert caller.encode().status == 0  # now the cache has the tokenizer, but no weights
     hub.requests.clear()
     result = caller("models", "pull", NAME, "--offline")
     assert_refused(
@@ -286,7 +286,7 @@ def test_an_incomplete_cache_and_no_network(hub: Hub, caller: Caller, llama_fold
     assert caller("models", "pull", NAME).status == 0
     (caller.snapshot / "tokenizer.json").unlink()
     assert_refused(caller.encode(HF_ENDPOINT="http://127.0.0.1:9"), *NO_NETWORK)
-    assert caller.encode().stdout == f"{IDS}\n"  # with the hub back it is completed
+    assert caller.encode().stdout == f"{IDS}\n"  # when the hub is back, the rest is downloaded
 
 
 def test_a_missing_shard_makes_a_cache_incomplete(
@@ -348,7 +348,7 @@ def test_a_base_from_the_hub_that_is_not_minilm(
     paths = ":".join([str(empty.parent), *filter(None, sys.path)])
     assert caller.encode("sentence-transformers/all-MiniLM-L6-v2").status == 0
     shown = caller("models", "show", "minilm-sst2", "--json", PYTHONPATH=paths)
-    assert json.loads(shown.stdout)[0]["path"] is None  # its tokenizer is here, its weights aren't
+    assert json.loads(shown.stdout)[0]["path"] is None  # there are no weights
     result = caller("models", "pull", "minilm-sst2", PYTHONPATH=paths)
     lines = result.stderr.splitlines()
     assert result.status == 1

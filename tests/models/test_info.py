@@ -1,4 +1,4 @@
-"""What `models` says, against the files and against torch; and the aliases it keeps."""
+"""The output of `models`, against the files and against torch; and the aliases it stores."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from tests.hub_server import save_llama
 
 
 def rows(*arguments: str) -> list[dict[str, Any]]:
-    """The records of a `models` command."""
+    """Return the records of a `models` command."""
     result = run("models", *arguments, "--json")
     assert result.exit_code == 0, result.stderr
     records: list[dict[str, Any]] = json.loads(result.stdout)
@@ -69,7 +69,7 @@ def test_show_agrees_with_torch_on_the_classifier(minilm_folder: Path) -> None:
     assert entry["chat_template"] is False
 
 
-def test_the_fields_stand_in_the_designs_order() -> None:
+def test_the_fields_are_in_the_order_of_the_design() -> None:
     expected = (
         "ref, name, task, source, path, architecture, parameters, context_length, dtype, "
         "size_bytes, license, gated, chat_template, "
@@ -139,7 +139,7 @@ def test_show_of_nothing() -> None:
     assert result.stderr == "Error: unknown model 'smolm2'\nHint: did you mean 'smollm2'?\n"
 
 
-def test_list_says_what_is_here(smollm2_folder: Path, minilm_folder: Path) -> None:
+def test_list_shows_what_is_here(smollm2_folder: Path, minilm_folder: Path) -> None:
     listed = {row["alias"]: row for row in rows("list")}
     names = ["smollm2", "minilm-sst2", "gemma", "llama", "llama-1b", "qwen", "distilbert-sst2"]
     assert list(listed) == names
@@ -149,7 +149,7 @@ def test_list_says_what_is_here(smollm2_folder: Path, minilm_folder: Path) -> No
     assert listed["distilbert-sst2"]["task"] == "text-classification"
 
 
-def test_an_alias_is_kept_and_the_rest_of_the_file_too(tiny: Path) -> None:
+def test_an_alias_is_stored_and_the_rest_of_the_file_stays(tiny: Path) -> None:
     text = (
         '# mine\n[generate] # by hand\ntemperature = 0.5 # cool\n\n[aliases]\nold = "a/b" # why\n'
     )
@@ -179,7 +179,7 @@ def test_an_alias_where_there_is_no_config_file_yet(
     assert tomllib.loads(path.read_text()) == {"aliases": {"v1.5": "owner/name"}}
 
 
-def test_an_alias_of_a_folder_holds_from_anywhere(
+def test_an_alias_of_a_folder_is_valid_in_every_folder(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tiny.parent)
@@ -262,7 +262,7 @@ def test_whether_a_model_fits(
     assert (entry["context_length"], entry["license"]) == (32_768, "gemma")
 
 
-def test_a_model_nobody_knows_has_no_verdict() -> None:
+def test_an_unknown_model_has_no_verdict() -> None:
     (entry,) = rows("show", "owner/name")
     assert (entry["float32_bytes"], entry["fits"]) == (None, None)
     assert "this machine has" in run("models", "show", "owner/name", "--format", "table").stdout

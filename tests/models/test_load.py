@@ -1,4 +1,4 @@
-"""Models into memory: what loads is what the files say, and what can't be loaded is said in a line.
+"""Loading models: they are what their files describe, and what can't be loaded is one line.
 
 The folders are seeded models of a few thousand numbers, broken in one way each.
 """
@@ -30,7 +30,7 @@ LOST = "model.layers.1.mlp.up_proj.weight"
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with nothing wrong, to be copied: llama and bert."""
+    """A folder with two intact models to copy: llama and bert."""
     folder = tmp_path_factory.mktemp("whole")
     for name, save in (("llama", save_llama), ("bert", save_classifier)):
         (folder / name).mkdir()
@@ -40,13 +40,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def llama(whole: Path, tmp_path: Path) -> Path:
-    """A language model's folder, free to be broken."""
+    """The folder of a language model, to be broken by a test."""
     return Path(shutil.copytree(whole / "llama", tmp_path / "llama"))
 
 
 @pytest.fixture
 def bert(whole: Path, tmp_path: Path) -> Path:
-    """A classifier's folder, free to be broken."""
+    """The folder of a classifier, to be broken by a test."""
     return Path(shutil.copytree(whole / "bert", tmp_path / "bert"))
 
 
@@ -65,7 +65,7 @@ def sentiment(folder: Path | str, *arguments: str) -> Result:
 
 
 def refusal(result: Result, status: int = 1) -> list[str]:
-    """stderr of a command that has to fail with one error line, and a hint at most."""
+    """Return the stderr of a command that must fail with one error, and at most one hint."""
     lines = result.stderr.splitlines()
     assert (result.exit_code, result.stdout) == (status, ""), result.stderr
     assert isinstance(result.exception, SystemExit), repr(result.exception)
@@ -101,7 +101,7 @@ def test_labels_with_a_gap_are_named_by_number(bert: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["topk", "generate", "sample"])
-def test_a_classifier_is_no_language_model(bert: Path, command: str) -> None:
+def test_a_classifier_is_not_a_language_model(bert: Path, command: str) -> None:
     assert refusal(run(command, PROMPT, "-m", str(bert))) == [
         f"Error: {bert} is not a language model that generates text "
         "(it is a BertForSequenceClassification)",
@@ -109,12 +109,12 @@ def test_a_classifier_is_no_language_model(bert: Path, command: str) -> None:
     ]
 
 
-def test_the_embedded_classifier_is_no_language_model(minilm_folder: Path) -> None:
+def test_the_embedded_classifier_is_not_a_language_model(minilm_folder: Path) -> None:
     lines = refusal(topk("minilm-sst2"))
     assert lines[0].startswith("Error: minilm-sst2 is not a language model that generates text")
 
 
-def test_a_language_model_is_no_classifier(smollm2_folder: Path) -> None:
+def test_a_language_model_is_not_a_classifier(smollm2_folder: Path) -> None:
     assert refusal(sentiment("smollm2")) == [
         "Error: smollm2 is not a text classifier (it is a LlamaForCausalLM)",
         "Hint: `hftool models list` shows models for each task",
@@ -153,7 +153,7 @@ def test_missing_weights_are_never_random(llama: Path) -> None:
     assert line == f"Error: {llama} lacks 1 of the model's weights, such as {LOST}"
 
 
-def test_a_base_model_is_no_classifier_with_a_random_head(bert: Path) -> None:
+def test_a_base_model_does_not_become_a_classifier_with_a_random_head(bert: Path) -> None:
     weights = load_file(bert / "model.safetensors")
     kept = {name: value for name, value in weights.items() if not name.startswith("classifier.")}
     save_file(kept, bert / "model.safetensors", metadata={"format": "pt"})
@@ -170,7 +170,7 @@ def test_weights_of_another_shape(llama: Path) -> None:
     )
 
 
-def test_weights_nobody_asked_for_are_left_aside(llama: Path) -> None:
+def test_unneeded_weights_are_ignored(llama: Path) -> None:
     before = topk(llama)
     weights = load_file(llama / "model.safetensors")
     weights["model.layers.9.extra"] = torch.zeros(3)
@@ -198,7 +198,7 @@ def test_a_folder_without_weights(llama: Path) -> None:
     assert refusal(topk(llama)) == [f"Error: {llama} has no model.safetensors"]
 
 
-def test_a_folder_with_a_tokenizer_alone(llama: Path) -> None:
+def test_a_folder_with_only_a_tokenizer(llama: Path) -> None:
     (llama / "config.json").unlink()
     assert refusal(topk(llama)) == [f"Error: {llama} has no config.json"]
     assert run("encode", PROMPT, "-m", str(llama)).exit_code == 0
@@ -249,7 +249,7 @@ def test_broken_or_hostile_pickled_weights(pickled: Path, tmp_path: Path, kind: 
         weights.write_bytes(pickle.dumps(harm))
     lines = refusal(topk(pickled, "--trust-remote-code"))
     assert str(pickled) in lines[0]
-    assert "weights_only" not in " ".join(lines)  # torch's advice is to give up safety
+    assert "weights_only" not in " ".join(lines)  # torch advises to give up safety
     assert not (tmp_path / "harm").exists()
 
 
@@ -287,7 +287,7 @@ def test_a_repositorys_code_for_a_known_kind_of_model_is_not_run(
 
 
 @pytest.mark.parametrize("text", ["{", "", "\x00ÿ", "[]", "null", '"x"', "3"])
-def test_a_config_that_is_no_object(llama: Path, text: str) -> None:
+def test_a_config_that_is_not_an_object(llama: Path, text: str) -> None:
     (llama / "config.json").write_bytes(text.encode("latin-1"))
     for result in (topk(llama), run("models", "show", str(llama))):
         (line,) = refusal(result)
@@ -331,7 +331,7 @@ def test_architectures_are_not_needed(whole: Path, llama: Path, architectures: A
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "generation_config.json"])
-def test_another_file_that_is_no_json(llama: Path, name: str) -> None:
+def test_another_file_that_is_not_json(llama: Path, name: str) -> None:
     (llama / name).write_text("{")
     (line,) = refusal(topk(llama))
     assert f"{llama / name}: " in line
@@ -339,13 +339,13 @@ def test_another_file_that_is_no_json(llama: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["generation_config.json", "tokenizer_config.json"])
 @pytest.mark.parametrize("text", ["[]", "3"])
-def test_another_file_that_is_no_object(llama: Path, name: str, text: str) -> None:
+def test_another_file_that_is_not_an_object(llama: Path, name: str, text: str) -> None:
     (llama / name).write_text(text)
     (line,) = refusal(topk(llama))
     assert str(llama) in line
 
 
-# Where it computes
+# Devices and precisions
 
 
 @pytest.mark.parametrize(
@@ -359,7 +359,7 @@ def test_another_file_that_is_no_object(llama: Path, name: str, text: str) -> No
         ("", 2, "one of auto, cpu, cuda, cuda:N, mps"),
     ],
 )
-def test_a_device_that_is_not_there(llama: Path, device: str, status: int, hint: str) -> None:
+def test_a_device_that_does_not_exist(llama: Path, device: str, status: int, hint: str) -> None:
     if torch.cuda.is_available() and status == 1:
         pytest.skip("this machine has a CUDA device")
     lines = refusal(topk(llama, "--device", device), status)
@@ -367,7 +367,7 @@ def test_a_device_that_is_not_there(llama: Path, device: str, status: int, hint:
     assert lines[1] == f"Hint: {hint}"
 
 
-def test_mps_where_there_is_none() -> None:
+def test_mps_on_a_machine_without_it() -> None:
     if torch.backends.mps.is_available():
         pytest.skip("this machine has a Metal device")
     with pytest.raises(HftoolError, match="no device mps on this machine"):
@@ -382,14 +382,14 @@ def test_the_devices_of_this_machine() -> None:
         choose_device("tpu")
 
 
-def test_a_precision_there_is_none_of(llama: Path) -> None:
+def test_an_unknown_precision(llama: Path) -> None:
     result = run("topk", PROMPT, "-m", str(llama), "--dtype", "int3")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "int3" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
-def test_the_precision_asked_for_is_the_models(llama: Path, name: Any) -> None:
+def test_the_model_has_the_requested_precision(llama: Path, name: Any) -> None:
     loaded = load_language_model(LoadOptions(model=str(llama), dtype=name, device="cpu"))
     dtype = getattr(torch, name)
     assert {parameter.dtype for parameter in loaded.transformers_model.parameters()} == {dtype}
@@ -406,7 +406,7 @@ def test_auto_on_a_cpu_is_bfloat16_only_where_it_computes_in_it() -> None:
     assert chosen == (torch.bfloat16 if native else torch.float32)
 
 
-def test_encoder_decoder_is_no_causal_language_model(tmp_path: Path) -> None:
+def test_an_encoder_decoder_is_not_a_causal_language_model(tmp_path: Path) -> None:
     from transformers import T5Config, T5ForConditionalGeneration
 
     sizes: dict[str, Any] = {"d_model": 32, "d_ff": 48, "num_layers": 1, "num_heads": 2, "d_kv": 8}

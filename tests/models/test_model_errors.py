@@ -76,7 +76,7 @@ def test_a_broken_config_of_a_model_of_transformers_is_one_line(
 
 
 def test_a_model_whose_config_contradicts_its_weights_is_one_line(tmp_path: Path) -> None:
-    """GPT-2 finds out only while it computes that it has too few positions."""
+    """Gemma fails only while it computes."""
     folder = save_model(tmp_path, "gemma3")
     configure(folder, sliding_window=-3)
     done = run(*PROMPT, str(folder))

@@ -1,4 +1,4 @@
-"""References: what each means, and what is said of one that means nothing."""
+"""References: what each one refers to, and the errors for those that refer to nothing."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def write_aliases(**aliases: str) -> None:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to stand in."""
+    """An empty folder, which is the current one."""
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -81,7 +81,7 @@ def test_hub_ids(here: Path, ref: str, revision: str | None, expected: HubModel)
     assert resolve_reference(ref, revision) == expected
 
 
-def test_every_built_in_alias_means_what_the_design_says() -> None:
+def test_every_built_in_alias_is_that_of_the_design() -> None:
     meant = {
         "gemma": "google/gemma-3-1b-it",
         "llama": "meta-llama/Llama-3.2-3B-Instruct",
@@ -182,7 +182,7 @@ def test_a_name_longer_than_a_file_name_may_be(here: Path) -> None:
 
 
 @pytest.mark.parametrize("ref", ["notes.txt", "sub/notes.txt", "sub", "./sub"])
-def test_what_is_there_and_is_no_model(here: Path, ref: str) -> None:
+def test_a_path_that_is_not_a_model(here: Path, ref: str) -> None:
     (here / "sub").mkdir()
     for name in ("notes.txt", "sub/notes.txt"):
         (here / name).write_text("hello")

@@ -34,7 +34,7 @@ def save(folder: Path, config: Any) -> Path:
     torch.manual_seed(4)
     auto: Any = AutoModelForSequenceClassification
     model = auto.from_config(config)
-    with torch.no_grad():  # biases and norms that do something
+    with torch.no_grad():  # so that biases and norms have an effect
         for parameter in model.parameters():
             if parameter.dim() == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.3)
@@ -53,7 +53,7 @@ def transformers_own(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
 
 
 def inputs(*lengths: int, types: bool) -> dict[str, torch.Tensor]:
-    """Token ids, padded on the right to the longest."""
+    """Return random token ids, padded on the right to the longest."""
     draw = torch.Generator().manual_seed(sum(lengths))
     shape = (len(lengths), max(lengths))
     filled = torch.arange(shape[1])[None] < torch.tensor(lengths)[:, None]
@@ -80,7 +80,7 @@ def test_the_logits_are_those_of_transformers(folder: Path, dtype: Any, off: flo
         assert found.shape == (len(lengths), 3)
         torch.testing.assert_close(found, expected, atol=off, rtol=1e-3)
         spread = float(expected.float().std())
-        assert spread > 5 * off or len(lengths) < 3  # else anything would be close
+        assert spread > 5 * off or len(lengths) < 3  # otherwise any logits would be close
     ids = inputs(7, types=False)["input_ids"]
     torch.testing.assert_close(ours(ids).logits, theirs(ids).logits, atol=off, rtol=1e-3)
 
@@ -108,7 +108,7 @@ def test_int8_is_that_of_transformers_own_layers(folder: Path) -> None:
         {"problem_type": "nonesuch"},
         {"id2label": None},
         {"id2label": {"one": "BAD", "2": "SO", "3": "GOOD"}},
-        {"id2label": {"0": "BAD", "1": "GOOD"}},  # there are weights of three
+        {"id2label": {"0": "BAD", "1": "GOOD"}},  # the weights are for three labels
         {"num_attention_heads": 5},
         {"num_hidden_layers": "3"},
         {"pad_token_id": "0"},
@@ -116,7 +116,7 @@ def test_int8_is_that_of_transformers_own_layers(folder: Path) -> None:
     ],
     ids=str,
 )
-def test_a_config_that_is_not_understood(tmp_path: Path, values: dict[str, Any]) -> None:
+def test_a_config_that_is_left_to_transformers(tmp_path: Path, values: dict[str, Any]) -> None:
     save(tmp_path, CONFIGS["bert"])
     assert read_bert(tmp_path, torch.float32, None) is not None
     file = tmp_path / "config.json"

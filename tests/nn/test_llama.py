@@ -1,4 +1,4 @@
-"""Llama and its kin: bit for bit what transformers' own classes compute."""
+"""Llama and related models: bit for bit what transformers' classes compute."""
 
 import json
 import shutil
@@ -62,7 +62,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     torch.manual_seed(3)
     auto: Any = AutoModelForCausalLM
     model = auto.from_config(CONFIGS[request.param])
-    with torch.no_grad():  # biases and norms that do something
+    with torch.no_grad():  # so that biases and norms have an effect
         for parameter in model.parameters():
             if parameter.dim() == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.3)
@@ -87,7 +87,7 @@ def test_every_bit_is_that_of_transformers(folder: Path, dtype: torch.dtype) -> 
     expected, found = theirs(drawn(1, 300)), ours(drawn(1, 300))
     assert torch.equal(found.logits, expected.logits)
     cache, theirs_cache = found.past_key_values, expected.past_key_values
-    for tokens in [1] * 70 + [5, 1, 2]:  # beyond what the cache has room for
+    for tokens in [1] * 70 + [5, 1, 2]:  # more than the cache has capacity for
         ids = drawn(1, tokens)
         expected = theirs(ids, past_key_values=theirs_cache)
         found = ours(ids, past_key_values=cache)
@@ -146,7 +146,7 @@ def test_quantized_layers_compute_what_transformers_own_do(folder: Path, bits: A
 
 @pytest.mark.usefixtures("smollm2_folder")
 @torch.inference_mode()
-def test_smollm2_goes_on_as_transformers_lets_it() -> None:
+def test_smollm2_generates_what_transformers_generates() -> None:
     options = LoadOptions(device="cpu", offline=True, dtype="bfloat16")
     folder = model_folder(options.model)
     ours: LanguageModel = load_language_model(options)
@@ -201,7 +201,7 @@ def test_room_is_made_before_it_is_needed() -> None:
     keys = torch.arange(12.0).view(1, 1, 6, 2)
     cache.append(0, keys, -keys)
     cache.length = 6
-    assert cache.nbytes == 2 * keys.nbytes  # a prompt takes no more than it needs
+    assert cache.nbytes == 2 * keys.nbytes  # no spare capacity for a prompt
     places = set()
     for token in range(50):
         new = torch.full((1, 1, 1, 2), 100.0 + token)
@@ -215,7 +215,7 @@ def test_room_is_made_before_it_is_needed() -> None:
     assert torch.equal(all_values, -all_keys)
 
 
-# What is left to transformers
+# Models that are left to transformers
 
 
 @pytest.fixture
@@ -252,7 +252,7 @@ def configure(folder: Path, values: Mapping[str, Any]) -> None:
     ],
     ids=str,
 )
-def test_a_config_that_is_not_understood(tiny: Path, values: dict[str, Any]) -> None:
+def test_a_config_that_is_left_to_transformers(tiny: Path, values: dict[str, Any]) -> None:
     assert read_llama(tiny, torch.float32, None) is not None
     configure(tiny, values)
     assert read_llama(tiny, torch.float32, None) is None

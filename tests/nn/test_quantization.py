@@ -41,7 +41,7 @@ def test_int8_products_round_each_input_row_too() -> None:
     torch.testing.assert_close(outputs, expected, atol=1e-3, rtol=1e-4)
 
 
-def test_int4_is_packed_by_rows_as_at_once() -> None:
+def test_int4_packed_in_blocks_equals_int4_packed_whole() -> None:
     torch.manual_seed(4)
     weight = torch.randn(2096, 64)
     layer = Int4Linear(weight, None, torch.float32)
@@ -73,8 +73,8 @@ def test_a_row_of_zeros_stays_one() -> None:
 
 
 @pytest.mark.parametrize(("bits", "most"), [("int8", 0.03), ("int4", 0.3)])
-def test_real_model_says_nearly_the_same(bits: Any, most: float, smollm2: LanguageModel) -> None:
-    """The mean Kullback-Leibler divergence from float32, in nats a token."""
+def test_the_real_model_stays_close(bits: Any, most: float, smollm2: LanguageModel) -> None:
+    """The measure is the mean Kullback-Leibler divergence from float32, in nats per token."""
     options = LoadOptions(device="cpu", offline=True, dtype="bfloat16", quantize=bits)
     model = load_language_model(options)
     ids = smollm2.tokenizer.encode(TEXT, special=True).ids

@@ -1,5 +1,5 @@
-"""Which characters of a text each token holds: worked out from the tokens' bytes where they add up
-to the text, by the letters where a normalizer changes it."""
+"""The characters of a text that each token covers: computed from the tokens' bytes if these add up
+to the text, by the letters if a normalizer changes it."""
 
 import unicodedata
 from bisect import bisect_left, bisect_right
@@ -53,7 +53,7 @@ NORMALIZERS = {
 
 
 def roberta_like(folder: Path) -> Path:
-    """Byte-level, with a space before each text, its spans asked to leave spaces out."""
+    """Byte-level, with a space before each text, and a setting that excludes spaces from spans."""
     backend = tokenizers.Tokenizer.from_file(str(byte_level(folder) / "tokenizer.json"))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     backend.post_processor = processors.RobertaProcessing(("<|end|>", 0), ("<|end|>", 0))
@@ -61,7 +61,7 @@ def roberta_like(folder: Path) -> Path:
 
 
 def trimming(folder: Path) -> Path:
-    """As byte_level, its spans asked to leave spaces out in one of several steps."""
+    """Like byte_level, with that setting in one of several steps."""
     backend = tokenizers.Tokenizer.from_file(str(byte_level(folder) / "tokenizer.json"))
     around = processors.TemplateProcessing(single="$A")
     backend.post_processor = processors.Sequence([processors.ByteLevel(True), around])
@@ -69,7 +69,7 @@ def trimming(folder: Path) -> Path:
 
 
 def unigram_of_bytes(folder: Path) -> Path:
-    """Unigram with bytes for the characters that the vocabulary lacks."""
+    """Unigram with bytes for characters that are not in the vocabulary."""
     tokens = ["▁", *"abcdefghijklmnopqrstuvwxyz", "the", "▁the"]
     vocab = [("<unk>", 0.0), *((b, 0.0) for b in BYTE_TOKENS), *((t, -2.0) for t in tokens)]
     backend = tokenizers.Tokenizer(models.Unigram(vocab, 0, byte_fallback=True))
@@ -90,7 +90,7 @@ def encoded(tokenizer: Tokenizer, text: str) -> Encoded:
 
 
 def spans_by_bytes(tokenizer: Tokenizer, record: Encoded) -> list[tuple[int, int]]:
-    """Whole characters around each token's bytes, all of which make up the text."""
+    """Return the characters that each token's bytes belong to; all bytes make up the text."""
     edges = [len(record.text[:i].encode()) for i in range(len(record.text) + 1)]
     found, place = [], 0
     for data in map(tokenizer.token_bytes, record.ids):
@@ -101,7 +101,7 @@ def spans_by_bytes(tokenizer: Tokenizer, record: Encoded) -> list[tuple[int, int
 
 
 def letters(text: str) -> str:
-    """What normalizers leave of a text."""
+    """Return what normalizers leave of a text."""
     bare = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     kept = (c for c in bare if not unicodedata.combining(c) and unicodedata.category(c)[0] != "C")
     return "".join(kept).translate({ord("▁"): None, ord(" "): None})
@@ -154,7 +154,7 @@ def test_minilm_gives_spans_of_the_text_before_it_is_lowercased(minilm_folder: P
     record = encoded(minilm, text)
     pieces = [text[start:end] for start, end in record.offsets]
     assert record.tokens == ("cafe", "ab", "大", "家", "e")
-    # The accent that was taken away belongs to no token, as the spaces.
+    # Like the spaces, the accent that was removed belongs to no token.
     assert pieces == ["Cafe", "ÀB", "大", "家", "É"]
 
 

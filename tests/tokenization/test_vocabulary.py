@@ -1,4 +1,4 @@
-"""What is in a vocabulary: transformers' text of each id, and bytes that add up to the text."""
+"""Vocabularies: the texts are those of transformers, and the bytes add up to the text."""
 
 import json
 import re
@@ -28,12 +28,12 @@ from tests.tokenization.test_tokenizer import (
 
 @pytest.fixture(scope="module")
 def entries(tokenizer: Tokenizer) -> list[VocabularyEntry]:
-    """All of SmolLM2's."""
+    """All entries of SmolLM2's vocabulary."""
     return list(vocabulary(tokenizer))
 
 
 def expected_text(decoded: str, entry: VocabularyEntry) -> str:
-    """What transformers decodes; the bytes instead where they are no text by themselves."""
+    """Return what transformers decodes, or the bytes if these are not text by themselves."""
     data = bytes.fromhex(entry.bytes or "")
     if "\ufffd" not in decoded or "\ufffd".encode() in data:
         return decoded
@@ -135,7 +135,7 @@ def test_missing_ids_keep_their_place(tmp_path: Path) -> None:
 
 
 def unescaped(text: str) -> str:
-    """A text of the text format as it was."""
+    """Undo the escapes of the text format."""
     return text.encode("latin-1", "backslashreplace").decode("unicode_escape")
 
 
@@ -170,7 +170,7 @@ def test_dump_of_a_missing_id_is_an_empty_text(tmp_path: Path) -> None:
 
 
 def ids_of(*arguments: str) -> list[int]:
-    """The ids a dump of SmolLM2 lists."""
+    """Return the ids in a dump of SmolLM2's vocabulary."""
     done = run("vocab-dump", "smollm2", *arguments, "--format", "jsonl")
     assert done.exit_code == 0, done.stderr
     return [json.loads(line)["id"] for line in done.stdout.splitlines()]
