@@ -73,7 +73,7 @@ class BatchedModel:
         language_model = self._language_model
         self._mask = torch.cat([self._mask, filled], dim=1)
         inputs = {"attention_mask": self._mask}
-        if "position_ids" in language_model.parameters:
+        if "position_ids" in language_model.argument_names:
             positions = (self._mask.cumsum(1) - 1).clamp(min=0)
             inputs["position_ids"] = positions[:, -ids.shape[1] :]
         return language_model.forward(ids, self._cache, last=1, **inputs)[:, 0]

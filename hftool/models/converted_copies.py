@@ -10,7 +10,6 @@ written into a temporary folder, which is renamed when it is complete.
 """
 
 import errno
-import fnmatch
 import hashlib
 import json
 import logging
@@ -19,32 +18,22 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from hftool import config
 from hftool.errors import HftoolError
 from hftool.models.file_hashes import hash_file, known_sha256, sha256_of
 from hftool.models.hub import Need
+from hftool.models.manifest import FORMAT_VERSION, Kind, is_complete, missing_files, write_manifest
 from hftool.models.references import GgufFile
 
 log = logging.getLogger("hftool")
 
-Kind = Literal["gguf", "gguf-tokenizer", "minilm-sst2", "tokenizer"]
-
-FORMAT_VERSION = 2  # of the copies; another one makes all of them again
-MANIFEST = "hftool.json"
 PART = ".part"  # ending of the temporary folders
-REQUIRED_FILES: Mapping[Kind, Sequence[str]] = {
-    "gguf": ("config.json", "tokenizer.json", "*.safetensors"),
-    "gguf-tokenizer": ("config.json", "tokenizer.json"),
-    "minilm-sst2": ("config.json", "tokenizer.json", "model.safetensors"),
-    "tokenizer": ("tokenizer.json",),
-}
 ADAPTER = Path(__file__).parent / "minilm-sst2"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 MINILM_FILES = (
@@ -57,7 +46,6 @@ WEIGHT_SUFFIXES = (
     ".safetensors",
 )
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-SECOND = 10**9  # nanoseconds
 
 
 @dataclass(frozen=True)
@@ -231,9 +219,9 @@ def _make(conversion: Conversion, name: str) -> None:
     part = Path(tempfile.mkdtemp(PART, f".{folder.name}.", folder.parent))
     try:
         _convert(conversion, part)
-        if missing := _missing(conversion.kind, os.listdir(part)):
+        if missing := missing_files(conversion.kind, os.listdir(part)):
             raise HftoolError(f"cannot read {conversion.source}: the result has no {missing[0]}")
-        _write_manifest(conversion, part)
+        write_manifest(part, conversion.kind, conversion.source, conversion.made_of)
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -286,71 +274,3 @@ def _convert(conversion: Conversion, target: Path) -> None:
         if os.strerror(number) in cause:
             raise OSError(number, os.strerror(number))
     raise HftoolError(f"cannot read {conversion.source}: {cause[:300]}")
-
-
-def _missing(kind: Kind, names: Sequence[str]) -> list[str]:
-    """Return the files that a copy of this kind lacks."""
-    return [pattern for pattern in REQUIRED_FILES[kind] if not fnmatch.filter(names, pattern)]
-
-
-def _write_manifest(conversion: Conversion, folder: Path) -> None:
-    files = {}
-    for path in folder.iterdir():
-        stat = path.stat()
-        files[path.name] = {
-            "size": stat.st_size,
-            "mtime_ns": stat.st_mtime_ns,
-            "sha256": hash_file(path),
-        }
-    manifest = {
-        "format": FORMAT_VERSION,
-        "kind": conversion.kind,
-        "source": str(conversion.source),
-        "made_of": conversion.made_of,
-        "files": files,
-    }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-
-
-def is_complete(folder: Path) -> bool:
-    """Return whether a copy exists with all its files, unchanged since they were written.
-
-    Normally this looks only at sizes and times. If a time differs, as in a copy of the cache
-    folder, it compares the content with the SHA-256 in the manifest, and notes the new times there.
-    """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files = manifest["files"]
-        if _missing(manifest["kind"], list(files)):
-            return False
-        stats = {name: (folder / name).stat() for name in files}
-        if any(stats[name].st_size != files[name]["size"] for name in files):
-            return False
-        touched = [
-            name
-            for name, stat in stats.items()
-            if not _is_same_time(stat.st_mtime_ns, files[name]["mtime_ns"])
-        ]
-        for name in touched:
-            if hash_file(folder / name) != files[name]["sha256"]:
-                return False
-            files[name]["mtime_ns"] = stats[name].st_mtime_ns
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, HftoolError):
-        return False
-    if touched:
-        with suppress(OSError):  # in a cache that can't be written, content is compared each time
-            _replace_manifest(folder, manifest)
-    return True
-
-
-def _is_same_time(found: int, expected: int) -> bool:
-    """Compare times of change in nanoseconds; some programs that copy files drop the fraction of a
-    second."""
-    return found == expected or (found % SECOND == 0 and found == expected - expected % SECOND)
-
-
-def _replace_manifest(folder: Path, manifest: Any) -> None:
-    descriptor, name = tempfile.mkstemp(prefix=f".{folder.name}.", dir=folder.parent)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=2)
-    os.replace(name, folder / MANIFEST)

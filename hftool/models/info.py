@@ -1,4 +1,4 @@
-"""What hftool knows about a model without loading it, and the user's aliases."""
+"""Facts about models, without loading them, and the user's aliases."""
 
 import math
 import re

@@ -81,7 +81,7 @@ class LanguageModel:
         return can_pad(self.model)
 
     @cached_property
-    def parameters(self) -> frozenset[str]:
+    def argument_names(self) -> frozenset[str]:
         """The names of the arguments that the model takes."""
         return frozenset(inspect.signature(self.model.forward).parameters)
 
@@ -111,7 +111,7 @@ class LanguageModel:
         Raises:
             HftoolError: the memory does not suffice, or the model's files don't fit together.
         """
-        if last is not None and "logits_to_keep" in self.parameters:
+        if last is not None and "logits_to_keep" in self.argument_names:
             inputs["logits_to_keep"] = last
         with model_errors():
             if cache is None:

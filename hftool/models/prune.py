@@ -1,6 +1,5 @@
 """Remove the converted copies that nothing uses any more."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
@@ -12,7 +11,6 @@ from hftool import config
 from hftool.catalogue import BUILT_IN
 from hftool.errors import HftoolError
 from hftool.models.converted_copies import (
-    MANIFEST,
     Conversion,
     copies_lock,
     copies_path,
@@ -22,6 +20,7 @@ from hftool.models.converted_copies import (
 )
 from hftool.models.file_hashes import remembered_hashes, sha256_of
 from hftool.models.hub import cached_folder
+from hftool.models.manifest import read_manifest
 from hftool.models.references import (
     AdaptedMiniLM,
     GgufFile,
@@ -75,18 +74,10 @@ def prune(*, dry_run: bool = False) -> Iterator[PrunedCopy]:
 
 def _pruned(folder: Path, *, dry_run: bool) -> PrunedCopy:
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    source = _manifest(folder).get("source")
+    source = read_manifest(folder).get("source")
     if not dry_run:
         shutil.rmtree(folder)
     return PrunedCopy(folder.name, source, size, not dry_run)
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    try:
-        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _forget_changed_files() -> None:
@@ -104,7 +95,7 @@ def _folders_in_use() -> Iterator[Path]:
         if file is not None:
             yield from _folders_of(GgufFile(file))
     for copy in copies_path().iterdir():
-        manifest = _manifest(copy)
+        manifest = read_manifest(copy)
         with suppress(HftoolError):
             yield from _folders_of(_source(manifest.get("kind"), Path(str(manifest.get("source")))))
 

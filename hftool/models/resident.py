@@ -1,4 +1,4 @@
-"""What a process that serves several commands keeps in memory between them."""
+"""Loaded models in memory, for a process that serves several commands."""
 
 from collections.abc import Callable, Hashable
 from pathlib import Path

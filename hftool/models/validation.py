@@ -100,11 +100,11 @@ def require_plausible(folder: Path, config: Mapping[str, Any]) -> None:
             )
 
 
-def require_fitting(config: Mapping[str, Any], count: int, total: int, where: str) -> None:
+def require_fitting(config: Mapping[str, Any], count: int, total: int, origin: str) -> None:
     """Raise an error if a config needs far more than `count` tensors with `total` numbers.
 
     Args:
-        where: what the config was read from, for the error.
+        origin: what the config was read from, for the error.
 
     Raises:
         HftoolError: with the value.
@@ -118,10 +118,10 @@ def require_fitting(config: Mapping[str, Any], count: int, total: int, where: st
     for name, value in numbers:
         # Some models use a layer several times.
         if name in LAYER_COUNT_KEYS and value > SLACK * count:
-            raise HftoolError(f"{where}: {name} is {value}, but the weights have {count} tensors")
+            raise HftoolError(f"{origin}: {name} is {value}, but the weights have {count} tensors")
     name, value = max(sizes, key=lambda size: size[1])
     if value * width > SLACK * total:
-        raise HftoolError(f"{where}: {name} is {value}, but the weights have {total:,} numbers")
+        raise HftoolError(f"{origin}: {name} is {value}, but the weights have {total:,} numbers")
 
 
 def _values(config: Any) -> Iterator[tuple[str, Any]]:

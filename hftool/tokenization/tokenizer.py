@@ -62,10 +62,10 @@ class Tokenizer:
                 step.trim_offsets = False
 
     def _add_missing_tokens(self) -> None:
-        known = self.backend.get_added_tokens_decoder()
+        present = self.backend.get_added_tokens_decoder()
         listed = self.config.get("added_tokens_decoder") or {}
         for token_id, token in sorted(listed.items(), key=lambda item: int(item[0])):
-            if int(token_id) not in known:
+            if int(token_id) not in present:
                 flags = {k: v for k, v in token.items() if k != "__type"}
                 self.backend.add_tokens([AddedToken(**flags)])
         self.backend.add_special_tokens(self._special_contents())

@@ -18,9 +18,10 @@ from tokenizers import Tokenizer as Backend
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from hftool.errors import HftoolError
-from hftool.models import converted_copies, file_hashes
+from hftool.models import converted_copies, file_hashes, manifest
 from hftool.models.conversion import merge_adapter
 from hftool.models.load import LanguageModel
+from hftool.models.manifest import FORMAT_VERSION
 from hftool.models.references import GgufFile, resolve_reference
 from hftool.tokenization.tokenizer import Tokenizer
 from tests.conftest import run
@@ -90,12 +91,12 @@ def test_its_tokenizer_is_the_one_it_was_written_from(gguf_copy: Path) -> None:
 
 
 def test_the_manifest_lists_what_the_copy_was_made_of(gguf_file: Path, gguf_copy: Path) -> None:
-    manifest = json.loads((gguf_copy / "hftool.json").read_text())
-    assert manifest["made_of"] == {"gguf": hashlib.sha256(gguf_file.read_bytes()).hexdigest()}
-    assert manifest["source"] == str(gguf_file)
-    assert manifest["format"] == converted_copies.FORMAT_VERSION
+    content = json.loads((gguf_copy / "hftool.json").read_text())
+    assert content["made_of"] == {"gguf": hashlib.sha256(gguf_file.read_bytes()).hexdigest()}
+    assert content["source"] == str(gguf_file)
+    assert content["format"] == FORMAT_VERSION
     files = {p.name: p.read_bytes() for p in gguf_copy.iterdir() if p.name != "hftool.json"}
-    assert {name: (file["size"], file["sha256"]) for name, file in manifest["files"].items()} == {
+    assert {name: (file["size"], file["sha256"]) for name, file in content["files"].items()} == {
         name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in files.items()
     }
     assert oct(gguf_copy.stat().st_mode & 0o777) == "0o700"
@@ -397,7 +398,7 @@ def test_times_that_lost_their_fraction_are_the_same(make: Make, monkeypatch: An
     folder = make()
     for path in folder.iterdir():
         os.utime(path, (int(path.stat().st_mtime),) * 2)
-    monkeypatch.setattr(converted_copies, "hash_file", lambda path: pytest.fail(f"read {path}"))
+    monkeypatch.setattr(manifest, "hash_file", lambda path: pytest.fail(f"read {path}"))
     assert make.find() == folder
 
 

@@ -123,10 +123,10 @@ def prune_models(
     ] = False,
     output: OutputOptions,
 ) -> None:
-    """Remove the converted copies of models that are no longer on this machine.
+    """Remove the converted copies of models that were removed or changed.
 
-    hftool converts a model that is slow to load once, and keeps the copy in its cache folder. What
-    it downloaded from the hub stays; `hf cache` manages that.
+    hftool converts a model that is slow to load once, and keeps the copy in its cache folder.
+    Downloads from the hub stay; `hf cache` manages those.
 
     Examples:
         hftool models prune --dry-run
