@@ -1,10 +1,13 @@
-"""Read JSON files."""
+"""Read JSON files, and recognise what is not the file that it should be."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from hftool.errors import HftoolError
+
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_WEB_PAGE = (b"<!doctype html", b"<html")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -18,7 +21,26 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        raise HftoolError(f"cannot read {path}: {error}") from None
+        cause, hint = not_the_file(path) or (error, None)
+        raise HftoolError(f"cannot read {path}: {cause}", hint) from None
     if not isinstance(content, dict):
         raise HftoolError(f"cannot read {path}: it is not a JSON object")
     return content
+
+
+def not_the_file(path: Path) -> tuple[str, str] | None:
+    """Return what a file is instead of a model's file, with a hint; None if it is not known.
+
+    A repository that was cloned without Git LFS has pointers, and a download that was refused is a
+    web page.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(64).lstrip()
+    except OSError:
+        return None
+    if start.startswith(_LFS_POINTER):
+        return "it is only a Git LFS pointer to the file", "run `git lfs pull` in its folder"
+    if start.lower().startswith(_WEB_PAGE):
+        return "it is a web page, not the file", "download the file again"
+    return None

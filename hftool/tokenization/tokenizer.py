@@ -16,8 +16,9 @@ import tokenizers
 from tokenizers import AddedToken
 
 from hftool.errors import HftoolError
-from hftool.json_files import read_json
+from hftool.json_files import not_the_file, read_json
 from hftool.options.vocabulary import TokenKind
+from hftool.tokenization.added_tokens import AddedTokens
 from hftool.tokenization.token_bytes import BYTE_TOKEN, bytes_of, show_bytes
 
 _SPACED_PUNCTUATION = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
@@ -38,19 +39,17 @@ class Tokenizer:
         self.name = name
         self.folder = folder
         self.config: dict[str, Any] = read_json(folder / "tokenizer_config.json")
-        path = folder / "tokenizer.json"
-        try:
-            self.backend = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises Exception itself
-            raise HftoolError(f"cannot read the tokenizer {path}: {error}") from None
-        self.backend.no_truncation()
-        self.backend.no_padding()
+        self.backend = _read_backend(folder / "tokenizer.json")
         self._keep_spaces_in_spans()
         try:
-            self._add_missing_tokens()
-        except (TypeError, ValueError, AttributeError) as error:
+            added = AddedTokens(folder, self.config, self.backend)
+            added.add_to(self.backend, name)
+            self.backend.encode_special_tokens = bool(self.config.get("split_special_tokens"))
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             path = folder / "tokenizer_config.json"
             raise HftoolError(f"cannot read the added tokens of {path}: {error}") from None
+        self.special_tokens = added.texts
+        """The special tokens by role: {"eos_token": "<|im_end|>"}."""
 
     def _keep_spaces_in_spans(self) -> None:
         """Turn off `trim_offsets` of byte-level post-processors, which excludes spaces from a
@@ -60,31 +59,6 @@ class Tokenizer:
         for step in processor if several else [processor]:
             if hasattr(step, "trim_offsets"):
                 step.trim_offsets = False
-
-    def _add_missing_tokens(self) -> None:
-        present = self.backend.get_added_tokens_decoder()
-        listed = self.config.get("added_tokens_decoder") or {}
-        for token_id, token in sorted(listed.items(), key=lambda item: int(item[0])):
-            if int(token_id) not in present:
-                flags = {k: v for k, v in token.items() if k != "__type"}
-                self.backend.add_tokens([AddedToken(**flags)])
-        self.backend.add_special_tokens(self._special_contents())
-
-    @cached_property
-    def special_tokens(self) -> dict[str, str]:
-        """The special tokens by role: {"eos_token": "<|im_end|>"}."""
-        settings = {**read_json(self.folder / "special_tokens_map.json"), **self.config}
-        tokens = {role: token for role, token in settings.items() if role.endswith("_token")}
-        texts = {r: t.get("content") if isinstance(t, dict) else t for r, t in tokens.items()}
-        return {role: text for role, text in texts.items() if isinstance(text, str)}
-
-    def _special_contents(self) -> list[str]:
-        """Return the special tokens, including those without a role, in the order of adding."""
-        extra = self.config.get("extra_special_tokens")
-        extra = extra or self.config.get("additional_special_tokens") or []
-        listed = extra.values() if isinstance(extra, dict) else extra
-        texts = (t.get("content") if isinstance(t, dict) else t for t in listed)
-        return [*self.special_tokens.values(), *(t for t in texts if isinstance(t, str))]
 
     @cached_property
     def chat_template(self) -> str | None:
@@ -305,3 +279,61 @@ class Tokenizer:
             return {}
         state = json.loads(self.backend.decoder.__getstate__())
         return {step["type"]: step for step in state.get("decoders", [state])}
+
+
+def _read_backend(path: Path) -> tokenizers.Tokenizer:
+    """Read a tokenizer.json. Truncation, padding and dropout, which are for training, are off.
+
+    Raises:
+        HftoolError: the file is missing or broken, or needs a newer version of tokenizers.
+    """
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises Exception itself
+        raise _unreadable(path, error) from None
+    backend.no_truncation()
+    backend.no_padding()
+    if getattr(backend.model, "dropout", None):
+        backend.model.dropout = None  # type: ignore[union-attr]
+    return backend
+
+
+def _unreadable(path: Path, error: Exception) -> HftoolError:
+    if problem := not_the_file(path):
+        return HftoolError(f"cannot read the tokenizer {path}: {problem[0]}", problem[1])
+    if "did not match any variant of untagged enum" not in str(error):
+        cause = f"it is cut off ({error})" if str(error).startswith("EOF") else str(error)
+        return HftoolError(f"cannot read the tokenizer {path}: {cause}")
+    if (part := _unknown_part(path)) is None:
+        cause = f"tokenizers {tokenizers.__version__} does not know one of its parts ({error})"
+    else:
+        cause = f"tokenizers {tokenizers.__version__} does not know its {part[0]} “{part[1]}”"
+    return HftoolError(
+        f"cannot read the tokenizer {path}: {cause}",
+        "a newer version may know it: pip install -U tokenizers transformers",
+    )
+
+
+def _unknown_part(path: Path) -> tuple[str, str] | None:
+    """Return which part of a tokenizer.json this version of tokenizers does not know, by its name
+    in the file and its type: ("pre_tokenizer", "SplitEverySyllable")."""
+    kinds = {
+        "normalizer": tokenizers.normalizers,
+        "pre_tokenizer": tokenizers.pre_tokenizers,
+        "model": tokenizers.models,
+        "post_processor": tokenizers.processors,
+        "decoder": tokenizers.decoders,
+    }
+    content = read_json(path)
+    for name, known in kinds.items():
+        remaining = [content.get(name)]
+        while remaining:
+            part = remaining.pop()
+            if not isinstance(part, dict):
+                continue
+            for key in (f"{name}s", "pretokenizers", "processors"):
+                remaining += part.get(key) or []
+            kind = part.get("type")
+            if isinstance(kind, str) and not hasattr(known, kind):
+                return name, kind
+    return None
