@@ -3,8 +3,8 @@
 They can be in tokenizer.json, in tokenizer_config.json (by role, in `added_tokens_decoder`, in
 `extra_special_tokens` or `additional_special_tokens`), in special_tokens_map.json and in
 added_tokens.json. The order of precedence is that of `PreTrainedTokenizerBase._from_pretrained` and
-`TokenizersBackend.__init__` (transformers 5.23): if tokenizer_config.json has `added_tokens_decoder`, it
-is complete, and the two other files are ignored; otherwise special_tokens_map.json wins.
+`TokenizersBackend.__init__` (transformers 5.23): if tokenizer_config.json has
+`added_tokens_decoder`, the two other files are ignored; otherwise special_tokens_map.json wins.
 """
 
 import logging
@@ -55,24 +55,23 @@ class AddedTokens:
                 known = text in special
                 self.listed[token_id] = AddedToken(text, special=known, normalized=not known)
             self.listed |= backend.get_added_tokens_decoder()
-        by_text = {token.content: token for token in self.listed.values()}
+        by_text: dict[str, Token] = {t.content: t for t in self.listed.values()}
         own = settings.get("extra_special_tokens")
         models_own = {role: token for role, token in config.items() if role not in ROLES}
         named = {**settings, **models_own, **(own if isinstance(own, dict) else {})}
         others = [role for role in named if role.endswith("_token") and role not in ROLES]
         self.roles: dict[str, Token] = {}
         for role in (*ROLES, *others):
-            token = named.get(role)
-            if (text := _text(token)) is not None:
-                flagged = _as_token(token) if isinstance(token, dict) else token
-                self.roles[role] = by_text.get(text, flagged) if role in ROLES else flagged
+            if (named_token := _as_written(named.get(role))) is not None:
+                flagged = by_text.get(_text(named_token), named_token)
+                self.roles[role] = flagged if role in ROLES else named_token
         listed = [] if isinstance(own, dict) else _values(own)
-        self.extra = [_as_token(t) if isinstance(t, dict) else t for t in listed]
+        self.extra = [token for t in listed if (token := _as_written(t)) is not None]
 
     @property
     def texts(self) -> dict[str, str]:
         """The special tokens' texts by role."""
-        return {role: str(_text(token)) for role, token in self.roles.items()}
+        return {role: _text(token) for role, token in self.roles.items()}
 
     def add_to(self, backend: Tokenizer, name: str) -> None:
         """Add the tokens to a tokenizer, with their flags.
@@ -97,8 +96,8 @@ class AddedTokens:
         for token_id, listed in self.listed.items():
             if (got := backend.token_to_id(listed.content)) != token_id:
                 log.warning(
-                    "%s: the files give %s the id %d, which the vocabulary does not reach or gives to"
-                    " another token; its id is %s, as in transformers",
+                    "%s: its files give %s the id %d, which is past the vocabulary or is that of"
+                    " another token; the id is %s, as in transformers",
                     *(name, listed.content, token_id, got),
                 )
 
@@ -125,6 +124,12 @@ def _values(tokens: Any) -> Iterable[Any]:
     return tokens.values() if isinstance(tokens, dict) else tokens or ()
 
 
+def _as_written(token: Any) -> Token | None:
+    if isinstance(token, dict) and "content" in token:
+        return _as_token(token)
+    return token if isinstance(token, str | AddedToken) else None
+
+
 def _as_token(token: Any) -> AddedToken:
     if isinstance(token, AddedToken):
         return token
@@ -132,9 +137,5 @@ def _as_token(token: Any) -> AddedToken:
     return AddedToken(**flags)
 
 
-def _text(token: Any) -> str | None:
-    """Return the text of a token that is written as text, with flags, or not at all."""
-    if isinstance(token, AddedToken):
-        return token.content
-    text = token.get("content") if isinstance(token, dict) else token
-    return text if isinstance(text, str) else None
+def _text(token: Token) -> str:
+    return token if isinstance(token, str) else token.content

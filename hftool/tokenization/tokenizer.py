@@ -294,7 +294,7 @@ def _read_backend(path: Path) -> tokenizers.Tokenizer:
     backend.no_truncation()
     backend.no_padding()
     if getattr(backend.model, "dropout", None):
-        backend.model.dropout = None  # type: ignore[union-attr]
+        backend.model.dropout = None
     return backend
 
 

@@ -108,7 +108,7 @@ def test_an_id_that_the_vocabulary_does_not_reach_is_reported(
     tokenizer = Tokenizer(folder, "gap")
     size = byte_tokenizer().get_vocab_size(with_added_tokens=False)
     assert tokenizer.encode("<late>", special=False).ids == [size]
-    assert "gap: the files give <late> the id 999" in notes.text
+    assert "gap: its files give <late> the id 999" in notes.text
 
 
 def test_dropout_is_off(tmp_path: Path) -> None:

@@ -505,7 +505,9 @@ def test_decoding_any_ids(tokenizer: Tokenizer, ids: list[int], skip: bool) -> N
 def bytes_and_others(size: int) -> st.SearchStrategy[list[int]]:
     """Generate ids with many bytes: of complete, incomplete and invalid characters."""
     byte = st.integers(3, 270).filter(lambda i: i < size)
-    characters = st.characters(min_codepoint=0x80).map(lambda c: [i + 5 for i in c.encode()])
+    characters = st.characters(min_codepoint=0x80, codec="utf-8").map(
+        lambda c: [i + 5 for i in c.encode()]
+    )
     runs = st.one_of(characters, st.lists(byte, max_size=3), st.lists(st.integers(0, size - 1)))
     return st.lists(runs, max_size=5).map(lambda parts: [i for part in parts for i in part])
 
