@@ -37,7 +37,7 @@ RECORDS: dict[str, tuple[str, type[Any]]] = {
     "perplexity": ("topk --position all, at the end", Perplexity),
     "step": ("sample", Step),
     "generation": ("generate", Generation),
-    "batch-error": ("generate --batch, a line that failed", FailedRequest),
+    "batch-error": ("generate --batch or --lines, a line that failed", FailedRequest),
     "turn": ("chat", Turn),
     "classification": ("sentiment", Classification),
     "summary": ("sentiment --summary", LabelSummary),

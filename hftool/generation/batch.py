@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import psutil
 import torch
@@ -81,22 +82,23 @@ class BatchedModel:
 
 def generate_side_by_side(
     language_model: LanguageModel, requests: Sequence[Request]
-) -> list[Generation | FailedRequest]:
-    """Generate a text for each of several requests in one batch, and return the records in order.
+) -> Iterator[tuple[int, Generation | FailedRequest]]:
+    """Generate a text for each of several requests in one batch: yield the index of each request
+    and its record, as soon as that is complete.
 
     Each request has its own settings and random numbers. Its text is the one that it would have
     outside a batch, as far as the model computes the same logits there (in float32, they differ in
     the last digits). A request whose logits are not numbers fails without affecting the others.
 
     Raises:
-        HftoolError: the memory does not suffice, or a prompt is longer than the context.
+        HftoolError: the memory does not suffice, the model fails, or a prompt is longer than the
+            context.
     """
     began = time.perf_counter()
     limits = [new_token_limit(language_model, r.ids, r.max_new_tokens) for r in requests]
     texts = [Continuation(language_model, request) for request in requests]
     samplers = [None if r.settings.seed is None else Sampler(r.settings.seed) for r in requests]
     sequences = [list(request.ids) for request in requests]
-    records: list[Generation | FailedRequest | None] = [None] * len(requests)
     batched_model = BatchedModel(language_model)
     active = list(range(len(requests)))  # the requests in the batch, by its rows
     logits = batched_model.prefill(sequences)
@@ -108,15 +110,17 @@ def generate_side_by_side(
             [requests[i].settings for i in active],
             [samplers[i] for i in active],
         )
+        unfinished: list[int] = []
         for row, (i, token_id) in enumerate(zip(active, chosen, strict=True)):
             sequences[i].append(token_id)
             if not finite[row]:
-                records[i] = _fail(language_model, requests[i], logits[row])
+                yield i, _fail(language_model, requests[i], logits[row])
                 continue
             texts[i].add(token_id, logits[row])
             if texts[i].finish_reason or texts[i].count == limits[i]:
-                records[i] = _finish(texts[i], requests[i], limits[i])
-        unfinished = [row for row, i in enumerate(active) if records[i] is None]
+                yield i, _finish(texts[i], requests[i], limits[i])
+            else:
+                unfinished.append(row)
         if unfinished and len(unfinished) < len(active):
             batched_model.keep(unfinished)
         active = [active[row] for row in unfinished]
@@ -125,7 +129,6 @@ def generate_side_by_side(
     tokens, seconds = sum(text.count for text in texts), time.perf_counter() - began
     speed = tokens / seconds
     log.debug("batch of %d: %d tokens in %.2f s, %.1f tokens/s", len(texts), tokens, seconds, speed)
-    return [record for record in records if record is not None]
 
 
 def _finish(text: Continuation, request: Request, limit: int) -> Generation:
@@ -151,40 +154,66 @@ def generate_batch(
 ) -> Iterator[Generation | FailedRequest]:
     """Yield a record for each request, in order; requests that failed before are passed on.
 
+    Each record is yielded as soon as it and those before it are known. A request on which the
+    model fails gets a record with the cause, and the others their texts.
+
     The requests that have arrived are batched by the length of their prompts, so requests that
     arrive one by one are answered immediately. Memory does not grow with their number. Beam search
     and candidate generators work on a single request at a time.
-
-    Raises:
-        HftoolError: the memory does not suffice for a batch.
     """
     most = batch_size or MAX_BATCH_SIZE
     may_batch = candidate_generator is None and language_model.can_batch
     for window in read_ahead(requests, most * BATCHES_AHEAD, lambda request: 1):
-        done: dict[int, Generation | FailedRequest] = {}
         waiting: dict[int, Request] = {}
+        batches: list[list[int]] = []
         for index, item in enumerate(window):
-            if isinstance(item, FailedRequest):
-                done[index] = item
-            elif may_batch and item.beams is None:
+            if isinstance(item, Request) and may_batch and item.beams is None:
                 waiting[index] = item
             else:
-                done[index] = _generate_single(language_model, item, candidate_generator)
+                batches.append([index])
+        batches += _batches(language_model, waiting, most, limited=batch_size is None)
+        done: dict[int, Generation | FailedRequest] = {}
         next_index = 0
-        for batch in _batches(language_model, waiting, most, limited=batch_size is None):
-            records = generate_side_by_side(language_model, [waiting[index] for index in batch])
-            done.update(zip(batch, records, strict=True))
-            while next_index in done:
-                yield done.pop(next_index)
-                next_index += 1
-        yield from (done[index] for index in sorted(done))
+        # First the batch with the first request, so that its record does not wait for others.
+        for batch in sorted(batches, key=min):
+            items = {index: window[index] for index in batch}
+            for index, record in _records(language_model, items, candidate_generator):
+                done[index] = record
+                while next_index in done:
+                    yield done.pop(next_index)
+                    next_index += 1
+
+
+def _records(
+    language_model: LanguageModel,
+    requests: Mapping[int, Any],
+    candidate_generator: CandidateGenerator | None,
+) -> Iterator[tuple[int, Generation | FailedRequest]]:
+    """Yield the key of each request of a batch and its record, as soon as that is known.
+
+    Where the batch fails, run the requests that have no record yet one by one: those that fail
+    alone are the cause.
+    """
+    rest = dict(requests)
+    if len(rest) > 1:
+        keys = list(rest)
+        try:
+            for i, record in generate_side_by_side(language_model, list(requests.values())):
+                del rest[keys[i]]
+                yield keys[i], record
+        except HftoolError as error:
+            log.debug("a batch failed (%s): its requests run one by one", error)
+    for key, request in rest.items():
+        yield key, _generate_single(language_model, request, candidate_generator)
 
 
 def _generate_single(
     language_model: LanguageModel,
-    request: Request,
+    request: Request | FailedRequest,
     candidate_generator: CandidateGenerator | None,
 ) -> Generation | FailedRequest:
+    if isinstance(request, FailedRequest):
+        return request
     try:
         *_, record = generate_each(language_model, [request], candidate_generator)
     except HftoolError as error:
@@ -218,7 +247,10 @@ def _batches(
 def _tokens_that_fit(language_model: LanguageModel) -> int:
     """Return for how many tokens the free memory can hold keys and values."""
     batched_model = BatchedModel(language_model)
-    batched_model.prefill([[0]])
+    try:
+        batched_model.prefill([[0]])
+    except HftoolError:  # then each request fails on its own, with its own cause
+        return 0
     if language_model.model.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(language_model.model.device)
     else:

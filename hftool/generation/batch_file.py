@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hftool.errors import HftoolError, UsageError
-from hftool.generation.records import FailedRequest, Generation, Request
+from hftool.generation.records import FailedRequest, Generation, Piece, Request
 from hftool.generation.requests import GenerateOptions, make_request
 from hftool.inputs.texts import decoded, raw_lines
 from hftool.models.load import LanguageModel
@@ -18,6 +18,7 @@ from hftool.prompting.chat_template import chat_template
 from hftool.prompting.messages import as_messages
 from hftool.prompting.prompt import prompt_ids
 
+Event = TypeVar("Event", bound=Piece | Generation | FailedRequest)
 Options = TypeVar("Options", SamplingOptions, GenerationOptions)
 
 RECORD_OPTIONS = (
@@ -36,15 +37,23 @@ def shared_fields(item: Request | FailedRequest) -> dict[str, Any]:
 
 
 class FailureCounter:
-    """Counts the failed records of a batch, starting from those of an earlier run that this one
-    resumes."""
+    """Counts the failed records of a run, starting from those of an earlier run that this one
+    resumes.
 
-    def __init__(self, failed_before: int) -> None:
-        self._failed = failed_before
+    Args:
+        named: what the error calls a record.
+        hint: the hint of the error.
+    """
 
-    def count(
-        self, records: Iterable[Generation | FailedRequest]
-    ) -> Iterator[Generation | FailedRequest]:
+    def __init__(
+        self,
+        failed_before: int = 0,
+        named: str = "record",
+        hint: str | None = 'see the "error" field in the output',
+    ) -> None:
+        self._failed, self._named, self._hint = failed_before, named, hint
+
+    def count(self, records: Iterable[Event]) -> Iterator[Event]:
         """Pass the records on, and count those that failed."""
         for record in records:
             self._failed += isinstance(record, FailedRequest)
@@ -57,8 +66,8 @@ class FailureCounter:
             HftoolError: with their number.
         """
         if self._failed:
-            count = f"{self._failed} record" + "s" * (self._failed > 1)
-            raise HftoolError(f"{count} failed", 'see the "error" field in the output')
+            count = f"{self._failed} {self._named}" + "s" * (self._failed > 1)
+            raise HftoolError(f"{count} failed", self._hint)
 
 
 def batch_lines(
@@ -140,6 +149,7 @@ def request_of_record(
     """
     if unknown := record.keys() - {"id", "prompt", "messages", *RECORD_OPTIONS}:
         raise HftoolError(f"unknown field {', '.join(sorted(unknown))}")
+    record = {name: value for name, value in record.items() if value is not None}
     if ("prompt" in record) == ("messages" in record):
         raise HftoolError('a record must have either "prompt" or "messages"')
     options = GenerateOptions(

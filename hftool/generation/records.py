@@ -120,8 +120,8 @@ class Generation:
 
 @dataclass(frozen=True)
 class FailedRequest:
-    """A batch record that failed: its `id`, or None where it has none; its line, from 1; and the
-    cause."""
+    """A line that failed: the `id` of a batch record, else None; the number of the line, from 1;
+    and the cause."""
 
     id: Any
     line: int

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from hftool.errors import UsageError
+from hftool.errors import HftoolError, UsageError
 from hftool.generation.prefix_cache import require_context
-from hftool.generation.records import BeamSettings, Request
+from hftool.generation.records import BeamSettings, FailedRequest, Request
 from hftool.generation.sampling import SamplingSettings, resolve_sampling
 from hftool.models.load import LanguageModel
 from hftool.options.generation import GenerationOptions, SamplingOptions
@@ -26,30 +26,46 @@ class GenerateOptions:
 
 
 def requests_of_prompts(
-    language_model: LanguageModel, prompts: Iterable[str], options: GenerateOptions
-) -> Iterator[Request]:
+    language_model: LanguageModel,
+    prompts: Iterable[str],
+    options: GenerateOptions,
+    *,
+    lines: bool = False,
+) -> Iterator[Request | FailedRequest]:
     """Yield a request for each prompt.
 
     For several sequences per prompt, yield as many requests, whose seeds count up; beam search
     needs only one, as it returns several sequences itself.
 
+    Args:
+        lines: the prompts are the lines of an input; one that cannot be a request yields the cause.
+
     Raises:
-        HftoolError: a prompt is empty or longer than the context, or the chat template fails.
+        HftoolError: without `lines`: a prompt is empty or longer than the context, or the chat
+            template fails.
         UsageError: the options exclude each other.
     """
     generation = options.generation
     copies = 1 if generation.num_beams > 1 else generation.num_return_sequences
     index = 0
-    for prompt in prompts:
-        ids = prompt_ids(language_model.tokenizer, prompt, options.prompting)
-        first = make_request(language_model, prompt, ids, options)
+    for line, prompt in enumerate(prompts, 1):
+        try:
+            ids = prompt_ids(language_model.tokenizer, prompt, options.prompting)
+            first = make_request(language_model, prompt, ids, options)
+        except HftoolError as error:
+            if not lines or isinstance(error, UsageError):
+                raise
+            yield FailedRequest(None, line, error.message)
+            index += generation.num_return_sequences
+            continue
         if copies > 1 and first.settings.greedy:
             raise UsageError(
                 "greedy decoding would give the same text each time",
                 "leave out --greedy, or use --num-beams",
             )
         for copy in range(copies):
-            yield replace(first, index=index, settings=_add_to_seed(first.settings, copy))
+            settings = _add_to_seed(first.settings, copy)
+            yield replace(first, index=index, line=line, settings=settings)
             index += 1
         index += generation.num_return_sequences - copies
 
@@ -64,10 +80,12 @@ def make_request(
     """Return the request for a prompt whose token ids are `ids`.
 
     Raises:
-        HftoolError: the prompt is longer than the context.
+        HftoolError: the prompt is longer than the context, or the model has no embedding for one of
+            its ids.
         UsageError: the options have a value that is not allowed.
     """
     require_context(language_model, len(ids))
+    language_model.require_known(ids)
     generation, sampling = options.generation, options.sampling
     beams = None
     if generation.num_beams > 1:

@@ -1,5 +1,6 @@
 """Choose how to generate: text by text, in a batch, by beam search, or with guessed tokens."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -18,34 +19,59 @@ from hftool.models.load import LanguageModel, load_language_model
 from hftool.options.generation import GenerationOptions
 from hftool.options.model import LoadOptions
 
+log = logging.getLogger("hftool")
+
 
 def generate_prompts(
     language_model: LanguageModel,
-    requests: Iterable[Request],
+    requests: Iterable[Request | FailedRequest],
     options: GenerationOptions,
     candidate_generator: CandidateGenerator | None = None,
     *,
     stream: bool = True,
-) -> Iterator[Piece | Generation]:
+    lines: bool = False,
+) -> Iterator[Piece | Generation | FailedRequest]:
     """Continue prompts: yield pieces of text as they are generated, and the records.
 
     Several sequences for a prompt are generated side by side, without pieces.
 
     Args:
         stream: yield pieces; otherwise only records.
+        lines: where a request fails, yield a record with the cause, and go on with the next one.
 
-    Raises: as `hftool.generation.generate.generate`.
+    Raises: without `lines`, as `hftool.generation.generate.generate`.
     """
     events: Iterator[Piece | Generation | FailedRequest]
     if options.num_return_sequences > 1 and options.num_beams == 1:
         events = generate_batch(language_model, requests, None, candidate_generator)
     else:
-        events = generate_each(language_model, requests, candidate_generator)
+        events = _generate_in_turn(language_model, requests, candidate_generator, lines=lines)
     for event in events:
-        if isinstance(event, FailedRequest):
+        if isinstance(event, FailedRequest) and not lines:
             raise HftoolError(event.error)
         if stream or not isinstance(event, Piece):
             yield event
+        if isinstance(event, FailedRequest):  # only now: the record ends the text on a terminal
+            log.warning("line %d: %s", event.line, event.error)
+
+
+def _generate_in_turn(
+    language_model: LanguageModel,
+    requests: Iterable[Request | FailedRequest],
+    candidate_generator: CandidateGenerator | None,
+    *,
+    lines: bool,
+) -> Iterator[Piece | Generation | FailedRequest]:
+    for request in requests:
+        if isinstance(request, FailedRequest):
+            yield request
+            continue
+        try:
+            yield from generate_each(language_model, [request], candidate_generator)
+        except HftoolError as error:
+            if not lines:
+                raise
+            yield FailedRequest(request.id, request.line, error.message)
 
 
 def require_compatible(options: GenerationOptions) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import inspect
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,7 @@ from hftool.nn.cache import Cache, can_pad, new_cache
 from hftool.nn.first_token_pooling import compute_first_token_only
 from hftool.nn.llama import read_llama
 from hftool.nn.quantization import Bits, quantize
+from hftool.nn.weights import unknown_token
 from hftool.options.model import DEFAULT_CLASSIFIER, ClassifierOptions, LoadOptions
 from hftool.tokenization.tokenizer import Tokenizer
 
@@ -85,6 +86,24 @@ class LanguageModel:
         """The names of the arguments that the model takes."""
         return frozenset(inspect.signature(self.model.forward).parameters)
 
+    @cached_property
+    def embedding_rows(self) -> int:
+        """The number of token ids that the model can read."""
+        try:
+            weight = self.model.get_input_embeddings().weight
+        except (AttributeError, NotImplementedError):  # not one of transformers' usual classes
+            return int(self.model.config.get_text_config().vocab_size)
+        return len(weight)
+
+    def require_known(self, ids: Sequence[int]) -> None:
+        """Raise where the model has no embedding for one of these token ids.
+
+        Raises:
+            HftoolError: with the id and the number of embeddings.
+        """
+        if ids and max(ids) >= self.embedding_rows:
+            raise unknown_token(max(ids), self.embedding_rows)
+
     def new_cache(self, *, rewinds: bool = False) -> Cache | None:
         """Return an empty key-value cache, None if the model works without one.
 
@@ -109,8 +128,11 @@ class LanguageModel:
             inputs: other arguments of the model.
 
         Raises:
-            HftoolError: the memory does not suffice, or the model's files don't fit together.
+            HftoolError: the memory does not suffice, the model has no embedding for an id, or its
+                files don't fit together.
         """
+        if (most := int(input_ids.max())) >= self.embedding_rows:
+            raise unknown_token(most, self.embedding_rows)
         if last is not None and "logits_to_keep" in self.argument_names:
             inputs["logits_to_keep"] = last
         with model_errors():

@@ -58,10 +58,15 @@ def embedded(ids: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
     try:
         return F.embedding(ids, embeddings)
     except IndexError:
-        raise HftoolError(
-            f"the text has the token {int(ids.max())}, but the model only {len(embeddings)} tokens",
-            "its tokenizer.json may be that of another model",
-        ) from None
+        raise unknown_token(int(ids.max()), len(embeddings)) from None
+
+
+def unknown_token(token_id: int, rows: int) -> HftoolError:
+    """Return the error for a token id beyond the `rows` of an embedding table."""
+    return HftoolError(
+        f"the text has the token id {token_id}, but the model's embeddings have only {rows} rows",
+        "its tokenizer.json may be that of another model",
+    )
 
 
 class Weights:

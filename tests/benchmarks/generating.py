@@ -116,7 +116,7 @@ def _alone(model: LanguageModel, requests: list[Request]) -> int:
 
 def _batch(model: LanguageModel, requests: list[Request]) -> int:
     records = generate_side_by_side(model, requests)
-    return sum(r.usage.completion_tokens for r in records if isinstance(r, Generation))
+    return sum(r.usage.completion_tokens for _, r in records if isinstance(r, Generation))
 
 
 def _transformers(model: LanguageModel, requests: list[Request], tokens: int) -> int:

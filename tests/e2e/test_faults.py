@@ -289,7 +289,7 @@ def test_a_tokenizer_of_another_model(model: Path, judge: Path, tmp_path: Path) 
     (folder / "tokenizer.json").write_text(json.dumps(content))
     done = run("topk", "a", "-m", str(folder))
     assert done.exit_code == 1
-    assert done.stderr.startswith("Error: the text has the token 100000, but the model only ")
+    assert done.stderr.startswith("Error: the text has the token id 100000, but the model's ")
     done = run("topk", "a", "-m", str(judge))
     assert done.stderr.startswith(f"Error: {judge} is not a language model")
 

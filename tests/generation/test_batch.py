@@ -19,7 +19,7 @@ from hftool.generation import batch
 from hftool.generation.batch import BatchedModel, generate_batch, generate_side_by_side
 from hftool.generation.batch_file import requests_of_records
 from hftool.generation.generate import generate
-from hftool.generation.records import FailedRequest, Generation, Request
+from hftool.generation.records import BeamSettings, FailedRequest, Generation, Request
 from hftool.generation.requests import GenerateOptions
 from hftool.generation.sampling import SamplingSettings
 from hftool.models.load import LanguageModel
@@ -68,6 +68,12 @@ def alone(model: LanguageModel, request: Request) -> Generation:
     return record
 
 
+def in_order(model: LanguageModel, requests: list[Request]) -> list[Generation | FailedRequest]:
+    """Return the records of one batch in the order of its requests."""
+    records = dict(generate_side_by_side(model, requests))
+    return [records[i] for i in range(len(requests))]
+
+
 def same(record: Generation | FailedRequest) -> dict[str, Any]:
     assert isinstance(record, Generation)
     times = ("seconds", "tokens_per_second", "logprobs")
@@ -111,7 +117,7 @@ def test_real_prompts_padded_are_those_of_transformers(
     tokenizer = transformers_tokenizer(smollm2_folder)
     encoded = [tuple(tokenizer(prompt)["input_ids"]) for prompt in PROMPTS]
     requests = [Request("", ids, GREEDY, 16, skip_special=False) for ids in encoded]
-    for record, ids in zip(generate_side_by_side(smollm2, requests), encoded, strict=True):
+    for record, ids in zip(in_order(smollm2, requests), encoded, strict=True):
         assert isinstance(record, Generation)
         expected = tokenizer.decode(greedy_ids(reference, ids, 16))
         assert record.text.startswith(expected.rstrip("\ufffd"))
@@ -195,7 +201,7 @@ def test_row_without_numbers_fails_alone(tiny: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(BatchedModel, "_forward", broken)
     requests = [Request("", (i,), GREEDY, 6, id=i, line=i) for i in (1, 2, 3)]
-    first, second, third = generate_side_by_side(model, requests)
+    first, second, third = in_order(model, requests)
     assert same(first) == same(alone(model, requests[0]))
     assert second == FailedRequest(2, 2, "the model's logits are not numbers (in float32)")
     assert same(third) == same(alone(model, requests[2]))
@@ -220,18 +226,91 @@ def test_a_state_is_not_padded(tmp_path: Path) -> None:
     assert [same(record) for record in records] == [same(alone(model, r)) for r in requests]
 
 
+def test_a_request_on_which_the_model_fails_fails_alone(model: LanguageModel) -> None:
+    prompts = [(1, 2, 3), (4, VOCABULARY + 7), (5,), (6, 7)]
+    requests = [Request("", ids, GREEDY, 4, id=i, line=i) for i, ids in enumerate(prompts, 1)]
+    records = list(generate_batch(model, requests))
+    assert records[1] == FailedRequest(
+        2,
+        2,
+        f"the text has the token id {VOCABULARY + 7}, but the model's embeddings have only"
+        f" {VOCABULARY} rows",
+    )
+    for i in (0, 2, 3):
+        assert same(records[i]) == same(alone(model, requests[i]))
+
+
 # Order, memory, arrival
+
+
+def beams(count: int) -> BeamSettings:
+    return BeamSettings(count, 1, 1.0)
+
+
+@pytest.mark.parametrize("kind", ["beams", "mixed", "guesses"])
+def test_each_record_comes_as_soon_as_it_is_known(
+    kind: str, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model(tiny)
+    computed: list[int] = []
+    single, rows = batch._generate_single, batch.generate_side_by_side
+
+    def spy_single(model: Any, request: Request, guesses: Any) -> Any:
+        computed.append(request.index)
+        return single(model, request, guesses)
+
+    def spy_rows(model: Any, requests: list[Request]) -> Any:
+        computed.extend(request.index for request in requests)
+        return rows(model, requests)
+
+    monkeypatch.setattr(batch, "_generate_single", spy_single)
+    monkeypatch.setattr(batch, "generate_side_by_side", spy_rows)
+    by_beams = {"beams": range(8), "mixed": (1, 3, 6), "guesses": ()}[kind]
+    requests = [
+        Request(
+            "", (5, i), GREEDY, 3, beams=beams(2) if i in by_beams else None, index=i, line=i + 1
+        )
+        for i in range(8)
+    ]
+    guesses = (lambda ids: [5, 5]) if kind == "guesses" else None
+    records = generate_batch(model, requests, 2, guesses)
+    for i in range(8):
+        assert same(next(records))["index"] == i
+        # the rest of a batch of two at most, and what lies between its rows
+        assert len(computed) <= i + (3 if kind == "mixed" else 1)
+
+
+def test_a_short_text_does_not_wait_for_a_long_one(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model(tiny)
+    steps = 0
+    step = BatchedModel.step
+
+    def counted(self: BatchedModel, ids: Any) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        return step(self, ids)
+
+    monkeypatch.setattr(BatchedModel, "step", counted)
+    endless = SamplingSettings(greedy=False, seed=1)
+    requests = [Request("", (5,), endless, tokens, index=tokens) for tokens in (2, 90)]
+    records = generate_batch(model, requests)
+    assert same(next(records))["index"] == 2
+    assert steps == 1
+    assert same(next(records))["index"] == 90
 
 
 def test_batches_hold_what_fits(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(tiny)
     sizes: list[int] = []
+    records = batch._records
 
-    def counted(model: LanguageModel, requests: list[Request]) -> list[Generation | FailedRequest]:
+    def counted(model: LanguageModel, requests: Any, guesses: Any) -> Any:
         sizes.append(len(requests))
-        return generate_side_by_side(model, requests)
+        return records(model, requests, guesses)
 
-    monkeypatch.setattr(batch, "generate_side_by_side", counted)
+    monkeypatch.setattr(batch, "_records", counted)
     monkeypatch.setattr(batch, "_tokens_that_fit", lambda model: 100)
     requests = [Request("", (5,) * length, GREEDY, 10) for length in (10, 10, 10, 10, 10, 40, 90)]
     assert len(list(generate_batch(model, requests))) == 7
@@ -303,12 +382,15 @@ def test_messages_go_through_the_template(tiny: Path) -> None:
     theirs = transformers_tokenizer(tiny).apply_chat_template(messages, add_generation_prompt=True)
     assert list(found.ids) == list(theirs["input_ids"])
     assert found.prompt == "U"
+    [again] = parsed(model, json.dumps({"prompt": None, "messages": messages, "stop": None}))
+    assert again == found
 
 
 BROKEN = {
     "broken": "the line is not valid JSON",
     "[1]": "the line is not a JSON object",
     "{}": 'a record must have either "prompt" or "messages"',
+    '{"prompt": null, "messages": null}': 'a record must have either "prompt" or "messages"',
     '{"prompt": "a", "messages": []}': 'a record must have either "prompt" or "messages"',
     '{"prompt": 5}': '"prompt" must be text',
     '{"prompt": ""}': "the prompt is empty",

@@ -1,5 +1,6 @@
 """Generation token by token, compared with transformers' `generate` and the model's logits."""
 
+import csv
 import json
 import math
 import re
@@ -384,3 +385,36 @@ def test_lines_are_prompts_of_their_own(tmp_path: Path) -> None:
     assert [record["index"] for record in records] == [0, 1]
     assert [record["text"] for record in records] == [record["text"] for record in alone]
     assert [record["prompt"] for record in records] == ["ab", "cd"]
+
+
+def test_a_line_that_fails_is_answered_in_its_place(short: Path, folder: Path) -> None:
+    arguments = ("generate", "-m", str(short), "-n", "4", "--greedy", "--lines")
+    source = "ab\n\nabcdefghijklmnopqrstuvw\ncd\n"  # the context holds 16 tokens
+    empty = "the prompt is empty: the model needs at least one token"
+    long = f"the prompt has 23 tokens; the context of {short} holds 16"
+    done = run(*arguments, "--format", "jsonl", stdin=source)
+    assert done.exit_code == 1
+    assert done.stderr.splitlines() == [
+        f"Warning: line 2: {empty}",
+        f"Warning: line 3: {long}",
+        "Error: 2 lines failed",
+    ]
+    first, second, third, fourth = map(json.loads, done.stdout.splitlines())
+    assert second == {"id": None, "line": 2, "error": empty}
+    assert third == {"id": None, "line": 3, "error": long}
+    assert (first["index"], fourth["index"], fourth["prompt"]) == (0, 3, "cd")
+    [expected] = json.loads(run(*arguments[:-1], "--json", "cd").stdout)
+    assert fourth["text"] == expected["text"]
+
+    table = list(
+        csv.DictReader(run(*arguments, "--format", "csv", stdin=source).stdout.split("\n"))
+    )
+    assert [row["error"] for row in table] == ["", empty, long, ""]
+    assert [row["line"] for row in table] == ["", "2", "3", ""]
+    text = run(*arguments, stdin=source)
+    assert text.stdout == f"{first['text']}\n\n\n{fourth['text']}\n"
+    assert text.stderr.startswith(f"Warning: line 2: {empty}\n")
+
+    alone = run(*arguments[:-1], stdin="")  # a single prompt has an error of its own
+    assert (alone.exit_code, alone.stdout) == (1, "")
+    assert alone.stderr.startswith(f"Error: {empty}\n")

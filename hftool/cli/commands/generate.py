@@ -67,7 +67,8 @@ def generate(
     require_compatible(generation)
     options = GenerateOptions(prompting, sampling, generation)
     if batch is None:
-        _generate_prompts(texts(prompt, inputs), load, options, output, stream=not no_stream)
+        prompts = texts(prompt, inputs)
+        _generate_prompts(prompts, load, options, output, stream=not no_stream, lines=inputs.lines)
     else:
         lines = batch_lines(batch, prompt, inputs, generation)
         _generate_batch(lines, load, inputs, options, batch_size, output)
@@ -80,18 +81,24 @@ def _generate_prompts(
     output: ResumableOptions,
     *,
     stream: bool,
+    lines: bool,
 ) -> None:
+    from hftool.generation.batch_file import FailureCounter
     from hftool.generation.requests import requests_of_prompts
     from hftool.generation.strategies import generate_prompts, load_candidate_generator
     from hftool.models.load import load_language_model
-    from hftool.output.views.generation import GENERATION
+    from hftool.output.views.generation import GENERATION, GENERATION_LINES
     from hftool.output.writer import write
 
     language_model = load_language_model(load)
-    requests = requests_of_prompts(language_model, prompts, options)
+    requests = requests_of_prompts(language_model, prompts, options, lines=lines)
     guesses = load_candidate_generator(language_model, load, options.generation)
-    events = generate_prompts(language_model, requests, options.generation, guesses, stream=stream)
-    write(events, GENERATION, output)
+    events = generate_prompts(
+        language_model, requests, options.generation, guesses, stream=stream, lines=lines
+    )
+    failures = FailureCounter(named="line", hint=None)  # a warning has named each
+    write(failures.count(events), GENERATION_LINES if lines else GENERATION, output)
+    failures.require_none()
 
 
 def _generate_batch(

@@ -63,6 +63,8 @@ GENERATION = View(
     table=_generation_table,
 )
 
+GENERATION_LINES = replace(GENERATION, columns=(*GENERATION_COLUMNS, "line", "error"))
+
 GENERATION_BATCH = replace(
     GENERATION, columns=("id", *GENERATION_COLUMNS, "line", "error"), default="jsonl"
 )
