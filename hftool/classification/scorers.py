@@ -7,7 +7,7 @@ from hftool.classification.zero_shot import HYPOTHESIS, EntailmentScorer
 from hftool.errors import UsageError
 from hftool.models.load import Classifier, load_classifier, load_classifier_or_language_model
 from hftool.options.labels import LabelOptions
-from hftool.options.model import DEFAULT_MODEL, ClassifierOptions
+from hftool.options.model import DEFAULT_CLASSIFIER, DEFAULT_MODEL, ClassifierOptions
 
 
 def load_scorer(load: ClassifierOptions, options: LabelOptions) -> Scorer:
@@ -30,10 +30,15 @@ def load_scorer(load: ClassifierOptions, options: LabelOptions) -> Scorer:
         raise UsageError(
             "--long chunk does not work with --labels", "leave it out: long texts are truncated"
         )
-    model = load_classifier_or_language_model(load, default=DEFAULT_MODEL)
+    model = load_classifier_or_language_model(load, default=default_model(options))
     if isinstance(model, Classifier):
         return EntailmentScorer(model, labels, template or HYPOTHESIS, batch_size=batch_size)
     return PromptScorer(model, labels, template or PROMPT)
+
+
+def default_model(options: LabelOptions) -> str:
+    """Return the name of the model that scores the labels where the user names none."""
+    return DEFAULT_CLASSIFIER if options.labels is None else DEFAULT_MODEL
 
 
 def _candidate_labels(listed: str) -> list[str]:

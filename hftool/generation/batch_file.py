@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,14 +26,6 @@ RECORD_OPTIONS = (
     *("max_new_tokens", "stop", "logprobs", "top_logprobs", "num_beams", "length_penalty"),
 )
 """The options that a batch record can set for itself."""
-
-
-def shared_fields(item: Request | FailedRequest) -> dict[str, Any]:
-    """Return the fields that a request shares with its output record, so that `--resume` can
-    check that they belong together."""
-    if isinstance(item, FailedRequest):
-        return {"line": item.line}
-    return {"id": item.id, "prompt": item.prompt}
 
 
 class FailureCounter:
@@ -89,30 +81,44 @@ def batch_lines(
     return raw_lines(FileOptions(batch))
 
 
+@dataclass(frozen=True)
+class BatchLine:
+    """A line of a batch file: its number among the records (from 0) and in the file (from 1)."""
+
+    index: int
+    number: int
+    data: bytes
+
+
+def numbered_records(lines: Iterable[bytes]) -> Iterator[BatchLine]:
+    """Yield the lines of a batch file that hold something."""
+    numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+    for index, (number, line) in enumerate(numbered):
+        yield BatchLine(index, number, line)
+
+
 def requests_of_records(
     language_model: LanguageModel,
-    lines: Iterable[bytes],
+    lines: Iterable[BatchLine],
     files: FileOptions,
     options: GenerateOptions,
 ) -> Iterator[Request | FailedRequest]:
     """Yield a request for each record of a batch (JSON Lines), or the cause of its failure.
 
     A record is `{"prompt": …}` or `{"messages": […]}`, with any `id` and any of `RECORD_OPTIONS`.
-    Empty lines are skipped. Without a seed, one is drawn for each record.
+    Without a seed, one is drawn for each record.
     """
-    index = 0
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for line in lines:
         record: Any = None
         try:
-            record = parse_record(decoded(line, number, files))
+            record = parse_record(decoded(line.data, line.number, files))
             request = request_of_record(language_model, record, options)
-            yield replace(request, index=index, id=record.get("id"), line=number)
+            request = replace(request, index=line.index, id=record.get("id"), line=line.number)
         except HftoolError as error:
             given_id = record.get("id") if isinstance(record, dict) else None
-            yield FailedRequest(given_id, number, str(error))
-        index += 1
+            yield FailedRequest(given_id, line.number, str(error))
+        else:
+            yield request
 
 
 def parse_record(line: str) -> dict[str, Any]:

@@ -24,7 +24,11 @@ FORMAT = _output(
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """The format and the destination of records."""
+    """The format and the destination of records.
+
+    Raises:
+        UsageError: two formats were asked for.
+    """
 
     format: Annotated[Format | None, FORMAT] = None
     json: Annotated[bool, _output("--json", help="Same as --format json.", common=True)] = False
@@ -50,15 +54,28 @@ class OutputOptions:
         bool, _output("--verbose", "-v", help="Report what was loaded and how long it took.")
     ] = False
 
+    def __post_init__(self) -> None:
+        if self.json and self.format not in (None, "json"):
+            raise UsageError(f"--json and --format {self.format} exclude each other")
+
 
 @dataclass(frozen=True)
 class ResumableOptions(OutputOptions):
-    """Output of a command whose interrupted runs can continue."""
+    """Output of a command whose interrupted runs can continue.
+
+    Raises:
+        UsageError: `--resume` without a file.
+    """
 
     resume: Annotated[
         bool,
         _output("--resume", help="Continue an interrupted run (with --output).", common=True),
     ] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.resume and self.output is None:
+            raise UsageError("--resume needs an output file", "name it with -o/--output")
 
 
 @dataclass(frozen=True)
@@ -80,6 +97,7 @@ class PictureOptions(OutputOptions):
     ] = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.save is not None and self.save.suffix not in PICTURES:
             suffixes = " or ".join(PICTURES)
             raise UsageError(f"--save writes {suffixes}, not '{self.save.name}'")

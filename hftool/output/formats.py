@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from hftool.errors import UsageError
 from hftool.generation.records import Piece
 from hftool.options.output import OutputOptions
 from hftool.output.view import View, cell_text, dumps
@@ -95,12 +94,7 @@ HEADED = ("csv", "tsv")  # formats whose first line names the columns
 def format_name(options: OutputOptions, view: View) -> str:
     """Return the format to write: the one asked for, else the view's default, else "table" on a
     terminal and "text" anywhere else.
-
-    Raises:
-        UsageError: two formats were asked for.
     """
-    if options.json and options.format not in (None, "json"):
-        raise UsageError(f"--json and --format {options.format} exclude each other")
     terminal = options.output is None and is_terminal(sys.stdout)
     suffix = options.output.suffix.lower() if options.output else ""
     requested = "json" if options.json else options.format or options.by_suffix.get(suffix)

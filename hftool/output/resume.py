@@ -1,18 +1,16 @@
 """Output of runs that can be resumed after they were interrupted.
 
 Each record is appended to `FILE.partial`, which is renamed to FILE when all records are complete.
-Whatever ends the run before that, `FILE.partial` stays, and FILE is as it was.
+Whatever ends the run before that, `FILE.partial` stays, and FILE is as it was. The log of the run
+is in `FILE.partial.run`: resuming never has to find the records in the output.
 """
 
-import csv
-import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -22,100 +20,114 @@ from hftool.atomic_files import atomic_file, permissions, write_errors
 from hftool.errors import HftoolError, UsageError
 from hftool.options.output import ResumableOptions
 from hftool.output.formats import HEADED, format_name
+from hftool.output.run_log import Entry, RunLog, Settings, complete_log, digest, keep_complete
 from hftool.output.view import View
-from hftool.tsv import LONGEST_CELL, tsv_cells
 
 log = logging.getLogger("hftool")
 
-RESUMABLE = ("text", "jsonl", "csv", "tsv")  # the formats whose records are independent lines
+RESUMABLE = ("text", "jsonl", "csv", "tsv")  # the formats whose records are written one by one
 START_OVER = "repeat the options of the interrupted run, or remove it to start over"
+OTHER_INPUT = "name another file with -o/--output, or remove it to start over"
 
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True)
-class Done:
-    """The complete records of a partial file.
-
-    Attributes:
-        records: how many there are.
-        end: the size in bytes up to the end of the last one.
-        header: the columns, in csv and tsv; else None.
-        last: the last record by column (in csv and tsv all values are strings); empty in `text`,
-            which has no columns.
-    """
-
-    records: int
-    end: int
-    header: Sequence[str] | None
-    last: Mapping[str, Any] = field(default_factory=dict)
-
-
 class Partial:
-    """A partial file, open to append to its complete records.
+    """A partial file and the log of its run, open to append records.
 
     Attributes:
-        done: the records that it held when it was opened.
+        failed: how many of the records that it held when it was opened have failed.
         grew: whether a record was appended since.
-
-    Raises:
-        HftoolError: the file holds something other than records of this format.
     """
 
-    def __init__(self, path: Path, file: BinaryIO, name: str) -> None:
+    def __init__(self, path: Path, output: BinaryIO, run: RunLog) -> None:
         self.path = path
-        self.done = _done(path, file, name)
+        self.failed = sum(entry.failed for entry in run)
         self.grew = False
-        self._file = file
-        file.seek(self.done.end)
-        file.truncate()
+        self._output, self._run = output, run
+        self._digests: deque[bytes] = deque()  # of the items whose records are still to come
+        output.seek(run.last_end())
+        output.truncate()
 
-    def having(self, name: str) -> int:
-        """Return how many of the complete records have a field of this name (in jsonl)."""
-        with self.path.open(encoding="utf-8") as file:
-            return sum(name in json.loads(line) for line in file if line.startswith("{"))
-
-    def append(self, lines: Iterator[str], header: Sequence[str] | None) -> None:
-        """Write lines, and flush after each.
-
-        With a header the first line names the columns; it is written to an empty file only.
+    def remaining(self, items: Iterable[Item], source: Callable[[Item], Any]) -> Iterator[Item]:
+        """Yield the items whose records are still to be made.
 
         Raises:
-            HftoolError: the records in the file have other columns.
+            HftoolError: an item is not the one that the interrupted run had in its place.
         """
-        if header is not None:
-            first = next(lines)
-            if self.done.header is None:
-                self._file.write(first.encode())
-            elif list(self.done.header) != list(header):
-                raise HftoolError(f"{self.path} has other columns than this run", START_OVER)
-        for line in lines:
-            self._file.write(line.encode())
-            self._file.flush()
+        rest = iter(items)
+        for number, entry in enumerate(self._run, 1):
+            item = next(rest, None)
+            if item is None or digest(source(item)) != entry.digest:
+                raise HftoolError(
+                    f"{self.path} is from another input: its record {number} is not this input's",
+                    OTHER_INPUT,
+                )
+        for item in rest:
+            self._digests.append(digest(source(item)))
+            yield item
+
+    def append(self, header: str, records: Iterable[tuple[str, bool]]) -> None:
+        """Write a record for each remaining item, and flush after each.
+
+        Args:
+            header: the first line of a new file, "" if its format has none.
+            records: the text of each, "" for an item that gets none, and whether it failed.
+        """
+        if not self._run.entries:
+            self._output.write(header.encode())
+        for text, failed in records:
+            self._output.write(text.encode())
+            self._output.flush()
+            self._run.append(Entry(self._output.tell(), self._digests.popleft(), failed))
             self.grew = True
 
     def sync(self) -> None:
         """Have the system write the whole file to the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self._output.flush()
+        os.fsync(self._output.fileno())
+
+
+def remaining(
+    partial: Partial | None,
+    items: Iterable[Item],
+    source: Callable[[Item], Any] = lambda item: item,
+) -> Iterator[Item]:
+    """Yield the items whose records are not in the partial file yet: all, if there is no such file.
+
+    Each of them must get a record, in this order.
+
+    Args:
+        source: returns what an item's record is made from. Its `repr` is compared with that of the
+            interrupted run, for every record.
+
+    Raises:
+        HftoolError: as `Partial.remaining`.
+    """
+    return iter(items) if partial is None else partial.remaining(items, source)
 
 
 @contextmanager
-def resumable(options: ResumableOptions, view: View) -> Iterator[Partial | None]:
+def resumable(
+    options: ResumableOptions, view: View, settings: Callable[[], Settings]
+) -> Iterator[Partial | None]:
     """Open the partial file of `--output`, and rename it to the output when the block ends well.
 
     With `--resume` it holds the records of an earlier run, interrupted or complete. The block gets
     None where records are written elsewhere (stdout, a device), or in a format that can't be
     resumed.
 
+    Args:
+        settings: returns what shapes the records beside their input. A run is only resumed with the
+            same settings.
+
     Raises:
         UsageError: `--resume` was given, but this output can't be resumed.
         HftoolError: a partial file exists and `--resume` was not given; another process is writing
-            it; it holds something other than records of this format; it can't be written.
+            it; its log is missing or broken, or from a run with other settings; it can't be
+            written.
     """
     name, path = format_name(options, view), options.output
-    if options.resume and path is None:
-        raise UsageError("--resume needs an output file", "name it with -o/--output")
     if options.resume and name not in RESUMABLE:
         raise UsageError(
             f"--resume does not work with the format {name}", f"use one of {', '.join(RESUMABLE)}"
@@ -128,28 +140,71 @@ def resumable(options: ResumableOptions, view: View) -> Iterator[Partial | None]
         return
     target = path.resolve()
     beside = target.with_name(f"{target.name}.partial")
+    log_path = beside.with_name(f"{beside.name}.run")
     _require_folder(path)
     with write_errors(path), _locked(beside):
         existed = _exists(beside, options)
+        shape = {"--format": name, "the columns": view.columns if name in HEADED else None}
         partial: Partial | None = None
         try:
-            with os.fdopen(os.open(beside, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
+            if not existed:
+                log_path.unlink(missing_ok=True)
+                if options.resume and target.exists():
+                    _reopen(target, beside, log_path)
+            with _opened(beside) as output, _opened(log_path) as run_file:
                 beside.chmod(permissions(target))
-                if options.resume and not existed and target.exists():
-                    with target.open("rb") as complete:
-                        shutil.copyfileobj(complete, file)
-                partial = Partial(beside, file, name)
-                if partial.done.records:
-                    log.info("resuming after record %d", partial.done.records)
+                run = _open_log(beside, run_file, {**shape, **settings()})
+                partial = Partial(beside, output, run)
+                if run.entries:
+                    log.info("resuming after record %d", run.entries)
                 yield partial
                 partial.sync()
+            keep_complete(log_path, target, beside)
             beside.replace(target)
+            log_path.unlink()
         except BaseException:
             if not existed and not (partial and partial.grew):
                 beside.unlink(missing_ok=True)
-            else:
+                log_path.unlink(missing_ok=True)
+            elif partial and partial.grew:
                 _log_partial(beside)
             raise
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a file to read and write; a new one is readable by the user only."""
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+
+
+def _reopen(target: Path, beside: Path, log_path: Path) -> None:
+    """Copy a complete output and the log of its run back to where an interrupted run has them.
+
+    Raises:
+        HftoolError: the output is not as a run of hftool left it.
+    """
+    kept = complete_log(target, target)
+    if not kept.is_file():
+        raise HftoolError(
+            f"cannot resume {target}: it was changed since, or hftool has no log of its run",
+            OTHER_INPUT,
+        )
+    shutil.copyfile(kept, log_path)
+    shutil.copyfile(target, beside)
+
+
+def _open_log(beside: Path, file: BinaryIO, settings: Settings) -> RunLog:
+    """Open the log of a partial file.
+
+    Raises:
+        HftoolError: it is missing, broken, or of a run with other settings.
+    """
+    try:
+        return RunLog(file, settings, beside.stat().st_size)
+    except HftoolError as error:
+        raise HftoolError(f"{beside} is from another run: {error}", START_OVER) from None
+    except ValueError:
+        cause = f"the log of its run, {beside.name}.run, is missing or broken"
+        raise HftoolError(f"cannot resume {beside}: {cause}", "remove it to start over") from None
 
 
 @contextmanager
@@ -213,33 +268,6 @@ def _log_partial(partial: Path) -> None:
     log.warning("%s holds the finished records; --resume continues the run", partial.name)
 
 
-def remaining(
-    partial: Partial | None, items: Iterable[Item], fields: Callable[[Item], Mapping[str, Any]]
-) -> Iterator[Item]:
-    """Yield the items whose records are not in the partial file yet.
-
-    Args:
-        fields: returns the values that an item's record must have as well; they are compared for
-            the last record of the partial file.
-
-    Raises:
-        HftoolError: the partial file is from another input.
-    """
-    rest = iter(items)
-    if partial is not None and (count := partial.done.records):
-        last = partial.done.last
-        item = next(islice(rest, count - 1, None), None)
-        shared = {} if item is None else fields(item)
-        # In csv and tsv a null is an empty cell.
-        same = all((last.get(name, value) or "") == (value or "") for name, value in shared.items())
-        if item is None or not same:
-            raise HftoolError(
-                f"{partial.path} is from another input: its record {count} is not this input's",
-                "name another file with -o/--output, or remove it to start over",
-            )
-    yield from rest
-
-
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Keep other processes from writing a partial file or folder."""
@@ -254,53 +282,3 @@ def _locked(path: Path) -> Iterator[None]:
         with suppress(FileNotFoundError):  # removed by another process that held the lock
             Path(lock.lock_file).unlink()
         lock.release()
-
-
-def _done(path: Path, file: BinaryIO, name: str) -> Done:
-    """Read the complete records of a file in the format `name`."""
-    header: list[str] | None = None
-    last: Any = None
-    count = end = 0
-    try:
-        for end_of_record, record in _complete_records(file, name):
-            end = end_of_record
-            if name in HEADED and header is None:
-                header = _cells(record, name)
-            else:
-                count, last = count + 1, record
-        if last is None or name == "text":
-            return Done(count, end, header)
-        if name == "jsonl":
-            return Done(count, end, None, dict(json.loads(last)))
-        return Done(count, end, header, dict(zip(header or (), _cells(last, name), strict=True)))
-    except (ValueError, TypeError, csv.Error):
-        raise HftoolError(f"{path} does not hold {name} records of a run", START_OVER) from None
-
-
-def _complete_records(file: BinaryIO, name: str) -> Iterator[tuple[int, Any]]:
-    """Yield each complete record after the offset of its end; a truncated last one is left out."""
-    end = 0
-
-    def lines() -> Iterator[str]:
-        nonlocal end
-        for line in file:
-            if line.endswith(b"\n"):
-                end += len(line)
-                yield line.decode()
-
-    file.seek(0)
-    if name != "csv":
-        yield from ((end, line) for line in lines())
-        return
-    csv.field_size_limit(LONGEST_CELL)
-    rows = csv.reader(lines(), strict=True)
-    try:
-        for row in rows:
-            yield end, row
-    except csv.Error:  # expected at the end of the file, inside a quoted cell
-        if file.read(1):
-            raise
-
-
-def _cells(record: Any, name: str) -> list[str]:
-    return record if name == "csv" else tsv_cells(record)

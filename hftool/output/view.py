@@ -73,6 +73,11 @@ class View:
     schema: Callable[[Sequence[Row]], Any] | None = None
 
 
+def has_failed(record: Any) -> bool:
+    """Return whether a record holds an error instead of a result."""
+    return getattr(record, "error", None) is not None
+
+
 def dumps(value: Any) -> str:
     """Return a value as JSON on one line."""
     return json.dumps(plain(value), ensure_ascii=False, default=string_of)

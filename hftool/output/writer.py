@@ -1,34 +1,29 @@
 """Write records to stdout or to a file, in the chosen format."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from hftool.atomic_files import STDOUT, atomic_file, write_error, write_errors
 from hftool.options.output import OutputOptions, PictureOptions
-from hftool.output.formats import FORMATS, HEADED, format_name
-from hftool.output.view import View
+from hftool.output.formats import FORMATS, HEADED, format_name, records_only
+from hftool.output.view import View, has_failed
 from hftool.terminal import is_terminal, visible
 
-
-class LineSink(Protocol):
-    """Takes the lines of a format, such as the partial file of a run that can be resumed."""
-
-    def append(self, lines: Iterator[str], header: Sequence[str] | None) -> None:
-        """Write lines, of which the first one names the columns if there is a `header`."""
+if TYPE_CHECKING:
+    from hftool.output.resume import Partial
 
 
 def write(
-    events: Iterable[Any], view: View, options: OutputOptions, partial: LineSink | None = None
+    events: Iterable[Any], view: View, options: OutputOptions, partial: "Partial | None" = None
 ) -> None:
     """Write events to `partial` if there is one, else to the file of `--output`, which appears
     when it is complete, else to stdout; and export them to the file of `--save`.
 
     Raises:
-        UsageError: two formats were asked for.
         HftoolError: the file can't be written.
     """
     name = format_name(options, view)
@@ -37,7 +32,8 @@ def write(
 
         events = exported(events, view, options.save)
     if partial is not None:
-        partial.append(FORMATS[name](events, view), view.columns if name in HEADED else None)
+        header = next(FORMATS[name]([], view)) if name in HEADED else ""
+        partial.append(header, _texts_of_records(events, view, name))
         return
     if name == "parquet":
         from hftool.output.parquet import write_parquet
@@ -58,6 +54,13 @@ def write(
         if view.lines_per_write > 1:
             chunks = _joined(chunks, view.lines_per_write)
         _write_chunks(chunks, stream, view.live, options.output or STDOUT)
+
+
+def _texts_of_records(events: Iterable[Any], view: View, name: str) -> Iterator[tuple[str, bool]]:
+    """Yield the text of each record in a format, without a header, and whether it failed."""
+    for record in records_only(events):
+        lines = FORMATS[name]([record], view)
+        yield "".join(islice(lines, name in HEADED, None)), has_failed(record)
 
 
 def _write_chunks(chunks: Iterable[str], stream: TextIO, live: bool, name: Path) -> None:

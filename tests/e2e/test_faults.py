@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from hftool import config
 from hftool.models.converted_copies import converted_gguf
 from hftool.models.references import GgufFile
+from hftool.output.run_log import complete_log
 from tests import hub_server
 from tests.conftest import Finished, run, run_process
 from tests.hub_server import Hub, save_llama, serving, tiny_llama, write_gguf
@@ -524,7 +525,7 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGKILL", "SIGPIPE")
 @pytest.mark.parametrize(
     ("command", "how", "times"),
     [
-        ("generate", "SIGTERM", 2),  # of sentiment: test_resume.py
+        ("generate", "SIGTERM", 2),  # of sentiment: test_killed_runs.py
         *(
             pytest.param(command, how, 20, marks=pytest.mark.slow)
             for command in ("generate", "sentiment")
@@ -559,6 +560,8 @@ def test_a_run_killed_at_random_moments_is_completed(
             _, stderr = process.communicate(timeout=60)
         assert b"Traceback" not in stderr
         if process.returncode == 0:  # it was faster, or heeds no SIGPIPE
+            log = complete_log(out.resolve(), out).read_bytes()
+            out.with_name(f"{partial.name}.run").write_bytes(log)
             out.replace(partial)
             partial.write_bytes(partial.read_bytes()[: draw.randrange(1, 40_000)])
         else:

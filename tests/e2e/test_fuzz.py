@@ -8,6 +8,7 @@ import os
 import string
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,7 +33,7 @@ from hftool.models.validation import require_fitting
 from hftool.options.generation import AnswerOptions, GenerationOptions, SamplingOptions
 from hftool.options.inputs import InputFormat, PromptOptions, TableInputOptions
 from hftool.options.ranges import option_ranges
-from hftool.output.resume import _done
+from hftool.output.run_log import RunLog
 from hftool.prompting.messages import parse_messages
 from hftool.server.control import DaemonOptions
 from hftool.tokenization.encode import LARGEST_ID, parse_ids
@@ -260,14 +261,19 @@ def test_traces(text: str, lines: str, name: str, value: Any) -> None:
 
 
 @fuzzed
-@given(BYTES, st.sampled_from(["text", "jsonl", "csv", "tsv"]))
-def test_partial_output(content: bytes, name: str) -> None:
+@given(BYTES | near(st.dictionaries(st.text(), VALUES)), st.binary(), st.integers(0, 1 << 20))
+@example(b'{"a":' * 100_000 + b"\n", b"", 0)
+@example(b"{}\n", b"\x01" * 100, 3)
+def test_logs_of_runs(header: bytes | str, entries: bytes, size: int) -> None:
     def read(path: Path) -> None:
-        with path.open("rb") as file:
-            done = _done(path, file, name)
-        assert 0 <= done.end <= len(content)
+        with path.open("r+b") as file, suppress(ValueError, HftoolError):
+            log = RunLog(file, {}, size)
+            assert log.last_end() <= size
+            assert len(list(log)) == log.entries
 
-    with_file(content, read)
+    header = header.encode() if isinstance(header, str) else header
+    with_file(header + entries, read)
+    with_file(b"{}\n" + entries, read)
 
 
 @fuzzed

@@ -1,19 +1,14 @@
-"""Runs that are cut off and gone on with, by real processes that are really killed."""
+"""Runs that are interrupted and resumed. Those of real processes that are really killed are in
+test_killed_runs.py."""
 
-import csv
-import io
-import json
 import os
-import random
-import signal
 import stat
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,20 +17,25 @@ from hypothesis import strategies as st
 from hftool.errors import HftoolError
 from hftool.options.output import ResumableOptions
 from hftool.output.resume import RESUMABLE, remaining, resumable
+from hftool.output.run_log import ENTRY, complete_log
 from hftool.output.view import View, escaped, line
 from hftool.output.writer import write
 from tests.conftest import run
-from tests.tiny_models import save_classifier
 
 
 @dataclass(frozen=True)
 class Labelled:
     text: str
     number: int
+    error: str | None = None
 
 
-VIEW = View(("text", "number"), text=lambda record: line(escaped(record.text), record.number))
-TEXTS = ["a", 'quoted "b",\nof\r\nlines', "", "tab\tand \\ é大😀", "line\n", "\n\n", '"', "z" * 300]
+VIEW = View(
+    ("text", "number"),
+    # Line breaks as they are, as the answers of a language model have them.
+    text=lambda record: line(escaped(record.text), record.number) + record.text,
+)
+TEXTS = ["a", 'quoted "b",\nof\r\nlines', "", "tab\tand \\ é大😀", "line\n", "\n\n", '"', "{}"]
 
 
 @pytest.fixture
@@ -47,38 +47,67 @@ def partial_of(target: Path) -> Path:
     return target.with_name(f"{target.name}.partial")
 
 
-def write_texts(target: Path, name: str, texts: list[str], *, resume: bool = False) -> None:
-    """As a command does it: a record for each text; the text "!" breaks the run."""
+def log_of(target: Path) -> Path:
+    return target.with_name(f"{target.name}.partial.run")
+
+
+def write_texts(
+    target: Path,
+    name: str,
+    texts: list[str],
+    *,
+    resume: bool = False,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> int:
+    """As a command does it: a record for each text; the text "!" breaks the run, "?" fails.
+
+    Returns: how many of the records that were there before have failed.
+    """
 
     def records(rest: Iterator[str]) -> Iterator[Labelled]:
         for text in rest:
             if text == "!":
                 raise HftoolError("broke")
-            yield Labelled(text, len(text))
+            yield Labelled(text, len(text), "no answer" if text == "?" else None)
 
     options = ResumableOptions(format=name, output=target, resume=resume)  # type: ignore[arg-type]
-    with resumable(options, VIEW) as partial:
-        rest = remaining(partial, texts, lambda text: {"text": text})
-        write(records(rest), VIEW, options, partial)
+    with resumable(options, VIEW, lambda: settings) as partial:
+        write(records(remaining(partial, texts)), VIEW, options, partial)
+        return partial.failed if partial else 0
 
 
-def whole(folder: Path, name: str, texts: list[str] = TEXTS) -> bytes:
-    """What an uninterrupted run writes."""
+def whole(folder: Path, name: str, texts: list[str] = TEXTS) -> tuple[bytes, bytes]:
+    """What an uninterrupted run writes, and its log."""
     folder.mkdir(exist_ok=True)
     write_texts(folder / "whole", name, texts)
-    return (folder / "whole").read_bytes()
+    log = complete_log((folder / "whole").resolve(), folder / "whole")
+    return (folder / "whole").read_bytes(), log.read_bytes()
+
+
+def interrupt(target: Path, output: bytes, log: bytes) -> None:
+    partial_of(target).write_bytes(output)
+    log_of(target).write_bytes(log)
 
 
 @pytest.mark.parametrize("name", RESUMABLE)
 def test_a_run_cut_at_any_byte_is_completed(name: str, tmp_path: Path) -> None:
-    expected = whole(tmp_path / "w", name)
+    """With all entries of the records before the cut; with one too few, and with a torn one."""
+    expected, log = whole(tmp_path / "w", name)
+    header = log.index(b"\n") + 1
+    ends = [end for end, _, _ in ENTRY.iter_unpack(log[header:])]
+    target = tmp_path / "out"
     for cut in range(len(expected) + 1):
-        target = tmp_path / "out"
-        partial_of(target).write_bytes(expected[:cut])
-        write_texts(target, name, TEXTS, resume=True)
-        assert target.read_bytes() == expected, cut
-        target.unlink()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["w"]
+        done = sum(end <= cut for end in ends)
+        for entries in [done * ENTRY.size, max(0, done - 1) * ENTRY.size + 5][: 1 + cut % 2]:
+            interrupt(target, expected[:cut], log[: header + entries])
+            write_texts(target, name, TEXTS, resume=True)
+            assert target.read_bytes() == expected, cut
+            target.unlink()
+    # The system may have lost the end of the output, but not that of the log (a power failure).
+    interrupt(target, expected[: ends[3] + 1], log)
+    write_texts(target, name, TEXTS, resume=True)
+    assert target.read_bytes() == expected
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "w"]
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -89,9 +118,9 @@ def test_a_run_cut_at_any_byte_is_completed(name: str, tmp_path: Path) -> None:
 )
 def test_any_texts_cut_anywhere(tmp_path: Path, texts: list[str], name: str, share: float) -> None:
     texts = [text for text in texts if text != "!"]
-    expected = whole(tmp_path / "w", name, texts)
+    expected, log = whole(tmp_path / "w", name, texts)
     target = tmp_path / "out"
-    partial_of(target).write_bytes(expected[: int(share * len(expected))])
+    interrupt(target, expected[: int(share * len(expected))], log)
     write_texts(target, name, texts, resume=True)
     assert target.read_bytes() == expected
 
@@ -99,10 +128,10 @@ def test_any_texts_cut_anywhere(tmp_path: Path, texts: list[str], name: str, sha
 @pytest.mark.parametrize("name", RESUMABLE)
 def test_an_error_keeps_what_is_done(name: str, target: Path) -> None:
     with pytest.raises(HftoolError, match="broke"):
-        write_texts(target, name, ["a", "b", "!", "c"])
-    assert [path.name for path in target.parent.iterdir()] == ["out.partial"]
-    write_texts(target, name, ["a", "b", "!!", "c"], resume=True)
-    assert target.read_bytes() == whole(target.parent / "w", name, ["a", "b", "!!", "c"])
+        write_texts(target, name, ["a", "?", "!", "c"])
+    assert {path.name for path in target.parent.iterdir()} == {"out.partial", "out.partial.run"}
+    assert write_texts(target, name, ["a", "?", "!!", "c"], resume=True) == 1
+    assert target.read_bytes() == whole(target.parent / "w", name, ["a", "?", "!!", "c"])[0]
 
 
 @pytest.mark.parametrize("name", RESUMABLE)
@@ -122,9 +151,41 @@ def test_a_complete_run_is_gone_on_with_where_the_input_grew(name: str, target: 
     assert target.read_bytes() == before
     with pytest.raises(HftoolError, match="broke"):
         write_texts(target, name, [*TEXTS[:3], "!"], resume=True)
+    with pytest.raises(HftoolError, match="its record 1 is not this input's"):
+        write_texts(target, name, ["other", *TEXTS[1:]], resume=True)
+    with pytest.raises(HftoolError, match="--seed was not given and is 4"):
+        write_texts(target, name, TEXTS, resume=True, settings={"--seed": 4})
     assert [path.name for path in target.parent.iterdir()] == ["out"]
+    assert target.read_bytes() == before
     write_texts(target, name, TEXTS, resume=True)
-    assert target.read_bytes() == whole(target.parent / "w", name)
+    assert target.read_bytes() == whole(target.parent / "w", name)[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"b\t1\nb", b"a\t1\nac\t1\nc"])
+def test_a_complete_file_that_was_changed_is_not_continued(content: bytes, target: Path) -> None:
+    write_texts(target, "text", ["a"])
+    target.write_bytes(content)
+    with pytest.raises(HftoolError, match="it was changed since") as caught:
+        write_texts(target, "text", ["a", "b"], resume=True)
+    assert "remove it to start over" in (caught.value.hint or "")
+    assert target.read_bytes() == content
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_only_the_newest_logs_are_kept(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HFTOOL_CACHE", str(target.parent / "cache"))
+    monkeypatch.setattr("hftool.output.run_log.MAX_COMPLETE_RUNS", 3)
+    for number in range(5):
+        write_texts(target, "text", ["a"] * number)
+    assert len([*(target.parent / "cache" / "runs").iterdir()]) == 3
+
+
+def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HFTOOL_CACHE", "/dev/null/cache")
+    write_texts(target, "text", ["a"])
+    assert list(target.parent.iterdir()) == [target]
 
 
 def test_a_partial_file_is_not_overwritten(target: Path) -> None:
@@ -136,34 +197,67 @@ def test_a_partial_file_is_not_overwritten(target: Path) -> None:
     assert not target.exists()
 
 
-@pytest.mark.parametrize("name", ["jsonl", "csv", "tsv"])
-@pytest.mark.parametrize("other", [["a", "x", "c"], ["a"]])
+@pytest.mark.parametrize("name", RESUMABLE)
+@pytest.mark.parametrize("other", [["a", "x", "c"], ["x", "b", "c"], ["a"], ["", "a", "b"]])
 def test_another_input_is_an_error(name: str, other: list[str], target: Path) -> None:
     with pytest.raises(HftoolError):
         write_texts(target, name, ["a", "b", "!"])
     before = partial_of(target).read_bytes()
-    with pytest.raises(HftoolError, match="is from another input"):
+    number = 2 if other[0] == "a" else 1
+    with pytest.raises(HftoolError, match=f"is from another input: its record {number} is not"):
         write_texts(target, name, other, resume=True)
     assert partial_of(target).read_bytes() == before
+    write_texts(target, name, ["a", "b", "c"], resume=True)
+    assert target.read_bytes() == whole(target.parent / "w", name, ["a", "b", "c"])[0]
+
+
+def test_other_settings_are_an_error(target: Path) -> None:
+    model = {"name": "a", "digest": "1"}
+    before = {"the model": model, "--threshold": 0.5, "--greedy": False, "--system": "x" * 99}
+    with pytest.raises(HftoolError):
+        write_texts(target, "csv", ["a", "!"], settings=before)
+
+    def error(changed: Mapping[str, Any], name: str = "csv") -> str:
+        with pytest.raises(HftoolError) as caught:
+            write_texts(target, name, ["a", "b"], resume=True, settings={**before, **changed})
+        message = caught.value.message
+        assert message.startswith(f"{partial_of(target)} is from another run: ")
+        return message.partition("run: ")[2]
+
+    assert error({"--threshold": 0.99}) == "--threshold was 0.5 and is 0.99"
+    assert error({"--threshold": None}) == "--threshold was 0.5 and is not given"
+    assert error({"--greedy": True, "--seed": 7}) == (
+        "--greedy was off and is on; --seed was not given and is 7"
+    )
+    assert error({"the model": {"name": "b", "digest": "2"}}) == "the model was a and is b"
+    assert error({"the model": {"name": "a", "digest": "2"}}) == "the model a has changed"
+    assert error({"--system": "y"}) == f"--system was {'x' * 60}… and is y"
+    assert error({}, "tsv") == "--format was csv and is tsv"
+    # A model that was renamed, but has the same files.
+    renamed = {**before, "the model": {**model, "name": "c"}}
+    write_texts(target, "csv", ["a", "b"], resume=True, settings=renamed)
+    assert target.read_bytes() == whole(target.parent / "w", "csv", ["a", "b"])[0]
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    "log",
     [
-        ("csv", b"text,label\na,b\n"),
-        ("tsv", b"text\nb\n"),
-        ("csv", b'text,number\n"a"b,1\nc,2\n'),
-        ("tsv", b"text\tnumber\na\n"),
-        ("jsonl", b"POSITIVE\t0.9\ta\n"),
-        ("jsonl", b"[1]\n"),
-        ("text", b"\xff\n"),
+        None,
+        b"",
+        b"{}",
+        b"[]\n",
+        b"\xff\n",
+        b"[" * 100_000 + b"\n",
+        b'{"--format": "text"}\n' + ENTRY.pack(4, b"", False) + ENTRY.pack(3, b"", False),
     ],
 )
-def test_a_partial_file_of_something_else(name: str, content: bytes, target: Path) -> None:
-    partial_of(target).write_bytes(content)
-    with pytest.raises(HftoolError, match=r"does not hold|has other columns"):
-        write_texts(target, name, ["a", "b"], resume=True)
-    assert partial_of(target).read_bytes() == content
+def test_a_log_that_is_missing_or_broken(log: bytes | None, target: Path) -> None:
+    interrupt(target, b"hours of work\n", log or b"")
+    if log is None:
+        log_of(target).unlink()
+    with pytest.raises(HftoolError, match=r"the log of its run, out\.partial\.run, is missing"):
+        write_texts(target, "text", ["a", "b"], resume=True)
+    assert partial_of(target).read_bytes() == b"hours of work\n"
 
 
 def test_permissions_are_those_of_the_file_or_of_a_new_one(target: Path) -> None:
@@ -180,7 +274,8 @@ def test_permissions_are_those_of_the_file_or_of_a_new_one(target: Path) -> None
 
 def test_a_second_process_keeps_away(target: Path) -> None:
     options = ResumableOptions(output=target)
-    with resumable(options, VIEW), pytest.raises(HftoolError, match="another process is writing"):
+    match = "another process is writing"
+    with resumable(options, VIEW, dict), pytest.raises(HftoolError, match=match):
         write_texts(target, "text", ["a"], resume=True)
     assert target.read_bytes() == b""
     assert list(target.parent.iterdir()) == [target]
@@ -193,7 +288,7 @@ def test_a_fifo_is_written_as_ever(target: Path) -> None:
     reader.start()
     write_texts(target, "text", ["a"])
     reader.join(10)
-    assert found == [b"a\t1\n"]
+    assert found == [b"a\t1\na"]
     assert run("sentiment", "a", "-o", str(target), "--resume").exit_code == 2
 
 
@@ -212,64 +307,3 @@ def test_what_cannot_be_resumed_is_wrong_usage(arguments: list[str], error: str)
     result = run("sentiment", "a", *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith(f"Error: {error}")
-
-
-def sentiment(folder: Path, *arguments: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "hftool", "sentiment", "-m", str(folder), *arguments],
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_classifier(tmp_path_factory.mktemp("bert"))
-
-
-def killed(process: "subprocess.Popen[bytes]", partial: Path, how: int, growth: int) -> bool:
-    """Kill the process once it has written so many bytes more; whether it had not ended before."""
-    before = partial.stat().st_size if partial.exists() else 0
-    while process.poll() is None:
-        if partial.exists() and partial.stat().st_size >= before + growth:
-            process.send_signal(how)
-            break
-        time.sleep(0.001)
-    return process.wait() != 0
-
-
-@pytest.mark.parametrize(
-    ("name", "times", "how"),
-    [
-        ("jsonl", 1, signal.SIGKILL),
-        pytest.param("csv", 2, signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param("tsv", 2, signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param("csv", 20, signal.SIGKILL, marks=pytest.mark.slow),
-    ],
-)
-def test_killed_runs_lose_and_double_nothing(
-    name: str, times: int, how: int, classifier: Path, tmp_path: Path
-) -> None:
-    texts = [f"{'text, number' * (i % 7)} {i}" for i in range(3000)]
-    (tmp_path / "in.txt").write_text("\n".join(texts) + "\n")
-    # One text at a time: what is in a batch together changes the last digits of its scores.
-    arguments = ("-f", str(tmp_path / "in.txt"), "--batch-size", "1", "--format", name, "-o")
-    whole, target = tmp_path / "whole", tmp_path / "out"
-    draw = random.Random(4)
-    for turn in range(times):
-        process = sentiment(classifier, *arguments, str(target), *["--resume"] * (turn > 0))
-        assert killed(process, partial_of(target), how, draw.randrange(1, 15_000))
-        assert not target.exists()
-    assert sentiment(classifier, *arguments, str(target), "--resume").wait() == 0
-    assert sentiment(classifier, *arguments, str(whole)).wait() == 0
-    assert target.read_bytes() == whole.read_bytes()
-    assert texts_of(target.read_text(), name) == texts
-    assert not partial_of(target).exists()
-
-
-def texts_of(content: str, name: str) -> list[str]:
-    if name == "jsonl":
-        return [json.loads(each)["text"] for each in content.splitlines()]
-    delimiter = "," if name == "csv" else "\t"
-    return [row["text"] for row in csv.DictReader(io.StringIO(content), delimiter=delimiter)]

@@ -1,11 +1,8 @@
 """Batches: each text is the one that its request gives outside a batch."""
 
 import json
-import os
-import random
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ from hypothesis import strategies as st
 
 from hftool.generation import batch
 from hftool.generation.batch import BatchedModel, generate_batch, generate_side_by_side
-from hftool.generation.batch_file import requests_of_records
+from hftool.generation.batch_file import numbered_records, requests_of_records
 from hftool.generation.generate import generate
 from hftool.generation.records import BeamSettings, FailedRequest, Generation, Request
 from hftool.generation.requests import GenerateOptions
@@ -344,7 +341,7 @@ def parsed(model: LanguageModel, *lines: str | bytes) -> list[Request | FailedRe
     asked = GenerateOptions(
         PromptOptions(), SamplingOptions(greedy=True), GenerationOptions(max_new_tokens=5)
     )
-    return list(requests_of_records(model, data, FileOptions(), asked))
+    return list(requests_of_records(model, numbered_records(data), FileOptions(), asked))
 
 
 def test_record_says_everything_for_itself(tiny: Path) -> None:
@@ -365,7 +362,7 @@ def test_record_says_everything_for_itself(tiny: Path) -> None:
 
 
 def test_records_without_a_seed_draw_their_own(tiny: Path) -> None:
-    lines = [b'{"prompt": "a"}'] * 20
+    lines = list(numbered_records([b'{"prompt": "a"}'] * 20))
     asked = GenerateOptions(PromptOptions(), SamplingOptions(), GenerationOptions())
     found = requests_of_records(load_model(tiny), lines, FileOptions(), asked)
     assert len({r.settings.seed for r in found if isinstance(r, Request)}) == 20
@@ -547,56 +544,6 @@ def test_memory_does_not_grow_with_the_records(tiny: Path, tmp_path: Path) -> No
     assert peaks[1] < peaks[0] + 100_000  # kB
 
 
-def batch_process(folder: Path, *arguments: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "hftool",
-            "generate",
-            "-m",
-            str(folder),
-            "--dtype",
-            "float32",
-            "-n",
-            "4",
-            *arguments,
-        ],
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_batch_goes_on(kills: int, tiny: Path, tmp_path: Path) -> None:
-    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    records = [{"id": i, "prompt": "x" * (1 + i % 50), "seed": i} for i in range(1500)]
-    lines = [json.dumps(record) for record in records]
-    lines[700] = "broken"
-    source.write_text("\n".join(lines) + "\n")
-    partial = tmp_path / "out.jsonl.partial"
-    draw = random.Random(3)
-    arguments = ("--batch", str(source), "--batch-size", "8", "-o", str(out))
-    for turn in range(kills):
-        before = partial.stat().st_size if turn else 0
-        process = batch_process(tiny, *arguments, *["--resume"] * (turn > 0))
-        growth = draw.randrange(1, 300_000 // kills)
-        while not partial.exists() or partial.stat().st_size < before + growth:
-            assert process.poll() is None
-            time.sleep(0.001)
-        process.kill()
-        process.wait()
-        assert not out.exists()
-    assert batch_process(tiny, *arguments, "--resume").wait() == 1  # a record has failed
-    written = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [r["id"] for r in written] == [None if i == 700 else i for i in range(1500)]
-    assert written[700]["line"] == 701
-    for i in (0, 699, 1499, draw.randrange(1500)):
-        [alone] = command(tiny, records[i]["prompt"], "--seed", str(i), "-n", "4")
-        assert written[i]["text"] == alone["text"]
-
-
 def command(folder: Path, *arguments: Any) -> list[dict[str, Any]]:
     done = run("generate", "-m", str(folder), "--dtype", "float32", "--json", *arguments)
     records: list[dict[str, Any]] = json.loads(done.stdout)
@@ -611,7 +558,6 @@ def test_resume_of_another_input(tiny: Path, tmp_path: Path) -> None:
     other = run(*arguments, "--resume", stdin='{"prompt": "b", "id": 1}\n')
     assert other.exit_code == 1
     assert "is from another input" in other.stderr
-    (tmp_path / "out.jsonl.partial").unlink(missing_ok=True)
     more = run(*arguments, "--resume", stdin=first + '{"prompt": "b", "id": 2}\n')
     assert (more.exit_code, more.stderr) == (0, "resuming after record 1\n")
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [1, 2]

@@ -80,20 +80,6 @@ def test_failed_record_of_a_batch_is_an_empty_line(folder: Path) -> None:
     assert texts[1] == "" != texts[0] != texts[2]
 
 
-def test_resumed_text_is_that_of_one_run(folder: Path, tmp_path: Path) -> None:
-    batch = "".join(json.dumps({"prompt": p, "greedy": True}) + "\n" for p in "abcdef")
-    whole, out = tmp_path / "whole", tmp_path / "out"
-    arguments = ("--batch", "-", "--format", "text", "-o")
-    written(folder, *arguments, str(whole), stdin=batch)
-    lines = whole.read_bytes().splitlines(keepends=True)
-    assert len(lines) == 6  # no text has a line break of its own
-    (tmp_path / "out.partial").write_bytes(b"".join(lines[:2]) + lines[2][:4])
-    options = ("-m", str(folder), "--dtype", "float32", "-n", "9")
-    done = run("generate", *options, *arguments, str(out), "--resume", stdin=batch)
-    assert (done.exit_code, done.stderr) == (0, "resuming after record 2\n")
-    assert out.read_bytes() == whole.read_bytes()
-
-
 def record(text: str) -> Any:
     values = dict.fromkeys(Generation.__dataclass_fields__)
     return Generation(**{**values, "text": text})  # type: ignore[arg-type]

@@ -110,19 +110,30 @@ def _generate_batch(
     output: ResumableOptions,
 ) -> None:
     from hftool.generation.batch import generate_batch
-    from hftool.generation.batch_file import FailureCounter, requests_of_records, shared_fields
+    from hftool.generation.batch_file import (
+        FailureCounter,
+        numbered_records,
+        requests_of_records,
+    )
     from hftool.generation.strategies import load_candidate_generator
+    from hftool.models.fingerprint import model_digest
     from hftool.models.load import load_language_model
     from hftool.output.progress import show_progress
     from hftool.output.resume import remaining, resumable
+    from hftool.output.run_log import Settings, run_settings
     from hftool.output.views.generation import GENERATION_BATCH
     from hftool.output.writer import write
 
-    with resumable(output, GENERATION_BATCH) as partial:
-        failures = FailureCounter(partial.having("error") if partial else 0)
+    def settings() -> Settings:
+        shaping = (load, options.prompting, options.sampling, options.generation)
+        digest = model_digest(load.model, load)
+        return run_settings(*shaping, model=load.model, model_digest=digest)
+
+    with resumable(output, GENERATION_BATCH, settings) as partial:
+        failures = FailureCounter(partial.failed if partial else 0)
         language_model = load_language_model(load)
-        requests = requests_of_records(language_model, lines, inputs, options)
-        requests = remaining(partial, requests, shared_fields)
+        rest = remaining(partial, numbered_records(lines), lambda line: line.data.strip())
+        requests = requests_of_records(language_model, rest, inputs, options)
         guesses = load_candidate_generator(language_model, load, options.generation)
         records = failures.count(generate_batch(language_model, requests, batch_size, guesses))
         write(show_progress(records, output), GENERATION_BATCH, output, partial)

@@ -68,24 +68,34 @@ def sentiment(
         label_files(text or [], job, engine.ray_address, output)
         return
     from hftool.classification.classify import classify
-    from hftool.classification.scorers import load_scorer
+    from hftool.classification.scorers import default_model, load_scorer
     from hftool.classification.summary import Check, summarize
     from hftool.inputs.tables import read_table
+    from hftool.models.fingerprint import model_digest
     from hftool.output.resume import remaining, resumable
-    from hftool.output.views.classification import SUMMARY, classifications_view, name_in_records
+    from hftool.output.run_log import Settings, run_settings
+    from hftool.output.views.classification import SUMMARY, classifications_view
     from hftool.output.writer import write
 
     table = read_table(text, inputs)
     scorer = load_scorer(load, labelling)
     checked = Check(check, scorer.labels)
+    if summary:
+        classifications = checked.counted(classify(scorer, table, threshold))
+        write(summarize(classifications, scorer.labels), SUMMARY, output)
+        checked.require()
+        return
     view = classifications_view(table.names, table.schema, scorer.labels, all_scores=all_scores)
-    view = SUMMARY if summary else view
-    text_name = name_in_records(table.column, table.names, scorer.labels)
-    with resumable(output, view) as partial:
-        rows = remaining(partial, table, lambda row: {text_name: row.text})
-        classifications = checked.counted(classify(scorer, rows, threshold))
-        records = summarize(classifications, scorer.labels) if summary else classifications
-        write(records, view, output, partial)
+
+    def settings() -> Settings:
+        name = load.model or default_model(labelling)
+        own = {"threshold": threshold, "all_scores": all_scores}
+        digest = model_digest(name, load)
+        return run_settings(load, labelling, model=name, model_digest=digest, **own)
+
+    with resumable(output, view, settings) as partial:
+        rows = remaining(partial, table, lambda row: (row.text, dict(row.columns)))
+        write(checked.counted(classify(scorer, rows, threshold)), view, output, partial)
     checked.require()
 
 

@@ -27,11 +27,6 @@ def names_in_records(names: Sequence[str], labels: Sequence[str]) -> dict[str, s
     return renamed
 
 
-def name_in_records(column: str, names: Sequence[str], labels: Sequence[str]) -> str:
-    """Return the name of one column, as `names_in_records`."""
-    return names_in_records(names, labels).get(column, column)
-
-
 def classifications_view(
     names: Sequence[str], schema: Any, labels: Sequence[str], *, all_scores: bool
 ) -> View:
