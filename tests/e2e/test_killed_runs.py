@@ -152,7 +152,7 @@ LONG = [(strategy, name, 5) for strategy in STRATEGIES for name in RESUMABLE]
     ],
 )
 def test_killed_batches(strategy: str, name: str, times: int, folder: Path, tmp_path: Path) -> None:
-    source = batch(tmp_path / "in.jsonl", 150)
+    source = batch(tmp_path / "in.jsonl", 150 if times > 1 else 60)
     whole, target = tmp_path / "whole", tmp_path / "out"
     arguments = [*generating(folder, strategy, source, 12), "--format", name, "-o"]
     assert run(*arguments, str(whole)).exit_code == 1
@@ -200,46 +200,44 @@ def test_killed_classifications(
 def test_a_run_with_other_options_is_refused(folder: Path, tmp_path: Path) -> None:
     """G27 and S23: another model, another threshold, another template, an earlier input."""
     target, template = tmp_path / "out", tmp_path / "t.jinja"
-    template.write_text("{{ messages[0].content }}")
-    source = tmp_path / "in.jsonl"
-    lines = [json.dumps({"messages": [{"role": "user", "content": c}]}) + "\n" for c in "abc"]
-    source.write_text("".join(lines[:2]))
-    llama, other = folder / "llama", folder / "draft"
-    options = ["--batch", str(source), "-o", str(target), "--chat-template", str(template), "-n"]
+    llama, draft, bert = (str(folder / name) for name in ("llama", "draft", "bert"))
 
-    def error(*arguments: str) -> str:
-        done = run(*arguments, "--resume")
+    def error(arguments: list[str], source: str) -> str:
+        done = run(*arguments, "-o", str(target), "--resume", stdin=source)
         assert done.exit_code == 1
         return done.stderr
 
-    assert run("generate", "-m", str(llama), *options, "2").exit_code == 0
-    source.write_text("".join(lines))
-    longer = error("generate", "-m", str(llama), *options, "3")
-    assert "--max-new-tokens was 2 and is 3\n" in longer
-    assert f"the model was {llama} and is {other}\n" in error(
-        "generate", "-m", str(other), *options, "2"
-    )
-    template.write_text("{{ messages[0].content }}!")
-    changed = error("generate", "-m", str(llama), *options, "2")
-    assert f"--chat-template {template} has changed\n" in changed
-    template.write_text("{{ messages[0].content }}")
-    source.write_text("".join([lines[2], *lines[1:]]))
-    assert "its record 1 is not this input's" in error("generate", "-m", str(llama), *options, "2")
-    source.write_text("".join(lines))
-    done = run("generate", "-m", str(llama), *options, "2", "--resume", "--batch-size", "1")
-    assert (done.exit_code, len(target.read_text().splitlines())) == (0, 3)
+    def generate(model: str, tokens: int, *options: str) -> list[str]:
+        return ["generate", "-m", model, "--batch", "-", "-n", str(tokens), *options]
 
-    table = tmp_path / "r.csv"
-    table.write_text("id,text\n1,a\n2,b\n")
-    options = ["sentiment", "-f", str(table), "-o", str(target), "--format", "csv", "-m"]
+    template.write_text("{{ messages[0].content }}")
+    chat = ["--chat-template", str(template)]
+    lines = [json.dumps({"messages": [{"role": "user", "content": c}]}) + "\n" for c in "abc"]
+    first, more, changed = "".join(lines[:2]), "".join(lines), "".join([lines[2], *lines[1:]])
+    assert run(*generate(llama, 2, *chat), "-o", str(target), stdin=first).exit_code == 0
+    assert "--max-new-tokens was 2 and is 3\n" in error(generate(llama, 3, *chat), more)
+    assert "--greedy was off and is on\n" in error(generate(llama, 2, *chat, "--greedy"), more)
+    assert f"the model was {llama} and is {draft}\n" in error(generate(draft, 2, *chat), more)
+    assert "its record 1 is not this input's" in error(generate(llama, 2, *chat), changed)
+    template.write_text("{{ messages[0].content }}!")
+    other = error(generate(llama, 2, *chat), more)
+    assert f"--chat-template {template} has changed\n" in other
+    template.write_text("{{ messages[0].content }}")
+    same = generate(llama, 2, *chat, "--batch-size", "1", "--prompt-lookup", "2")
+    assert run(*same, "-o", str(target), "--resume", stdin=more).exit_code == 0
+    assert len(target.read_text().splitlines()) == 3
+
     target.unlink()
-    assert run(*options, str(folder / "bert"), "--threshold", "0.5").exit_code == 0
+    label = ["sentiment", "--input-format", "csv", "--format", "csv", "-m"]
+    table = "id,text\n1,a\n2,b\n"
+    made = run(*label, bert, "--threshold", "0.5", "-o", str(target), stdin=table)
+    assert made.exit_code == 0
     before = target.read_bytes()
     assert "--threshold was 0.5 and is 0.99\n" in error(
-        *options, str(folder / "bert"), "--threshold", "0.99"
+        [*label, bert, "--threshold", "0.99"], table
     )
-    same = save_classifier(tmp_path / "bert", ("X", "Y"))
-    assert "the model was " in error(*options, str(same), "--threshold", "0.5")
-    table.write_text("id,text\n8,a\n2,b\n")  # not the text, but a column beside it
-    assert "its record 1 is not" in error(*options, str(folder / "bert"), "--threshold", "0.5")
+    retrained = str(save_classifier(tmp_path / "bert", ("X", "Y")))
+    assert "the model was " in error([*label, retrained, "--threshold", "0.5"], table)
+    beside = table.replace("1,a", "8,a")  # not the text, but a column beside it
+    assert "its record 1 is not" in error([*label, bert, "--threshold", "0.5"], beside)
     assert target.read_bytes() == before
