@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 import typer.main
@@ -12,7 +12,7 @@ from typer.exceptions import TyperException
 import hftool
 from hftool import config
 from hftool.atomic_files import STDOUT, write_errors
-from hftool.cli import process, usage_errors
+from hftool.cli import process, suggestions, usage_errors
 from hftool.cli.commands.chat import chat
 from hftool.cli.commands.daemon import daemon
 from hftool.cli.commands.decode import decode
@@ -24,7 +24,7 @@ from hftool.cli.commands.sentiment import sentiment
 from hftool.cli.commands.topk import topk
 from hftool.cli.commands.vocab_dump import vocab_dump
 from hftool.cli.help import HelpfulCommand, HelpfulGroup, start_lines
-from hftool.errors import HftoolError, address_space_limit, is_little_memory
+from hftool.errors import HftoolError, UsageError, address_space_limit, is_little_memory
 from hftool.terminal import show_error
 
 # Bytes. A tiny model runs within 620 to 660 MiB (torch 2.13 on two cores).
@@ -130,27 +130,53 @@ app = typer.Typer(
 )
 
 
-def _version(value: bool) -> None:
-    if value:
-        from importlib.metadata import version
+def version() -> None:
+    """Show the versions of hftool and its libraries."""
+    from importlib.metadata import version
 
-        print(f"hftool {hftool.__version__}")
-        for package in ("torch", "transformers", "tokenizers"):
-            print(f"{package} {version(package)}")
+    print(f"hftool {hftool.__version__}")
+    for package in ("torch", "transformers", "tokenizers"):
+        print(f"{package} {version(package)}")
+
+
+def help_(
+    ctx: typer.Context, command: Annotated[list[str] | None, typer.Argument()] = None
+) -> None:
+    """Show the help of a command, as its --help does."""
+    assert ctx.parent is not None
+    context: Any = ctx.parent
+    for name in command or []:
+        group = context.command
+        if name not in getattr(group, "commands", {}):
+            hint = suggestions.instead_of_command(name, context)
+            raise UsageError(f"no such command '{name}'", hint or "see: hftool --help")
+        context = typer.Context(group.commands[name], info_name=name, parent=context)
+    typer.echo(context.get_help(), color=ctx.color)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        version()
         raise typer.Exit
 
 
 @app.callback()
 def _root(
     ctx: typer.Context,
-    version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Show the versions and exit."
+    show_version: bool = typer.Option(
+        False,
+        "--version",
+        callback=_show_version,
+        is_eager=True,
+        help="Show the versions and exit.",
     ),
 ) -> None:
     if ctx.invoked_subcommand is None:
         typer.echo("\n".join(start_lines()), color=ctx.color)
 
 
+app.command("help", cls=HelpfulCommand, hidden=True)(help_)
+app.command("version", cls=HelpfulCommand, hidden=True)(version)
 app.command("vocab-dump", cls=HelpfulCommand)(vocab_dump)
 app.command("encode", cls=HelpfulCommand)(encode)
 app.command("decode", cls=HelpfulCommand)(decode)

@@ -14,6 +14,7 @@ from typing import Any
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
+from hftool.cli.suggestions import instead_of_words
 from hftool.redaction import redacted
 from hftool.terminal import visible
 
@@ -128,7 +129,7 @@ class Page:
 def page_of(command: Any, context: Any) -> Page:
     """Return the page of a command, with the pages of its subcommands."""
     text, _, examples = (command.help or "").partition(EXAMPLES)
-    commands = getattr(command, "commands", {}).items()
+    commands = [(n, c) for n, c in getattr(command, "commands", {}).items() if not c.hidden]
     # Typer puts required arguments in braces; the convention is without.
     pieces = [piece.strip("{}") for piece in command.collect_usage_pieces(context)]
     return Page(
@@ -272,6 +273,13 @@ class _Helpful:
 
 class HelpfulCommand(_Helpful, TyperCommand):
     """A command whose help shows every name in full, and examples at the end."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.allow_extra_args = True
+        words: list[str] = super().parse_args(ctx, args)
+        if words and not ctx.resilient_parsing:
+            raise instead_of_words(words, ctx)
+        return words
 
 
 class HelpfulGroup(_Helpful, TyperGroup):

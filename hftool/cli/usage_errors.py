@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import NoneType
@@ -12,9 +13,11 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from hftool import config
+from hftool.cli import suggestions
 from hftool.errors import HftoolError, UsageError
 from hftool.options.ranges import OptionRange
 
+_NO_COMMAND = re.compile("no such command '(.*)'", re.DOTALL)
 MAX_SHOWN = 60  # characters of a value in a message
 
 
@@ -22,20 +25,26 @@ def from_typer(error: TyperException) -> HftoolError:
     """Return the error to show for one that Typer raised while it parsed a command line.
 
     Typer's message for a bad value repeats the words of the library that validates it, and names an
-    option even if the value is from config.toml; it is written anew here.
+    option even if the value is from config.toml; it is written anew here. Its suggestions go by
+    spelling alone; ours by meaning.
     """
     context = getattr(error, "ctx", None)
     parameter = getattr(error, "param", None)
     help_hint = f"see: {context.command_path} --help" if context else None
     if context and parameter and type(error).__name__ == "BadParameter":
         return _bad_value(error, context, parameter, help_hint)
-    names = getattr(error, "possibilities", None)
-    # Typer's own message would end with the list of these names.
-    message = error.message if names else error.format_message()
-    message, _, suggestions = message.partition(". Did you mean ")
-    closest = f"'{names[0]}'" if names else suggestions.partition(",")[0].removesuffix("?")
-    message = message[:1].lower() + message[1:].removesuffix(".")
-    return UsageError(message, f"did you mean {closest}?" if closest else help_hint)
+    kind = type(error).__name__
+    if kind == "NoSuchOption":  # its formatted message would list the options that look alike
+        hint = suggestions.instead_of_option(error.option_name, context)  # type: ignore[attr-defined]
+        return UsageError(_in_lower_case(error.message), hint or f"{help_hint}-all")
+    message = _in_lower_case(error.format_message().partition(". Did you mean ")[0])
+    if command := _NO_COMMAND.fullmatch(message):
+        return UsageError(message, suggestions.instead_of_command(command[1], context) or help_hint)
+    return UsageError(message, help_hint)
+
+
+def _in_lower_case(message: str) -> str:
+    return message[:1].lower() + message[1:].removesuffix(".")
 
 
 def _bad_value(error: Any, context: Any, parameter: Any, hint: str | None) -> HftoolError:

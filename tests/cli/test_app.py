@@ -109,8 +109,6 @@ def test_verbose_shows_where_the_time_went(
             "see",
         ),
         (["models", "show"], "missing argument 'REF'", "see: hftool models show --help"),
-        (["models", "lits"], "no such command 'lits'", "did you mean 'list'?"),
-        (["topk", "x", "--topk", "3"], "no such option: --topk", "did you mean '--top-k'?"),
     ],
 )
 def test_wrong_usage_in_our_own_words(arguments: list[str], error: str, hint: str) -> None:

@@ -1,0 +1,95 @@
+"""Suggest what to type instead of an unknown command or option, or of a text without quotes.
+
+A suggestion is close in meaning, by the names that other programs use, or a likely slip of the
+fingers; nothing is suggested for a name that only looks a little alike.
+"""
+
+import difflib
+import os
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from hftool import config
+from hftool.catalogue import BUILT_IN
+from hftool.cli import foreign_names
+from hftool.errors import UsageError
+
+CLOSE_IN_SPELLING = 0.75  # difflib's ratio; "lits" and "list" have it, "adapter" and "dtype" 0.5
+MAX_QUOTED = 60  # characters of a text in a hint
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+_PLAIN = re.compile(r"[^\"\\$`!]*")
+
+
+def instead_of_option(name: str, context: Any) -> str | None:
+    """Return a hint for an unknown option; None if no option is close."""
+    if context.parent is None:  # it stands before the command
+        names = (n for command in context.command.commands.values() for n in _options(command))
+        return f"options come after the command: hftool COMMAND {name} …" if name in names else None
+    if hint := foreign_names.OPTION_HINTS.get((context.info_name, name.replace("_", "-"))):
+        return hint
+    names = _options(context.command)
+    return _did_you_mean(name.replace("_", "-"), names, foreign_names.OPTIONS)
+
+
+def instead_of_command(name: str, context: Any) -> str | None:
+    """Return a hint for an unknown command of a group; None if no command is close."""
+    is_root = context.parent is None
+    if is_root and is_model(name):
+        return f"the model goes with -m, after the command: hftool COMMAND -m {name} …"
+    return _did_you_mean(
+        name, getattr(context.command, "commands", {}), foreign_names.COMMANDS if is_root else {}
+    )
+
+
+def instead_of_words(words: Sequence[str], context: Any) -> UsageError:
+    """Return the error for words that are more than a command's arguments."""
+    error = f"unexpected argument '{words[0]}'"
+    path = context.command_path
+    arguments = [p for p in context.command.params if p.param_type_name == "argument"]
+    values = [context.params.get(argument.name) for argument in arguments]
+    line = [*(str(value) for value in values if value is not None), *words]
+    takes_text = any(argument.display_name_raw == "TEXT" for argument in arguments)
+    if is_model(line[0]) and "-m" in _options(context.command):
+        text = f" {_quoted(line[1:])}" if line[1:] else ""
+        return UsageError(error, f"the model goes with -m: {path} -m {line[0]}{text}")
+    if takes_text:
+        several = "; several texts: --lines" if "--lines" in _options(context.command) else ""
+        return UsageError(error, f"put the text in quotes: {path} {_quoted(line)}{several}")
+    if context.info_name == "chat":
+        hint = (
+            f"chat reads from the terminal; for one answer: hftool generate --chat {_quoted(line)}"
+        )
+        return UsageError(error, hint)
+    return UsageError(error, f"see: {path} --help")
+
+
+def is_model(word: str) -> bool:
+    """Return whether a word looks like a model: an alias, a hub id, or a path to one."""
+    if word in BUILT_IN or word in config.load().aliases or word.endswith(".gguf"):
+        return True
+    in_folder = any(
+        os.path.isfile(os.path.join(word, n)) for n in ("config.json", "tokenizer.json")
+    )
+    return in_folder or _HUB_ID.fullmatch(word) is not None
+
+
+def _options(command: Any) -> list[str]:
+    return [n for p in command.params if p.param_type_name == "option" for n in p.opts]
+
+
+def _did_you_mean(name: str, names: Iterable[str], synonyms: dict[str, str]) -> str | None:
+    synonym = synonyms.get(name)
+    if synonym and synonym.split()[0] in names:
+        return f"did you mean '{synonym}'?"
+    bare = {own.lstrip("-"): own for own in names}
+    close = difflib.get_close_matches(name.lstrip("-"), bare, 1, CLOSE_IN_SPELLING)
+    return f"did you mean '{bare[close[0]]}'?" if close else None
+
+
+def _quoted(words: Sequence[str]) -> str:
+    text = " ".join(words)
+    text = text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 1] + "…"
+    return f'"{text}"' if _PLAIN.fullmatch(text) else shlex.quote(text)
