@@ -26,8 +26,9 @@ _PLAIN = re.compile(r"[^\"\\$`!]*")
 def instead_of_option(name: str, context: Any) -> str | None:
     """Return a hint for an unknown option; None if no option is close."""
     if context.parent is None:  # it stands before the command
-        names = (n for command in context.command.commands.values() for n in _options(command))
-        return f"options come after the command: hftool COMMAND {name} …" if name in names else None
+        of_commands = {n for command in context.command.commands.values() for n in _options(command)}
+        hint = f"options come after the command: hftool COMMAND {name} …"
+        return hint if name in of_commands else None
     if hint := foreign_names.OPTION_HINTS.get((context.info_name, name.replace("_", "-"))):
         return hint
     names = _options(context.command)
