@@ -26,7 +26,8 @@ _PLAIN = re.compile(r"[^\"\\$`!]*")
 def instead_of_option(name: str, context: Any) -> str | None:
     """Return a hint for an unknown option; None if no option is close."""
     if context.parent is None:  # it stands before the command
-        of_commands = {n for command in context.command.commands.values() for n in _options(command)}
+        commands = context.command.commands.values()
+        of_commands = {name for command in commands for name in _options(command)}
         hint = f"options come after the command: hftool COMMAND {name} …"
         return hint if name in of_commands else None
     if hint := foreign_names.OPTION_HINTS.get((context.info_name, name.replace("_", "-"))):
