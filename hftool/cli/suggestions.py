@@ -27,9 +27,9 @@ def instead_of_option(name: str, context: Any) -> str | None:
     """Return a hint for an unknown option; None if no option is close."""
     if context.parent is None:  # it stands before the command
         commands = context.command.commands.values()
-        of_commands = {name for command in commands for name in _options(command)}
-        hint = f"options come after the command: hftool COMMAND {name} …"
-        return hint if name in of_commands else None
+        if any(name in _options(command) for command in commands):
+            return f"options come after the command: hftool COMMAND {name} …"
+        return None
     if hint := foreign_names.OPTION_HINTS.get((context.info_name, name.replace("_", "-"))):
         return hint
     names = _options(context.command)
