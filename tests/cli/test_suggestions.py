@@ -71,9 +71,9 @@ Hint: did you mean '--max-new-tokens'?
 $ hftool generate x --num_predict 9
 Error: no such option: --num_predict
 Hint: did you mean '--max-new-tokens'?
-$ hftool generate x --repeat-penalty 1
-Error: no such option: --repeat-penalty
-Hint: did you mean '--repetition-penalty'?
+$ hftool generate x --typical 1
+Error: no such option: --typical
+Hint: did you mean '--typical-p'?
 $ hftool generate x --temprature 1
 Error: no such option: --temprature
 Hint: did you mean '--temperature'?
@@ -146,3 +146,10 @@ def test_help_and_version_are_commands_too() -> None:
     assert run("help").stdout == run("--help").stdout
     assert run("version").stdout == run("--version").stdout
     assert "version" not in run("--help").stdout.partition("Commands:")[2]
+
+
+def test_foreign_options_are_not_options_of_the_command() -> None:
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        options = {option for parameter in command.params for option in parameter.opts}
+        hinted = {option for owner, option in foreign_names.OPTION_HINTS if owner == name}
+        assert not (hinted - {"--top-k"}) & options  # that one is written --top_k
