@@ -37,6 +37,7 @@ class Candidate:
     any; `model` is given when there are several models, `index` when there are several texts.
 
     A continuation of several tokens has no rank and no id; its `prob` is the product of theirs.
+    `target` is its text, in its own record and in those of its tokens.
     """
 
     position: int
@@ -48,6 +49,7 @@ class Candidate:
     cumulative: float | None
     entropy: float | None
     sampled_prob: float | None = field(default=None, metadata=OPTIONAL)
+    target: str | None = field(default=None, metadata=OPTIONAL)
     model: str | None = field(default=None, metadata=OPTIONAL)
     index: int | None = field(default=None, metadata=OPTIONAL)
 
@@ -134,17 +136,26 @@ def next_token_records(
     if query.position == "all" and query.sampling is not None:
         log.warning("--position all shows the model's own probabilities: sampling options ignored")
     for name in models:
-        language_model = load_language_model(replace(load, model=name))
-        for index, text in enumerate(texts):
-            ids = prompt_ids(language_model.tokenizer, text, prompting)
-            records: Iterator[NextTokenRecord] = (
-                score_tokens(language_model, ids)
-                if query.position == "all"
-                else _candidates(language_model, ids[: _end(query.position, len(ids))], query)
-            )
-            model = name if len(models) > 1 else None
-            number = index if len(texts) > 1 else None
-            yield from (replace(record, model=model, index=number) for record in records)
+        model = name if len(models) > 1 else None
+        # Only this generator has the model, and is gone before the next one is loaded.
+        for record in _records_of_model(replace(load, model=name), texts, prompting, query):
+            yield replace(record, model=model)
+
+
+def _records_of_model(
+    load: LoadOptions, texts: Sequence[str], prompting: PromptOptions, query: NextTokenQuery
+) -> Iterator[NextTokenRecord]:
+    """Answer a query for each text with one model, as `next_token_records`."""
+    language_model = load_language_model(load)
+    for index, text in enumerate(texts):
+        ids = prompt_ids(language_model.tokenizer, text, prompting)
+        records: Iterator[NextTokenRecord] = (
+            score_tokens(language_model, ids)
+            if query.position == "all"
+            else _candidates(language_model, ids[: _end(query.position, len(ids))], query)
+        )
+        number = index if len(texts) > 1 else None
+        yield from (replace(record, index=number) for record in records)
 
 
 def _end(position: str | None, count: int) -> int:
@@ -172,10 +183,14 @@ def _candidates(
     settings = None
     if query.sampling is not None:
         settings = resolve_sampling(query.sampling, language_model.generation_config)
-    yield from next_tokens(language_model, ids, query.k, single_tokens, settings, cached_model)
-    for text, continuation in zip(query.texts, continuations, strict=True):
+    logits = cached_model.next_logits(ids).cpu()
+    yield from next_tokens(language_model, ids, query.k, single_tokens, settings, logits)
+    for text, continuation in dict(zip(query.texts, continuations, strict=True)).items():
         if len(continuation) > 1:
-            yield from score_continuation(cached_model, language_model, ids, text, continuation)
+            # The same logits: computed again, they would be rounded differently.
+            yield from score_continuation(
+                cached_model, language_model, ids, text, continuation, logits
+            )
 
 
 def next_tokens(
@@ -184,16 +199,20 @@ def next_tokens(
     k: int,
     wanted: Sequence[int] = (),
     settings: SamplingSettings | None = None,
-    cached_model: CachedModel | None = None,
+    logits: torch.Tensor | None = None,
 ) -> Iterator[Candidate]:
     """Yield the `k` most probable tokens after `ids`, then those of `wanted` that rank below.
 
     With `settings`, give the probabilities after the filters as well.
 
+    Args:
+        logits: those after `ids` [vocabulary], if they have been computed already.
+
     Raises:
         HftoolError: `ids` is longer than the context.
     """
-    logits = (cached_model or CachedModel(language_model)).next_logits(ids).cpu()
+    if logits is None:
+        logits = CachedModel(language_model).next_logits(ids).cpu()
     sampled = None
     if settings is not None:
         scores = apply_filters(logits, ids, build_filters(settings))
@@ -207,22 +226,26 @@ def score_continuation(
     ids: Sequence[int],
     text: str,
     continuation: Sequence[int],
+    logits: torch.Tensor,
 ) -> Iterator[Candidate]:
     """Yield each token of a continuation, then the continuation as a whole.
 
     Args:
         text: the text of the continuation.
+        logits: those after `ids` [vocabulary].
 
     Raises:
         HftoolError: the tokens do not fit the context.
     """
     total = 0.0
     for i, token_id in enumerate(continuation):
-        logits = cached_model.next_logits([*ids, *continuation[:i]]).cpu()
+        if i:
+            logits = cached_model.next_logits([*ids, *continuation[:i]]).cpu()
         for candidate in rank_tokens(language_model, logits, len(ids) - 1 + i, 0, [token_id]):
             total += candidate.logprob
-            yield candidate
-    yield Candidate(len(ids) - 1, None, None, text, math.exp(total), total, None, None)
+            yield replace(candidate, target=text)
+    prob = math.exp(total)
+    yield Candidate(len(ids) - 1, None, None, text, prob, total, None, None, target=text)
 
 
 def score_tokens(

@@ -68,7 +68,8 @@ class Step:
     filters, which left `kept` tokens. `drawn` is the random number, uniform in [0, 1), that chose
     the token: at least `sampled_cumulative` minus `sampled_prob`, and less than
     `sampled_cumulative`. It is None when greedy, or when the user `picked` the token. `text` is
-    the continuation of the prompt so far.
+    the continuation of the prompt so far. `candidates` are the best ones, then the chosen one if it
+    ranks below them.
     """
 
     step: int
@@ -219,7 +220,7 @@ class StepSampler:
             kept=distribution.kept,
             drawn=drawn,
             text=self.text + self._stream.step(token_id),
-            candidates=self._candidates(distribution),
+            candidates=self._candidates(distribution, token_id),
             picked=True if picked is not None else None,
         )
         self.steps.append(step)
@@ -259,11 +260,15 @@ class StepSampler:
         rounded differently, which shows in bfloat16."""
         return self._cached_model.next_logits(self.prompt_ids)
 
-    def _candidates(self, distribution: _Distribution) -> tuple[StepCandidate, ...]:
-        return tuple(
-            self._candidate(distribution, rank, token_id)
-            for rank, token_id in enumerate(distribution.order[: self._k].tolist(), 1)
-        )
+    def _candidates(
+        self, distribution: _Distribution, chosen: int | None = None
+    ) -> tuple[StepCandidate, ...]:
+        """Return the best candidates, then the chosen one if it ranks below them."""
+        best = distribution.order[: self._k].tolist()
+        ranks = dict(enumerate(best, 1))
+        if chosen is not None and chosen not in best:
+            ranks[distribution.rank(chosen)] = chosen
+        return tuple(self._candidate(distribution, *ranked) for ranked in ranks.items())
 
     def _candidate(self, distribution: _Distribution, rank: int, token_id: int) -> StepCandidate:
         after = {name: _number(probs[token_id]) for name, probs in distribution.after}

@@ -44,10 +44,11 @@ def write(
     to_file = options.output and atomic_file(options.output, private=view.private)
     with to_file or nullcontext(sys.stdout) as stream:
         if name == "table":
-            from hftool.output.tables.base import plain_table, table_console
+            from hftool.output.tables.base import LISTED, plain_table, table_console
 
             console = table_console(options.color, terminal)
-            chunks = (view.table or plain_table(view))(events, console)
+            table = view.table or plain_table(view, LISTED if terminal else None)
+            chunks = table(events, console)
         else:
             chunks = FORMATS[name](events, view)
             chunks = map(visible, chunks) if terminal else chunks

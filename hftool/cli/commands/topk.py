@@ -68,6 +68,10 @@ def topk(
     query = NextTokenQuery(k, tuple(target or ()), position, sampling)
     models = [load.model, *(compare.split(",") if compare else ())]
     view = next_token_view(
-        scored=position == "all", sampled=sampled, models=len(models) > 1, texts=len(prompts) > 1
+        scored=position == "all",
+        sampled=sampled,
+        models=len(models) > 1,
+        texts=len(prompts) > 1,
+        targets=bool(target),
     )
     write(next_token_records(load, models, prompts, prompting, query), view, output)

@@ -18,9 +18,11 @@ from hftool.output.formats import records_only
 from hftool.output.view import Row, View
 from hftool.terminal import one_line
 
-BLOCK = 200  # rows to measure for the widths of the columns, and to render together
+BLOCK = 200  # rows to measure and to render together
+LISTED = 40  # rows of a long listing that a terminal shows
 BAR_SHARE = 3  # a bar takes at most 1/3 of the width
 LEAST_BAR_WIDTH = 6
+LEAST_CONSOLE_WIDTH = 20
 GAP = 2
 FOLDED_WIDTH = 12  # a column of texts is folded down to this width to make others fit
 # Unusual spaces, soft hyphen, joiners, variation selectors, tags.
@@ -40,7 +42,7 @@ def table_console(color: Color, terminal: bool) -> Console:
         force_terminal=colored,
         no_color=not colored,
         color_system="standard" if colored else None,
-        width=shutil.get_terminal_size((80, 24)).columns,
+        width=max(LEAST_CONSOLE_WIDTH, shutil.get_terminal_size((80, 24)).columns),
         highlight=False,
         markup=False,
         emoji=False,
@@ -49,10 +51,13 @@ def table_console(color: Color, terminal: bool) -> Console:
 
 
 def rendered(console: Console, *parts: RenderableType) -> str:
-    """Render parts to text, without trailing spaces."""
+    """Render parts to text, without trailing spaces.
+
+    A line that cannot be as narrow as the console is longer, rather than cut off.
+    """
     with console.capture() as capture:
         for part in parts:
-            console.print(part)
+            console.print(part, crop=False)
     lines = capture.get().split("\n")
     return "\n".join(line.rstrip(" ") for line in lines)
 
@@ -62,12 +67,17 @@ def cell(value: Any) -> Text:
     if value is None:
         return Text("")
     if isinstance(value, float):
-        return Text(number(value), justify="right")
+        return right(number(value))
     if isinstance(value, bool):
         return Text("yes" if value else "no")
     if isinstance(value, int):
-        return Text(str(value), justify="right")
+        return right(str(value))
     return Text(one_line(str(value)))
+
+
+def right(number: str) -> Text:
+    """Return a number that is text already, such as "542 MB", for a column of numbers."""
+    return Text(number, justify="right")
 
 
 def number(value: float) -> str:
@@ -161,14 +171,24 @@ def _filled(
     columns: Sequence[str],
     rows: Sequence[Sequence[Text]],
     row_styles: Sequence[str],
-    widths: Sequence[int | None] | None = None,
+    widths: Sequence[int] | None = None,
+    *,
+    fixed: bool = False,
 ) -> Table:
+    """Return a table whose columns of numbers are never narrower than their numbers.
+
+    Args:
+        widths: of the columns, if they are known from more rows than these.
+        fixed: whether columns of texts have these widths as well; otherwise they are folded.
+    """
+    widths = widths or _widths(columns, rows)
     table = new_table()
     for i, name in enumerate(columns):
         numbers = _is_number(rows, i)
         table.add_column(
             name,
-            width=widths[i] if widths else None,
+            width=widths[i] if fixed else None,
+            min_width=widths[i] if numbers else None,
             justify="right" if numbers else "left",
             no_wrap=numbers,
             overflow="fold",
@@ -178,23 +198,42 @@ def _filled(
     return table
 
 
-def plain_table(view: View) -> Callable[[Iterable[Any], Console], Iterator[str]]:
-    """Return a function that renders a view's rows, block by block, with the columns and widths of
-    the first block."""
+def _widths(columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> list[int]:
+    """Return the width that each column needs for its name and its cells."""
+    return [max(len(n), *(row[i].cell_len for row in rows), 0) for i, n in enumerate(columns)]
+
+
+def plain_table(
+    view: View, most: int | None = None
+) -> Callable[[Iterable[Any], Console], Iterator[str]]:
+    """Return a function that renders a view's rows, block by block.
+
+    The first block decides which columns fit. Its columns may have to be wider in a later one, but
+    are never narrower there.
+
+    Args:
+        most: how many rows to show; a line below them then reports how many there are. None: all.
+    """
 
     def lines(events: Iterable[Any], console: Console) -> Iterator[str]:
         rows = (row for record in records_only(events) for row in view.rows(record))
+        listed = rows if most is None else islice(rows, most)
         names: Sequence[str] = view.columns
-        widths: list[int | None] = []
-        while block := list(islice(rows, BLOCK)):
+        widths: list[int] = []
+        while block := list(islice(listed, BLOCK)):
             cells: Sequence[Sequence[Text]]
             cells = [[_cell_of(view, name, row) for name in names] for row in block]
             if first := not widths:
                 names, cells = fitted(console, names, cells, view.drop)
-                widths = _widths(console, names, cells)
-            table = _filled(names, cells, (), widths)
+            needed = _widths(names, cells)
+            widths = [max(pair) for pair in zip(widths, needed, strict=True)] if widths else needed
+            fixed = sum(widths) + GAP * (len(widths) - 1) <= console.width
+            table = _filled(names, cells, (), widths, fixed=fixed)
             table.show_header = first
             yield rendered(console, table)
+        if most is not None and (more := sum(1 for _ in rows)):
+            note = f"{most} of {most + more:,} rows. To see them all, add: | less, or: -o FILE"
+            yield rendered(console, Text(note, "dim"))
 
     return lines
 
@@ -203,11 +242,3 @@ def _cell_of(view: View, name: str, row: Row) -> Text:
     value = row.get(name)
     return Text(shown(value)) if value and name in view.token_columns else cell(value)
 
-
-def _widths(
-    console: Console, columns: Sequence[str], rows: Sequence[Sequence[Text]]
-) -> list[int | None]:
-    """Return the columns' widths, for further blocks to have the same; None if they don't fit."""
-    widths = [max(len(n), *(row[i].cell_len for row in rows)) for i, n in enumerate(columns)]
-    fit = sum(widths) + GAP * (len(widths) - 1) <= console.width
-    return [*widths] if fit else [None] * len(widths)

@@ -8,9 +8,10 @@ from rich.padding import Padding
 from rich.text import Text
 
 from hftool.output.model_facts import MEMORY_COLUMNS, facts
-from hftool.output.tables.base import GAP, new_table, rendered
+from hftool.output.tables.base import GAP, barred, new_table, rendered, right
 from hftool.terminal import one_line
 
+LONGEST_NUMBER = 16  # characters of a number with its unit, which is never broken over lines
 LONGEST_ALIAS = 16  # characters; the list truncates a longer name
 DROP = ("licence", "context", "float32", "bfloat16")  # left out of a narrow list, in this order
 
@@ -61,8 +62,8 @@ def model(records: Iterable[Any], console: Console) -> Iterator[str]:
     """Render a line for each fact about a model, then whether it fits."""
     for record in records:
         table = new_table(show_header=False)
-        table.add_column(style="dim")
-        table.add_column(overflow="fold")
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(overflow="fold", min_width=LONGEST_NUMBER)
         for name, value in facts(record):
             if name not in MEMORY_COLUMNS:
                 table.add_row(name, Text(value))
@@ -93,16 +94,18 @@ def size(count: int | None) -> str:
 
 def loaded_models(records: Iterable[Any], console: Console) -> Iterator[str]:
     """Render the models in a server's memory: the memory each takes, and how much it is used."""
-    table = new_table()
-    for name in ("model", "kind", "state"):
-        table.add_column(name)
-    for name in ("memory", "requests", "last used"):
-        table.add_column(name, justify="right")
-    for loaded in records:
-        ago = f"{loaded.idle:.0f} s ago"
-        numbers = (size(loaded.memory), str(loaded.requests), ago)
-        table.add_row(one_line(loaded.model), loaded.kind, loaded.state, *numbers)
-    yield rendered(console, table) if table.rows else "no model is in memory yet\n"
+    names = ("model", "kind", "state", "memory", "requests", "last used")
+    rows = [
+        (
+            *map(Text, (one_line(loaded.model), loaded.kind, loaded.state)),
+            *map(right, (size(loaded.memory), str(loaded.requests), f"{loaded.idle:.0f} s ago")),
+        )
+        for loaded in records
+    ]
+    if not rows:
+        yield "no model is in memory yet\n"
+        return
+    yield rendered(console, barred(console, names, rows, [], "", drop=("kind", "last used")))
 
 
 def pruned_copies(records: Iterable[Any], console: Console) -> Iterator[str]:
@@ -111,13 +114,11 @@ def pruned_copies(records: Iterable[Any], console: Console) -> Iterator[str]:
     if not copies:
         yield "nothing to remove: every converted copy is in use\n"
         return
-    table = new_table()
-    table.add_column("copy")
-    table.add_column("size", justify="right")
-    table.add_column("made of", overflow="fold")
-    for copy in copies:
-        table.add_row(copy.name, size(copy.size_bytes), one_line(copy.source or "-"))
-    yield rendered(console, table)
+    rows = [
+        (Text(copy.name), right(size(copy.size_bytes)), Text(one_line(copy.source or "-")))
+        for copy in copies
+    ]
+    yield rendered(console, barred(console, ("copy", "size", "made of"), rows, [], ""))
     total = size(sum(copy.size_bytes for copy in copies))
     removed = all(copy.removed for copy in copies)
     yield f"\n{total} removed\n" if removed else f"\n{total} to remove, without --dry-run\n"

@@ -7,13 +7,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hftool.output.tables.base import barred, cell, counted, fits, number, rendered, shown
+from hftool.output.tables.base import barred, cell, counted, fits, number, rendered, right, shown
 from hftool.terminal import visible
 
 if TYPE_CHECKING:
     from hftool.generation.steps import Step, StepCandidate, StepCandidates
 
 REMOVED = "×"
+GAP = "⋮"  # in the place of candidates that are not shown
 REMOVED_CELL = Text(REMOVED, justify="right")
 FILTER_NAMES = {  # short enough for a column header
     "repetition_penalty": "repeat",
@@ -88,6 +89,10 @@ def _table(candidates: Sequence["StepCandidate"], chosen: int | None, console: C
     rows = [tuple(text for i, text in enumerate(row) if i not in empty) for row in rows]
     styles = ["bold" if c.id == chosen else "dim" if c.removed_by else "" for c in candidates]
     shares = [c.prob for c in candidates]
+    if len(candidates) > 1 and candidates[-1].rank > candidates[-2].rank + 1:
+        rows.insert(-1, (right(GAP), *(Text() for _ in names[1:])))
+        styles.insert(-1, "dim")
+        shares.insert(-1, 0.0)
     return barred(console, names, rows, shares, "green", styles, ("sum", "removed by"))
 
 

@@ -3,8 +3,8 @@
 Each function takes records and a console, and yields rendered text.
 """
 
-from collections.abc import Iterable, Iterator
-from itertools import groupby, pairwise, zip_longest
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, groupby, pairwise, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
@@ -41,6 +41,11 @@ def text_field(records: Iterable[Any], console: Console) -> Iterator[str]:
         yield visible(record.text) + "\n"
 
 
+def token_style(index: int) -> str:
+    """Return the colours of the token at an index."""
+    return TOKEN_STYLES[index % len(TOKEN_STYLES)]
+
+
 def _edged_pieces(parts: Iterable[str], console: Console) -> Text:
     """Return parts of a text in alternating colours, or on a console without colours with a bar
     after each."""
@@ -71,33 +76,33 @@ class _Edged(Text):
 
 
 def edged(spans: Iterable[Span], console: Console) -> Text:
-    """Do the same as `_edged_pieces` for spans; a span without tokens has no colour."""
+    """Do the same as `_edged_pieces` for spans.
+
+    A span has the colours of its first token, underlined if several tokens share it; a span
+    without tokens has no colour.
+    """
     text = _Edged()
-    turn = 0
     for span in spans:
-        text.append(shown(span.text), TOKEN_STYLES[turn % len(TOKEN_STYLES)] if span.tokens else "")
+        style = token_style(span.tokens[0]) if span.tokens else ""
+        text.append(shown(span.text), f"underline {style}" if len(span.tokens) > 1 else style)
         text.append("" if console.color_system else "|")
         text.edges.append(len(text))
-        turn += bool(span.tokens)
     return text
 
 
 def encoded(records: Iterable["Encoded"], console: Console) -> Iterator[str]:
     """Render each text in its tokens' colours, then a row for each token."""
+    names = ("index", "id", "token", "piece", "start", "end")
     for record in records:
-        table = new_table()
-        for name in ("index", "id"):
-            table.add_column(name, justify="right")
-        for name in ("token", "piece"):
-            table.add_column(name, overflow="fold")
-        for name in ("start", "end"):
-            table.add_column(name, justify="right")
-        for i, (token, piece) in enumerate(zip(record.tokens, record.pieces, strict=True)):
-            colored = Text(shown(piece), TOKEN_STYLES[i % len(TOKEN_STYLES)])
-            table.add_row(
-                cell(i), cell(record.ids[i]), cell(token), colored, *map(cell, record.offsets[i])
+        rows = [
+            (
+                *(cell(i), cell(record.ids[i]), cell(token)),
+                *(Text(shown(record.pieces[i]), token_style(i)), *map(cell, record.offsets[i])),
             )
+            for i, token in enumerate(record.tokens)
+        ]
         text = edged(encoded_spans(record), console)
+        table = barred(console, names, rows, [], "", drop=("token",))
         count = Text(
             f"{counted(record.count, 'token')}, {counted(len(record.text), 'character')}", "dim"
         )
@@ -145,34 +150,69 @@ def statistics(records: Iterable["VocabularyStats"], console: Console) -> Iterat
 
 
 def candidates(records: Iterable["Candidate"], console: Console) -> Iterator[str]:
-    """Render the candidates after each position, best first, with a bar for the probability."""
-    for (_, position), group in groupby(records, key=lambda c: (c.index, c.position)):
-        ranked = list(group)
-        sampled = any(c.sampled_prob is not None for c in ranked)
-        names = ("rank", "id", "token", "prob", *("sampled",) * sampled, "logprob", "cumulative")
-        rows = [
-            (
-                *(cell(c.rank), cell(c.id), Text(shown(c.token), "bold"), cell(c.prob)),
-                *((cell(c.sampled_prob),) * sampled),
-                *(cell(c.logprob), cell(c.cumulative)),
-            )
-            for c in ranked
-        ]
-        shares = [c.prob for c in ranked]
-        drop = ("cumulative", "logprob")
-        yield rendered(console, barred(console, names, rows, shares, "green", drop=drop))
-        if ranked[0].entropy is not None:
-            note = f"after position {position}; entropy {number(ranked[0].entropy)} bits"
-            yield rendered(console, Text(note, "dim"))
+    """Render the candidates after each position, best first, with a bar for the probability; then a
+    table for each continuation of several tokens."""
+    for (_, target), group in groupby(records, key=lambda c: (c.index, c.target)):
+        if target is None:
+            yield from _ranked(list(group), console)
+        else:
+            yield rendered(console, _continuation(list(group), console))
+
+
+def _ranked(ranked: Sequence["Candidate"], console: Console) -> Iterator[str]:
+    sampled = any(c.sampled_prob is not None for c in ranked)
+    names = ("rank", "id", "token", "prob", *("sampled",) * sampled, "logprob", "cumulative")
+    rows = [
+        (
+            *(cell(c.rank), cell(c.id), Text(shown(c.token), "bold"), cell(c.prob)),
+            *((cell(c.sampled_prob),) * sampled),
+            *(cell(c.logprob), cell(c.cumulative)),
+        )
+        for c in ranked
+    ]
+    shares = [c.prob for c in ranked]
+    drop = ("cumulative", "logprob")
+    yield rendered(console, barred(console, names, rows, shares, "green", drop=drop))
+    note = f"after position {ranked[0].position}; entropy {number(ranked[0].entropy or 0.0)} bits"
+    yield rendered(console, Text(note, "dim"))
+
+
+def _continuation(records: Sequence["Candidate"], console: Console) -> Table:
+    """Return a table of a continuation's tokens, one under the other, and of the whole."""
+    names = ("after", "rank", "id", "token", "prob", "logprob", "sum")
+    *parts, whole = records
+    sums = accumulate(c.logprob for c in parts)
+    rows = [
+        (
+            *(cell(c.position), cell(c.rank), cell(c.id), Text(shown(c.token), "bold")),
+            *(cell(c.prob), cell(c.logprob), cell(total)),
+        )
+        for c, total in zip(parts, sums, strict=True)
+    ]
+    blank = Text()
+    text = Text(shown(whole.token), "bold")
+    rows.append((blank, blank, blank, text, cell(whole.prob), blank, cell(whole.logprob)))
+    shares = [c.prob for c in records]
+    return barred(console, names, rows, shares, "green", drop=("after", "logprob", "rank"))
 
 
 def candidates_compared(records: Iterable["Candidate"], console: Console) -> Iterator[str]:
-    """Render a table for each text, with the candidates of several models side by side by rank."""
-    by_text: dict[int | None, dict[str, list[Candidate]]] = {}
-    for c in records:
-        by_text.setdefault(c.index, {}).setdefault(c.model or "", []).append(c)
-    for ranked in by_text.values():
-        yield rendered(console, *_side_by_side(ranked, console))
+    """Render a table for each text, with the candidates of several models side by side by rank;
+    then each model's table for each target that is not among them."""
+    for _, of_text in groupby(sorted(records, key=lambda c: c.index or 0), key=lambda c: c.index):
+        by_model = {
+            model or "": list(group) for model, group in groupby(of_text, key=lambda c: c.model)
+        }
+        best = {
+            model: [c for rank, c in enumerate(of_model, 1) if c.rank == rank and c.target is None]
+            for model, of_model in by_model.items()
+        }
+        yield rendered(console, *_side_by_side(best, console))
+        for model, of_model in by_model.items():
+            others = of_model[len(best[model]) :]
+            if others:
+                yield rendered(console, Text(one_line(model), "dim"))
+                yield from candidates(others, console)
 
 
 def _side_by_side(ranked: dict[str, list["Candidate"]], console: Console) -> Iterator[Table]:

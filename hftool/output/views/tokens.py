@@ -182,7 +182,9 @@ CANDIDATE_COLUMNS = ("position", "rank", "id", "token", "prob", "logprob", "cumu
 SCORED_COLUMNS = ("position", "id", "token", "bytes", "prob", "rank", "surprisal", "entropy")
 
 
-def next_token_view(*, scored: bool, sampled: bool, models: bool, texts: bool) -> View:
+def next_token_view(
+    *, scored: bool, sampled: bool, models: bool, texts: bool, targets: bool
+) -> View:
     """Return the view of `topk`'s records.
 
     Args:
@@ -190,6 +192,7 @@ def next_token_view(*, scored: bool, sampled: bool, models: bool, texts: bool) -
         sampled: whether candidates have a probability after the filters.
         models: whether there are several models.
         texts: whether there are several texts.
+        targets: whether candidates may be of a continuation.
     """
     source = (*("index",) * texts, *("model",) * models)
     if scored:
@@ -204,7 +207,7 @@ def next_token_view(*, scored: bool, sampled: bool, models: bool, texts: bool) -
     if sampled:
         columns.insert(columns.index("prob") + 1, "sampled_prob")
     return View(
-        columns=(*source, *columns),
+        columns=(*source, *columns, *("target",) * targets),
         text=_candidate_text,
         table=_candidates_compared_table if models else _candidates_table,
     )
