@@ -8,12 +8,20 @@ T = TypeVar("T")
 
 # What is loaded, by folder and settings, with the state that its files had; None: nothing is kept.
 _cache: dict[Hashable, tuple[Hashable, Any]] | None = None
+_is_frozen = False
 
 
 def enable_cache() -> None:
     """Keep what is loaded from now on; a process for a single command does not."""
     global _cache
     _cache = {}
+
+
+def freeze_cache() -> None:
+    """Keep nothing further: a process forked for a single command uses what is loaded, and frees
+    other models as soon as it does not need them."""
+    global _is_frozen
+    _is_frozen = True
 
 
 def cached(load: Callable[[], T], folder: Path, *settings: Hashable) -> T:
@@ -23,6 +31,8 @@ def cached(load: Callable[[], T], folder: Path, *settings: Hashable) -> T:
     files = _fingerprint(folder)
     entry = _cache.get((folder, settings))
     if entry is None or entry[0] != files:
+        if _is_frozen:
+            return load()
         _cache.pop((folder, settings), None)  # first, so that old and new never both take memory
         entry = _cache[folder, settings] = (files, load())
     loaded: T = entry[1]

@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from hftool.models.resident import freeze_cache
 from hftool.server import protocol
 from hftool.server.log import log
 
@@ -107,6 +108,7 @@ def _run_and_exit(
 ) -> None:
     status = 1
     try:
+        freeze_cache()
         client.close()
         _adopt_files(files, request["files"])
         _adopt_signals(request["ignored"])

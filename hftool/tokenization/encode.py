@@ -124,13 +124,18 @@ def encode_texts(
     max_tokens: int | None = None,
     flush: Callable[[], None] = lambda: None,
 ) -> Iterator[Encoded]:
-    """Yield each text with its tokens, at most the first `max_tokens` of them; each text that is
-    truncated is logged."""
+    """Yield each text with its tokens, at most the first `max_tokens` of them.
+
+    After the last one, log how many were truncated, or the number of tokens of the only one.
+    """
+    count_of_texts, truncated, longest = 0, 0, 0
     for window in _windows(texts, WINDOW, flush):
+        count_of_texts += len(window)
         for text, encoding in zip(window, tokenizer.encode_batch(window, special), strict=True):
             count = len(encoding.ids)
             if max_tokens is not None and count > max_tokens:
-                log.warning("truncated a text of %d tokens to %d", count, max_tokens)
+                truncated += 1
+                longest = max(longest, count)
                 count = max_tokens
             ids = encoding.ids[:count]
             yield Encoded(
@@ -141,6 +146,11 @@ def encode_texts(
                 tuple(tokenizer.spans(text, encoding)[:count]),
                 count,
             )
+    if truncated and count_of_texts == 1:
+        log.warning("truncated a text of %d tokens to %d", longest, max_tokens)
+    elif truncated:
+        which = f"{truncated:,} of {count_of_texts:,} texts"
+        log.warning("truncated %s to %d tokens; the longest had %d", which, max_tokens, longest)
 
 
 def count_tokens(

@@ -109,6 +109,16 @@ def test_max_tokens_truncates_and_logs_it(theirs: Any) -> None:
     assert result.stderr == f"Warning: truncated a text of {len(ids)} tokens to 2\n"
 
 
+def test_max_tokens_counts_the_truncated_lines(theirs: Any) -> None:
+    lines = ["one two three four", "one", "", *["five six seven"] * 1500]
+    result = run("encode", "--lines", "--max-tokens", "2", stdin="\n".join(lines))
+    expected = [theirs.encode(line)[:2] for line in lines]
+    assert [[*map(int, line.split())] for line in result.stdout.splitlines()] == expected
+    longest = len(theirs.encode(lines[0]))
+    warning = f"Warning: truncated 1,501 of 1,503 texts to 2 tokens; the longest had {longest}\n"
+    assert result.stderr == warning
+
+
 def test_max_tokens_logs_nothing_if_nothing_is_truncated_or_with_quiet(theirs: Any) -> None:
     count = str(len(theirs.encode("one two three")))
     assert run("encode", "--max-tokens", count, "one two three").stderr == ""
