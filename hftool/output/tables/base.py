@@ -241,4 +241,3 @@ def plain_table(
 def _cell_of(view: View, name: str, row: Row) -> Text:
     value = row.get(name)
     return Text(shown(value)) if value and name in view.token_columns else cell(value)
-
