@@ -146,8 +146,8 @@ def test_targets_below_the_best_are_in_a_table_of_each_model(tmp_path: Path) -> 
 
 def test_sample_shows_the_row_that_it_picked(tmp_path: Path) -> None:
     folder = save_model(tmp_path)
-    command = ("sample", "ab", "-m", str(folder), "--steps", "12", "--seed", "1", "-k", "2")
-    command = (*command, "--temperature", "3", "--top-k", "0")
+    options = ("--steps", "12", "--seed", "1", "-k", "2", "--temperature", "3", "--top-k", "0")
+    command = ("sample", "ab", "-m", str(folder), *options)
     steps = json.loads(run(*command, "--json").stdout)
     below = 0
     for step in steps:
