@@ -126,8 +126,9 @@ def test_undo_leaves_no_trace_in_the_cache(model: LanguageModel) -> None:
         afresh = StepSampler(
             model, [*prompt, *before], SETTINGS, max_steps=1, k=3
         ).next_candidates()
-        assert [c.id for c in step.candidates] == [c.id for c in afresh.candidates]
-        for ours, theirs in zip(step.candidates, afresh.candidates, strict=True):
+        best = step.candidates[:3]  # the chosen one may follow
+        assert [c.id for c in best] == [c.id for c in afresh.candidates]
+        for ours, theirs in zip(best, afresh.candidates, strict=True):
             assert ours.prob == pytest.approx(theirs.prob, rel=1e-4)
     straight = StepSampler(model, prompt, SETTINGS, max_steps=6, k=3)
     drawn = [step.drawn for step in straight.run()]

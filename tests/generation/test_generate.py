@@ -296,7 +296,8 @@ def test_steps_are_the_models_own_numbers(
         # The most probable kept token whose cumulative probability exceeds the drawn number.
         place = int((values.cumsum(0) <= step["drawn"] * values.sum()).sum())
         assert step["id"] == int(order[place])
-        candidates = step["candidates"]
+        candidates = step["candidates"][:4]
+        assert [c["id"] for c in step["candidates"][4:]] == [step["id"]] * (step["rank"] > 4)
         assert [c["id"] for c in candidates] == order[:4].tolist()
         assert [c["rank"] for c in candidates] == [1, 2, 3, 4]
         assert [c["prob"] for c in candidates] == pytest.approx(values[:4].tolist(), abs=1e-5)
