@@ -29,9 +29,9 @@ from transformers import (
 
 TOKEN = "hf_of_somebody_who_may"
 COMMIT = "1" * 40
-_INFO = re.compile(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?")
-_TREE = re.compile(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)")
-_FILE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+_INFO = re.compile(r"/api/models/([^/]+(?:/[^/]+)?)(?:/revision/(.+))?")
+_TREE = re.compile(r"/api/models/([^/]+(?:/[^/]+)?)/tree/([^/]+)")
+_FILE = re.compile(r"/([^/]+(?:/[^/]+)?)/resolve/([^/]+)/(.+)")
 CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from hftool.catalogue import BUILT_IN
 from hftool.errors import HftoolError
 from hftool.models.references import HubModel
 from hftool.models.validation import require_inside
@@ -208,7 +209,16 @@ def _cached_bytes(model: HubModel) -> int:
     return total
 
 
+def _unknown_word(model: HubModel, hint: str) -> HftoolError:
+    """Return the error for an id without an owner: mostly it was never meant for the hub."""
+    names = {alias.repo.partition("/")[2].lower(): alias.repo for alias in BUILT_IN.values()}
+    repo = names.get(model.repo.lower())
+    return HftoolError(f"unknown model '{model.repo}'", f"did you mean '{repo}'?" if repo else hint)
+
+
 def _not_cached(model: HubModel, folder: Path | None) -> HftoolError:
+    if not model.has_owner and folder is None:
+        return _unknown_word(model, "`hftool models list` shows the aliases")
     state = "is incomplete" if folder else "is not"
     return HftoolError(
         f"{model.repo} {state} in the local cache, and downloads are turned off",
@@ -217,6 +227,8 @@ def _not_cached(model: HubModel, folder: Path | None) -> HftoolError:
 
 
 def _no_network(model: HubModel) -> HftoolError:
+    if not model.has_owner:
+        return _unknown_word(model, "it is not an alias, and the hub cannot be reached")
     return HftoolError(
         f"cannot reach the hub to download {model.repo}",
         "check the network; the models `smollm2` and `minilm-sst2` need none",
@@ -236,6 +248,9 @@ def _raise_for(error: Exception, model: HubModel) -> NoReturn:
         ) from None
     if isinstance(error, errors.RevisionNotFoundError):
         raise HftoolError(f"{model.repo} has no revision '{model.revision or 'main'}'") from None
+    if isinstance(error, errors.RepositoryNotFoundError) and not model.has_owner:
+        hint = "it is neither an alias (hftool models list) nor a model on the hub (OWNER/NAME)"
+        raise _unknown_word(model, hint) from None
     if isinstance(error, errors.RepositoryNotFoundError):
         raise HftoolError(
             f"there is no model {model.repo} on the hub",

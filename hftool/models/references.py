@@ -12,6 +12,10 @@ from hftool.catalogue import BUILT_IN, Embedded
 from hftool.errors import HftoolError, UsageError
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(?<!\.gguf)", re.ASCII)
+# The hub's first models, such as gpt2, have no owner in their ids.
+_ONE_WORD_ID = re.compile(r"\w[\w.-]{0,95}(?<!\.gguf)", re.ASCII)
+_HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([^?#]*).*", re.DOTALL)
+TYPING_ERROR = 0.75  # difflib's ratio: so close to an alias, a word is not asked of the hub
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,11 @@ class HubModel:
     repo: str
     revision: str | None = None
 
+    @property
+    def has_owner(self) -> bool:
+        """Whether the id is OWNER/NAME. Only the hub's first models have ids of one word."""
+        return "/" in self.repo
+
 
 @dataclass(frozen=True)
 class AdaptedMiniLM:
@@ -50,8 +59,8 @@ ModelSource = LocalFolder | GgufFile | HubModel | AdaptedMiniLM
 
 
 def resolve_reference(ref: str, revision: str | None = None) -> ModelSource:
-    """Return what a reference refers to: a path, an alias (the user's, then a built-in one), or a
-    hub id.
+    """Return what a reference refers to: a path, an alias (the user's, then a built-in one), a
+    hub id, or the address of a model's page on the hub.
 
     Raises:
         HftoolError: it is none of these, or a path without a model.
@@ -95,11 +104,7 @@ def _built_in_or_hub(ref: str, revision: str | None) -> ModelSource | None:
     if alias is None:
         if source := _at_path(ref):
             return source
-        repo, _, at = ref.partition("@")
-        path = _path(ref)
-        if not _HUB_ID.fullmatch(repo) or (path and path.is_file()):
-            return None
-        return HubModel(repo, revision or at or None)
+        return _hub_model(ref, revision)
     file = alias.embedded and embedded_file(alias.embedded)
     if alias.embedded and file and revision is None:
         if file.suffix == ".gguf":
@@ -109,6 +114,26 @@ def _built_in_or_hub(ref: str, revision: str | None) -> ModelSource | None:
     if alias.name == "minilm-sst2" and alias.embedded:
         return AdaptedMiniLM(hub, alias.embedded.sha256)
     return hub
+
+
+def _hub_model(ref: str, revision: str | None) -> HubModel | None:
+    page = _HUB_PAGE.fullmatch(ref)
+    if page:
+        owner, name, *rest = [*page[1].strip("/").split("/"), ""]
+        repo, at = (f"{owner}/{name}" if name else owner), ""
+        if len(rest) > 1 and rest[0] in ("tree", "blob", "resolve"):
+            at = rest[1]
+    else:
+        repo, _, at = ref.partition("@")
+    path = _path(ref)
+    is_word = _ONE_WORD_ID.fullmatch(repo) and path is None and not _close_aliases(repo)
+    if is_word or (_HUB_ID.fullmatch(repo) and not (path and path.is_file())):
+        return HubModel(repo, revision or at or None)
+    return None
+
+
+def _close_aliases(ref: str) -> list[str]:
+    return difflib.get_close_matches(ref, [*config.load().aliases, *BUILT_IN], 1, TYPING_ERROR)
 
 
 def embedded_file(embedded: Embedded) -> Path | None:
@@ -128,8 +153,7 @@ def _not_found(ref: str) -> ModelSource:
             f"{path} is not a model",
             "a model is a folder with config.json or tokenizer.json, or a .gguf file",
         )
-    names = [*config.load().aliases, *BUILT_IN]
-    close = difflib.get_close_matches(ref, names, n=1)
+    close = _close_aliases(ref)
     looks_like_path = ref.startswith((".", "/", "~")) or ref.endswith(".gguf")
     if looks_like_path:
         raise HftoolError(f"there is no model at {ref}")

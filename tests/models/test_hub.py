@@ -141,6 +141,13 @@ def test_no_such_revision(hub: Hub, caller: Caller, llama_folder: Path) -> None:
     assert_refused(result, f"{NAME} has no revision 'v9'", None)
 
 
+def test_an_id_of_one_word(hub: Hub, caller: Caller, llama_folder: Path) -> None:
+    hub.add("gpt2", llama_folder)
+    assert caller.encode("gpt2").stdout == f"{IDS}\n"
+    hint = "it is neither an alias (hftool models list) nor a model on the hub (OWNER/NAME)"
+    assert_refused(caller.encode("gpt9"), "unknown model 'gpt9'", hint)
+
+
 @pytest.mark.parametrize("token", [None, "hf_of_somebody_else"])
 def test_no_such_repository(caller: Caller, token: str | None) -> None:
     result = caller.encode(NAME, *(["--token", token] if token else []))

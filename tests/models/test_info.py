@@ -218,7 +218,7 @@ def test_an_alias_may_hide_a_built_in_one() -> None:
         (["alias", "a/b", "owner/name"], 2, "Error: 'a/b' can't be an alias"),
         (["alias", "", "owner/name"], 2, "Error: '' can't be an alias"),
         (["alias", ".x", "owner/name"], 2, "Error: '.x' can't be an alias"),
-        (["alias", "x", "nonesuch"], 1, "Error: unknown model 'nonesuch'"),
+        (["alias", "x", "smolm2"], 1, "Error: unknown model 'smolm2'"),
         (["unalias", "nonesuch"], 1, "Error: you have no alias 'nonesuch'"),
         (["unalias", "qwen"], 1, "Error: you have no alias 'qwen'"),
     ],

@@ -21,6 +21,9 @@ from tests.conftest import run
 from tests.tiny_models import save_model
 
 
+DISTILBERT = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
+
+
 def write_aliases(**aliases: str) -> None:
     lines = [f"{json.dumps(name)} = {json.dumps(target)}\n" for name, target in aliases.items()]
     config.config_path().write_text("[aliases]\n" + "".join(lines))
@@ -133,6 +136,25 @@ def test_a_package_is_found_without_running_its_code(
     assert found.path == package / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
+@pytest.mark.parametrize(
+    ("ref", "repo", "revision"),
+    [
+        ("https://huggingface.co/Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B", None),
+        ("http://www.huggingface.co/Qwen/Qwen3-0.6B/", "Qwen/Qwen3-0.6B", None),
+        ("https://hf.co/a/b?library=transformers#use", "a/b", None),
+        ("https://huggingface.co/a/b/tree/v2", "a/b", "v2"),
+        ("https://huggingface.co/a/b/blob/main/config.json", "a/b", "main"),
+        ("https://huggingface.co/a/b/discussions/3", "a/b", None),
+        ("https://huggingface.co/gpt2", "gpt2", None),
+        ("gpt2", "gpt2", None),
+        ("gpt2@v1", "gpt2", "v1"),
+        ("bert-base-uncased", "bert-base-uncased", None),
+    ],
+)
+def test_pages_and_ids_of_one_word(ref: str, repo: str, revision: str | None) -> None:
+    assert resolve_reference(ref) == HubModel(repo, revision)
+
+
 def test_the_users_aliases_come_before_the_built_in_ones(here: Path) -> None:
     (here / "mine").mkdir()
     (here / "mine" / "config.json").write_text("{}")
@@ -153,6 +175,9 @@ def test_the_users_aliases_come_before_the_built_in_ones(here: Path) -> None:
         ("Gemma", "did you mean 'gemma'?"),
         ("minitest", "did you mean 'mini-test'?"),
         ("xylophone", "`hftool models list` shows the aliases"),
+        ("distilbert-base-uncased-finetuned-sst-2-english", f"did you mean '{DISTILBERT}'?"),
+        ("Gemma-3-1B-it", "did you mean 'google/gemma-3-1b-it'?"),
+        ("https://example.org/a/b", "`hftool models list` shows the aliases"),
         ("a/b/c", "`hftool models list` shows the aliases"),
         ("", None),
     ],
