@@ -20,7 +20,6 @@ from hftool.models.references import (
 from tests.conftest import run
 from tests.tiny_models import save_model
 
-
 DISTILBERT = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 
 
