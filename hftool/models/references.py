@@ -14,7 +14,11 @@ from hftool.errors import HftoolError, UsageError
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(?<!\.gguf)", re.ASCII)
 # The hub's first models, such as gpt2, have no owner in their ids.
 _ONE_WORD_ID = re.compile(r"\w[\w.-]{0,95}(?<!\.gguf)", re.ASCII)
-_HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([^?#]*).*", re.DOTALL)
+_HUB_PAGE = re.compile(
+    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([^/?#]+(?:/[^/?#]+)?)"
+    r"(?:/(?:tree|blob|resolve)/([^/?#]+))?(?:[/?#].*)?",
+    re.DOTALL,
+)
 TYPING_ERROR = 0.75  # difflib's ratio: so close to an alias, a word is not asked of the hub
 
 
@@ -118,13 +122,7 @@ def _built_in_or_hub(ref: str, revision: str | None) -> ModelSource | None:
 
 def _hub_model(ref: str, revision: str | None) -> HubModel | None:
     page = _HUB_PAGE.fullmatch(ref)
-    if page:
-        owner, name, *rest = [*page[1].strip("/").split("/"), ""]
-        repo, at = (f"{owner}/{name}" if name else owner), ""
-        if len(rest) > 1 and rest[0] in ("tree", "blob", "resolve"):
-            at = rest[1]
-    else:
-        repo, _, at = ref.partition("@")
+    repo, at = page.groups() if page else ref.partition("@")[::2]
     path = _path(ref)
     is_word = _ONE_WORD_ID.fullmatch(repo) and path is None and not _close_aliases(repo)
     if is_word or (_HUB_ID.fullmatch(repo) and not (path and path.is_file())):
