@@ -1,0 +1,123 @@
+"""Check that a prompt has every text of the chat that it was made from."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hftool.prompting.messages import Chat, Message, is_parts, texts_of
+
+_REASONING_ENDS = re.compile(r"</(?:\w+:)?think(?:ing)?>|\[/THINK\]|◁/think▷")
+_PART = re.compile(r"""["']type\\?["']: ?\\?["'](?:input_|output_)?text""")
+
+
+@dataclass(frozen=True)
+class GivenText:
+    """A text of a chat, and where it comes from, in words."""
+
+    text: str
+    place: str
+
+
+def missing_texts(messages: Sequence[Message], prompt: str) -> list[GivenText]:
+    """Return the texts of messages that a prompt lacks: their content, and the names and arguments
+    of tool calls.
+
+    White space does not count, which templates trim, and a text may be escaped as in JSON. What
+    answers say before `</think>` is left to the template.
+    """
+    given = [text for number, m in enumerate(messages, 1) for text in _texts_of_message(m, number)]
+    return _missing(given, prompt)
+
+
+def missing_extras(chat: Chat, prompt: str) -> list[str]:
+    """Return which of a chat's "tools" and "documents" are not in a prompt at all."""
+    tools = [GivenText(str(name), "tools") for tool in chat.tools or () if (name := _name(tool))]
+    documents = [
+        GivenText(value, "documents")
+        for document in chat.documents or ()
+        for value in document.values()
+        if isinstance(value, str) and value.strip()
+    ]
+    groups = {"tools": tools, "documents": documents}
+    return [name for name, given in groups.items() if given and _missing(given, prompt) == given]
+
+
+def is_garbled(messages: Sequence[Message], prompt: str) -> bool:
+    """Return whether a template printed a list of parts or an object as Python shows it, because
+    it expects a text."""
+    texts = json.dumps([texts_of(m.get("content")) for m in messages])
+    if len(_PART.findall(prompt)) > len(_PART.findall(texts)):
+        return True
+    arguments = (a for m in messages for a in _arguments(m) if isinstance(a, dict))
+    return any(repr(a) in prompt and repr(a) != json.dumps(a, ensure_ascii=False) for a in arguments)
+
+
+def _name(tool: dict[str, Any]) -> Any:
+    function = tool.get("function")
+    return (function if isinstance(function, dict) else tool).get("name")
+
+
+def _texts_of_message(message: Message, number: int) -> Iterator[GivenText]:
+    place = f"message {number} ({message['role']})"
+    content = message.get("content")
+    plain = content is None or isinstance(content, str) or is_parts(content)
+    for text in texts_of(content) if plain else _leaves(content):
+        if message["role"] == "assistant":
+            text = _REASONING_ENDS.split(text)[-1]
+        yield GivenText(text, f"the text of {place}")
+    for call in message.get("tool_calls", ()):
+        yield GivenText(str(_name(call) or ""), f"a tool call of {place}")
+    for arguments in _arguments(message):
+        for leaf in _leaves(arguments):
+            yield GivenText(leaf, f"a tool call of {place}")
+
+
+def _arguments(message: Message) -> Iterator[Any]:
+    for call in message.get("tool_calls", ()):
+        function = call.get("function")
+        yield (function if isinstance(function, dict) else call).get("arguments")
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    """Yield the texts and numbers in a JSON value."""
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(item)
+    elif isinstance(value, str):
+        yield value
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield json.dumps(value)
+
+
+def _missing(given: Sequence[GivenText], prompt: str) -> list[GivenText]:
+    """Return the texts that a prompt has less often than they were given."""
+    squeezed = _squeezed(prompt)
+    texts = {text.text: _squeezed(text.text) for text in given}
+    # Almost always all of them are there, in their order, which takes one pass to see.
+    position = 0
+    for text in given:
+        found = squeezed.find(texts[text.text], position)
+        if found < 0:
+            break
+        position = found + len(texts[text.text])
+    else:
+        return []
+    everything = "\0".join(texts[text.text] for text in given)
+    missing = set()
+    for text, short in texts.items():
+        there = sum(squeezed.count(form) for form in _forms(text, short))
+        if short and there < everything.count(short):
+            missing.add(text)
+    return [text for text in given if text.text in missing]
+
+
+def _forms(text: str, short: str) -> set[str]:
+    """Return how a text may be written in a prompt, without white space."""
+    escaped = (json.dumps(text.strip(), ensure_ascii=ascii)[1:-1] for ascii in (True, False))
+    return {short, *map(_squeezed, escaped)}
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
