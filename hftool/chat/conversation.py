@@ -12,7 +12,8 @@ from hftool.generation.records import Generation, Piece, Request
 from hftool.generation.sampling import SamplingSettings, resolve_sampling
 from hftool.models.load import LanguageModel
 from hftool.options.generation import AnswerOptions, Overflow
-from hftool.prompting.chat_template import ChatTemplate, Message
+from hftool.prompting.chat_template import ChatTemplate
+from hftool.prompting.messages import Chat, Message, text_of
 
 log = logging.getLogger("hftool")
 
@@ -48,6 +49,7 @@ class Conversation:
     Args:
         template: the model's chat template, or a plain frame.
         options: how to answer; a seed is that of the first answer, and each answer adds 1 to it.
+        arguments: what the template gets beside the messages.
         stop: strings that end an answer.
         overflow: what to do when the messages leave too little of the context for an answer: drop
             the oldest turns, or refuse the message ("stop").
@@ -64,6 +66,7 @@ class Conversation:
         options: AnswerOptions,
         *,
         system: str | None = None,
+        arguments: Chat | None = None,
         stop: Sequence[str] = (),
         overflow: Overflow = "drop",
     ) -> None:
@@ -74,6 +77,7 @@ class Conversation:
         self._stop = (*stop,) if template.stop is None else (*stop, template.stop)
         self._cached_model = CachedModel(language_model, rewinds=True)
         self.system = system
+        self.arguments = arguments or Chat([])
         self.turns: list[Message] = []
         self.configure(options)
 
@@ -91,8 +95,16 @@ class Conversation:
     @messages.setter
     def messages(self, messages: list[Message]) -> None:
         first = messages[0] if messages and messages[0]["role"] == "system" else None
-        self.system = None if first is None else first["content"]
+        self.system = None if first is None else text_of(first.get("content"))
         self.turns = messages[1:] if first else list(messages)
+
+    def chat(self, messages: list[Message], *, answer: bool = True) -> Chat:
+        """Return messages as the template receives them."""
+        return replace(self.arguments, messages=messages, answer=answer)
+
+    def opens_thinking(self) -> bool:
+        """Return whether the template opens the reasoning of the next answer itself."""
+        return self.template.opens_thinking(self.arguments)
 
     def next_settings(self) -> SamplingSettings:
         """Return the settings of the next answer. Raises: as `resolve_sampling`."""
@@ -128,7 +140,7 @@ class Conversation:
 
         Raises: as `ChatTemplate.render`.
         """
-        ids = self.template.ids(self.messages, answer=False) if self.messages else []
+        ids = self.template.ids(self.chat(self.messages, answer=False)) if self.messages else []
         return Budget(len(ids), self._language_model.context_length, self._answer_limit())
 
     def answer(self, text: str) -> Generator[Piece | Turn, None, None]:
@@ -166,7 +178,7 @@ class Conversation:
         if self.options.seed is not None:
             self.options = replace(self.options, seed=self.options.seed + 1)
         request = Request(
-            turns[-1]["content"],
+            text_of(turns[-1].get("content")),
             tuple(ids),
             settings,
             self.options.max_new_tokens,
@@ -218,7 +230,7 @@ class Conversation:
         system = self.messages[: len(self.messages) - len(self.turns)]
 
         def ids_from(start: int) -> list[int]:
-            return self.template.ids([*system, *turns[start:]])
+            return self.template.ids(self.chat([*system, *turns[start:]]))
 
         def fits(ids: list[int]) -> bool:
             context = self._language_model.context_length

@@ -1,17 +1,23 @@
 """Slash commands: messages in a chat that begin with a slash."""
 
 import difflib
+import json
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from hftool.chat import storage
 from hftool.chat.conversation import Conversation, Turn
-from hftool.chat.settings import change_setting
+from hftool.chat.settings import UNSET, change_setting
 from hftool.errors import UsageError
 from hftool.generation.records import Piece
 from hftool.generation.sampling import SamplingSettings
+from hftool.options.ranges import SWITCH
+from hftool.prompting.given_texts import tool_name
+from hftool.prompting.messages import Chat, text_of
+from hftool.prompting.prompt import parse_variable, read_objects
 from hftool.terminal import one_line
 
 LEAVE = "exit"  # also without a slash
@@ -140,7 +146,7 @@ def _regen(conversation: Conversation, argument: str) -> Events:
 
 
 def _undo(conversation: Conversation, argument: str) -> Events:
-    text = one_line(conversation.undo()["content"])
+    text = one_line(text_of(conversation.undo().get("content")))
     yield Note(f"forgot: {text if len(text) <= 60 else text[:59] + '…'}")
 
 
@@ -163,7 +169,8 @@ def _messages(conversation: Conversation) -> str:
 
 def _template(conversation: Conversation, argument: str) -> Events:
     if conversation.messages:
-        yield Note(conversation.template.render(conversation.messages, answer=False))
+        chat = conversation.chat(conversation.messages, answer=False)
+        yield Note(conversation.template.render(chat))
     else:
         yield Note("the conversation is empty")
 
@@ -176,6 +183,48 @@ def _tokens(conversation: Conversation, argument: str) -> Events:
         rows += [("context", f"{budget.context:>9,}"), ("left", f"{left:>9,}")]
     rows += [("an answer", f"{budget.answer:>9,} at most")]
     yield Note(_aligned(rows))
+
+
+def _tools(conversation: Conversation, argument: str) -> Events:
+    if argument:
+        path = Path(argument).expanduser()
+        tools = None if argument == '""' else read_objects(path, "tools")
+        conversation.arguments = replace(conversation.arguments, tools=tools)
+    yield Note("\n".join(map(tool_name, conversation.arguments.tools or ())) or "no tools")
+
+
+def _think(conversation: Conversation, argument: str) -> Events:
+    if argument:
+        if argument.lower() not in (*SWITCH, UNSET):
+            raise UsageError("/think takes on, off or default")
+        think = SWITCH.get(argument.lower())
+        conversation.arguments = _accepted(conversation, think=think)
+    think = conversation.arguments.think
+    yield Note("thinking is " + ("left to the template" if think is None else _on_or_off(think)))
+
+
+def _on_or_off(value: bool) -> str:
+    return "on" if value else "off"
+
+
+def _variable(conversation: Conversation, argument: str) -> Events:
+    if argument:
+        name, value = parse_variable(argument)
+        variables = {**conversation.arguments.variables, name: value}
+        if value == UNSET:
+            del variables[name]
+        conversation.arguments = _accepted(conversation, variables=variables)
+    variables = dict(conversation.arguments.variables)
+    yield Note("\n".join(f"{n}={json.dumps(v)}" for n, v in variables.items()) or "no variables")
+
+
+def _accepted(conversation: Conversation, **changes: Any) -> Chat:
+    """Return the conversation's arguments with changes. Raises: HftoolError if the template fails
+    with them."""
+    arguments = replace(conversation.arguments, **changes)
+    question = [{"role": "user", "content": "Hello"}]
+    conversation.template.render(replace(arguments, messages=question))
+    return arguments
 
 
 def _exit(conversation: Conversation, argument: str) -> Events:
@@ -201,6 +250,9 @@ COMMANDS = {
         Command("save", "FILE", "save the conversation (JSON)", _save),
         Command("load", "FILE", "continue a saved conversation", _load),
         Command("template", "", "show the conversation as the model sees it", _template),
+        Command("tools", "[FILE]", 'show or set the tools, from JSON ("" for none)', _tools),
+        Command("think", "[on|off]", "show or set whether the model reasons first", _think),
+        Command("template-arg", "[KEY=VALUE]", "show or set variables of the template", _variable),
         Command("tokens", "", "show how much of the context is used", _tokens),
         Command(LEAVE, "", "leave the chat (or type exit, or press Ctrl-D)", _exit),
     )

@@ -1,6 +1,7 @@
 """Save conversations to files and load them.
 
-A file holds {"model", "settings", "messages"}, with messages as in chat APIs.
+A file holds {"model", "settings", "messages"}, with messages as in chat APIs, and beside them what
+else the template gets: {"tools", "documents", "chat_template_kwargs", "think"}.
 """
 
 import dataclasses
@@ -14,7 +15,10 @@ from hftool.chat.conversation import Conversation
 from hftool.chat.settings import settings_by_name
 from hftool.errors import HftoolError
 from hftool.options.generation import AnswerOptions
-from hftool.prompting.messages import as_messages
+from hftool.prompting.messages import TEMPLATE_FIELDS, Chat, as_chat
+from hftool.prompting.prompt import overlaid
+
+_NOTHING = {"role": "user", "content": ""}
 
 log = logging.getLogger("hftool")
 
@@ -40,12 +44,20 @@ def save(conversation: Conversation, path: Path) -> None:
     content = {
         "model": conversation.model,
         "settings": {name: value for name, value in settings.items() if value is not None},
+        **_beside_messages(conversation.arguments),
         "messages": conversation.messages,
     }
     require_writable(path)
     with atomic_file(path, private=True) as file:
         json.dump(content, file, ensure_ascii=False, indent=2)
         file.write("\n")
+
+
+def _beside_messages(arguments: Chat) -> dict[str, Any]:
+    """Return what the template gets beside the messages, as `as_chat` reads it."""
+    values = (arguments.tools, arguments.documents, dict(arguments.variables), arguments.think)
+    given = zip(TEMPLATE_FIELDS, values, strict=True)
+    return {name: value for name, value in given if value not in (None, {})}
 
 
 def load(conversation: Conversation, path: Path) -> None:
@@ -60,8 +72,10 @@ def load(conversation: Conversation, path: Path) -> None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         saved = content if isinstance(content, dict) else {"messages": content}
-        saved_messages = saved.get("messages")
-        messages = [] if saved_messages == [] else as_messages(saved_messages)
+        if saved.get("messages") == []:  # nothing has been said yet
+            chat = dataclasses.replace(as_chat({**saved, "messages": [_NOTHING]}), messages=[])
+        else:
+            chat = as_chat(saved)
         conversation.configure(_with_settings(conversation.options, saved.get("settings")))
     except OSError as error:
         raise HftoolError(f"cannot load {path}: {error.strerror}") from None
@@ -69,7 +83,8 @@ def load(conversation: Conversation, path: Path) -> None:
         raise HftoolError(f"cannot load {path}: {error}") from None
     except HftoolError as error:
         raise HftoolError(f"cannot load {path}: {error.message}", error.hint) from None
-    conversation.messages = messages
+    conversation.messages = chat.messages
+    conversation.arguments = overlaid(chat, conversation.arguments)
     if saved.get("model", conversation.model) != conversation.model:
         log.warning("%s is a conversation with %s", path, saved["model"])
 

@@ -12,11 +12,17 @@ from hftool.generation.requests import GenerateOptions, make_request
 from hftool.inputs.texts import decoded, raw_lines
 from hftool.models.load import LanguageModel
 from hftool.options.generation import GenerationOptions, SamplingOptions
-from hftool.options.inputs import FileOptions, InputOptions
+from hftool.options.inputs import FileOptions, InputOptions, PromptOptions
 from hftool.options.ranges import option_ranges
-from hftool.prompting.chat_template import chat_template
-from hftool.prompting.messages import as_messages
-from hftool.prompting.prompt import prompt_ids
+from hftool.prompting.messages import TEMPLATE_FIELDS, as_chat
+from hftool.prompting.prompt import (
+    Prompt,
+    arguments_of,
+    chat_of_text,
+    overlaid,
+    prompt_ids,
+    prompt_text,
+)
 
 Event = TypeVar("Event", bound=Piece | Generation | FailedRequest)
 Options = TypeVar("Options", SamplingOptions, GenerationOptions)
@@ -26,6 +32,12 @@ RECORD_OPTIONS = (
     *("max_new_tokens", "stop", "logprobs", "top_logprobs", "num_beams", "length_penalty"),
 )
 """The options that a batch record can set for itself."""
+CHAT_FIELDS: dict[str, type] = {
+    **dict(zip(TEMPLATE_FIELDS, (list, list, dict, bool), strict=True)),
+    **{"template": str, "no_generation_prompt": bool},
+}
+"""What a batch record can say about its chat beside its messages."""
+_KINDS = {list: "a list", dict: "an object", str: "text", bool: "true or false"}
 
 
 class FailureCounter:
@@ -153,27 +165,47 @@ def request_of_record(
             prompt is empty or longer than the context; or the chat template fails.
         UsageError: an option has a value that is not allowed.
     """
-    if unknown := record.keys() - {"id", "prompt", "messages", *RECORD_OPTIONS}:
+    if unknown := record.keys() - {"id", "prompt", "messages", *CHAT_FIELDS, *RECORD_OPTIONS}:
         raise HftoolError(f"unknown field {', '.join(sorted(unknown))}")
     record = {name: value for name, value in record.items() if value is not None}
     if ("prompt" in record) == ("messages" in record):
         raise HftoolError('a record must have either "prompt" or "messages"')
+    prompt, prompting = _prompt(record, options.prompting)
     options = GenerateOptions(
-        options.prompting,
+        prompting,
         _override(options.sampling, record),
         _override(options.generation, record),
     )
-    tokenizer = language_model.tokenizer
-    if "messages" in record:
-        messages = as_messages(record["messages"])
-        prompt = messages[-1]["content"]
-        ids = chat_template(tokenizer, options.prompting.chat_template).ids(messages)
-    else:
+    ids = prompt_ids(language_model.tokenizer, prompt, prompting)
+    return make_request(language_model, prompt_text(prompt), ids, options)
+
+
+def _prompt(record: Mapping[str, Any], options: PromptOptions) -> tuple[Prompt, PromptOptions]:
+    """Return the prompt of a record, and how it becomes ids. What the record says about its chat
+    comes before the options.
+
+    Raises:
+        HftoolError: the prompt or one of those fields is not what it should be.
+    """
+    own = {name: record[name] for name in CHAT_FIELDS if record.get(name) is not None}
+    if "messages" not in record:
         prompt = record["prompt"]
         if not isinstance(prompt, str):
             raise HftoolError('"prompt" must be text')
-        ids = prompt_ids(tokenizer, prompt, options.prompting)
-    return make_request(language_model, prompt, ids, options)
+        if not own and not options.templated:
+            return prompt, options
+        messages = chat_of_text(prompt, options).messages
+    else:
+        messages = record["messages"]
+    for name, kind in CHAT_FIELDS.items():
+        if not isinstance(own.get(name, kind()), kind):
+            raise HftoolError(f'"{name}" must be {_KINDS[kind]}')
+    chat = as_chat({**own, "messages": messages})
+    chat = replace(chat, answer=not own.get("no_generation_prompt"))
+    template = own.get("template", options.template)
+    return replace(overlaid(arguments_of(options), chat), messages=chat.messages), replace(
+        options, chat=True, template=template
+    )
 
 
 def _override(options: Options, record: Mapping[str, Any]) -> Options:

@@ -22,7 +22,7 @@ from hftool.models.load import LanguageModel, load_language_model
 from hftool.options.generation import SamplingOptions
 from hftool.options.inputs import PromptOptions
 from hftool.options.model import LoadOptions
-from hftool.prompting.prompt import prompt_ids
+from hftool.prompting.prompt import Prompt, prompt_ids
 
 log = logging.getLogger("hftool")
 
@@ -121,7 +121,7 @@ class NextTokenQuery:
 def next_token_records(
     load: LoadOptions,
     models: Sequence[str],
-    texts: Sequence[str],
+    texts: Sequence[Prompt],
     prompting: PromptOptions,
     query: NextTokenQuery,
 ) -> Iterator[NextTokenRecord]:

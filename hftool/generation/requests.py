@@ -10,7 +10,7 @@ from hftool.generation.sampling import SamplingSettings, resolve_sampling
 from hftool.models.load import LanguageModel
 from hftool.options.generation import GenerationOptions, SamplingOptions
 from hftool.options.inputs import PromptOptions
-from hftool.prompting.prompt import prompt_ids
+from hftool.prompting.prompt import Prompt, prompt_ids, prompt_text
 
 DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
 """The sampling options that only matter when tokens are drawn."""
@@ -27,7 +27,7 @@ class GenerateOptions:
 
 def requests_of_prompts(
     language_model: LanguageModel,
-    prompts: Iterable[str],
+    prompts: Iterable[Prompt],
     options: GenerateOptions,
     *,
     lines: bool = False,
@@ -51,7 +51,7 @@ def requests_of_prompts(
     for line, prompt in enumerate(prompts, 1):
         try:
             ids = prompt_ids(language_model.tokenizer, prompt, options.prompting)
-            first = make_request(language_model, prompt, ids, options)
+            first = make_request(language_model, prompt_text(prompt), ids, options)
         except HftoolError as error:
             if not lines or isinstance(error, UsageError):
                 raise

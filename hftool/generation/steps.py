@@ -20,7 +20,7 @@ from hftool.generation.sampling import (
 from hftool.models.load import LanguageModel
 from hftool.options.generation import SamplingOptions
 from hftool.options.inputs import PromptOptions
-from hftool.prompting.prompt import prompt_ids
+from hftool.prompting.prompt import Prompt, prompt_ids
 from hftool.tokenization.incremental_decoder import IncrementalDecoder
 from hftool.tokenization.tokenizer import Tokenizer
 
@@ -295,19 +295,19 @@ def _number(prob: torch.Tensor) -> float | None:
 
 def sampler_of_prompt(
     language_model: LanguageModel,
-    text: str,
+    prompt: Prompt,
     prompting: PromptOptions,
     sampling: SamplingOptions,
     *,
     max_steps: int,
     k: int,
 ) -> StepSampler:
-    """Return a sampler that continues a text.
+    """Return a sampler that continues a prompt.
 
     Raises:
         HftoolError: the prompt is empty or longer than the context, or the chat template fails.
         UsageError: as `resolve_sampling`.
     """
-    ids = prompt_ids(language_model.tokenizer, text, prompting)
+    ids = prompt_ids(language_model.tokenizer, prompt, prompting)
     settings = resolve_sampling(sampling, language_model.generation_config)
     return StepSampler(language_model, ids, settings, max_steps=max_steps, k=k)

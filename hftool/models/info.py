@@ -24,6 +24,7 @@ from hftool.models.references import (
 from hftool.models.validation import read_tensor_shapes
 from hftool.nn.architectures import CONTEXT_LENGTH_KEYS, task_of
 from hftool.options.model import SourceOptions
+from hftool.tokenization.chat_templates import read_chat_templates
 
 Fits = Literal["float32", "bfloat16", "none"]
 _ALIAS_NAME = re.compile(r"[\w][\w.-]*")
@@ -220,8 +221,9 @@ def _facts(source: ModelSource, folder: Path | None, alias: Alias | None) -> dic
         "context_length": next((n for n in lengths if type(n) is int and n), None),
         "dtype": "+".join(dtypes) or None,
         "size_bytes": sum(p.stat().st_size for p in folder.iterdir() if p.is_file()),
-        "chat_template": (folder / "chat_template.jinja").is_file()
-        or "chat_template" in read_json(folder / "tokenizer_config.json"),
+        "chat_template": bool(
+            read_chat_templates(folder, read_json(folder / "tokenizer_config.json"))
+        ),
     }
 
 

@@ -1,10 +1,11 @@
 """Options for what a command reads: texts, tables, chats."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
+from hftool.errors import exclude
 from hftool.options.shared import Argument, option
 
 ByteErrors = Literal["strict", "replace"]
@@ -80,8 +81,51 @@ class TableInputOptions(FileOptions):
 
 
 @dataclass(frozen=True)
-class ChatOptions:
-    """The chat template around a text, and the other messages in it."""
+class TemplateOptions:
+    """The chat template, and what it gets beside the messages.
+
+    Raises:
+        UsageError: two options that exclude each other.
+    """
+
+    chat_template: ChatTemplateFile = None
+    template: Annotated[
+        str | None,
+        _input("--template", metavar="NAME", help="Which of the model's chat templates to use."),
+    ] = None
+    tools: Annotated[
+        Path | None,
+        _input("--tools", metavar="FILE", help="Functions the model may call (JSON)."),
+    ] = None
+    documents: Annotated[
+        Path | None,
+        _input("--documents", metavar="FILE", help="Documents to base the answer on (JSON)."),
+    ] = None
+    template_arg: Annotated[
+        list[str] | None,
+        _input(
+            "--template-arg",
+            metavar="KEY=VALUE",
+            help="Set a variable of the chat template (repeatable).",
+        ),
+    ] = None
+    think: Annotated[
+        bool | None,
+        _input("--think/--no-think", help="Turn the model's reasoning on or off."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        exclude(
+            {
+                "--chat-template": self.chat_template is not None,
+                "--template": self.template is not None,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class MessageOptions:
+    """The chat around a text, or a whole chat."""
 
     chat: Annotated[
         bool,
@@ -97,14 +141,25 @@ class ChatOptions:
         str | None,
         _input("--prefill", metavar="TEXT", help="Beginning of the answer (implies --chat)."),
     ] = None
-    chat_template: ChatTemplateFile = None
+    messages: Annotated[
+        Path | None,
+        _input("--messages", metavar="FILE", help="Take the chat in FILE (JSON) as the prompt."),
+    ] = None
+    no_generation_prompt: Annotated[
+        bool,
+        _input("--no-generation-prompt", help="End after the chat, not where an answer begins."),
+    ] = False
+
+
+@dataclass(frozen=True)
+class ChatOptions(TemplateOptions, MessageOptions):
+    """Chats as prompts."""
 
     @property
     def templated(self) -> bool:
         """Whether the text goes through the chat template: each of these options implies it."""
-        return self.chat or any(
-            value is not None for value in (self.system, self.prefill, self.chat_template)
-        )
+        values = ((getattr(self, item.name), item.default) for item in fields(ChatOptions))
+        return any(value != default and value != [] for value, default in values)
 
 
 @dataclass(frozen=True)

@@ -99,9 +99,7 @@ def _can_join(first: Message, second: Message) -> bool:
     others = [
         {k: v for k, v in m.items() if k not in ("content", "tool_calls")} for m in (first, second)
     ]
-    return (
-        others[0] == others[1] and first["role"] in _JOINED and "tool_calls" not in first
-    )
+    return others[0] == others[1] and first["role"] in _JOINED and "tool_calls" not in first
 
 
 def _both(first: Any, second: Any) -> Any:
@@ -131,9 +129,9 @@ def _unchanged(message: Message) -> Message:
 
 
 def _in_text(message: Message) -> Message:
-    """Join a message's parts to one text."""
+    """Join a message's parts to one text, and write a result that is an object as JSON."""
     content = message.get("content")
-    if not is_parts(content) or not all(_is_text(part) for part in content):
+    if content is None or (is_parts(content) and not all(_is_text(part) for part in content)):
         return message
     return {**message, "content": text_of(content)}
 

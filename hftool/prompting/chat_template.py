@@ -1,19 +1,23 @@
-"""Render a chat as one text through the model's chat template, whatever roles that accepts."""
+"""Render a chat as one text through a chat template, whatever messages that accepts."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property, lru_cache
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from hftool.errors import HftoolError
-from hftool.prompting.template_sandbox import OutOfBounds, bounded
+from hftool.prompting import template_sandbox
+from hftool.prompting.arrangements import Arrangement, arrangements
+from hftool.prompting.given_texts import is_garbled, missing_extras, missing_texts
+from hftool.prompting.messages import Chat, Message, text_of
+from hftool.prompting.template_sandbox import OutOfBounds, TemplateError
+from hftool.prompting.thinking import Switch, possible_switches
+from hftool.tokenization.chat_templates import DEFAULT, read_template
 from hftool.tokenization.tokenizer import Tokenizer
 
 log = logging.getLogger("hftool")
-
-Message = dict[str, str]
 
 PLAIN_FRAME = (
     "{% for message in messages %}{% if message.role == 'system' %}{{ message.content }}\n\n"
@@ -23,171 +27,221 @@ PLAIN_FRAME = (
 """The template for a model that has none."""
 PLAIN_STOP = "\nUser:"  # how such a model would begin to write the user's next turn
 
-MAX_ADDED = 1_000_000  # characters that a template may add to the chat
-MAX_REPEATS = 10  # times that a template may repeat the chat
+TOOL_TEMPLATE = "tool_use"  # the template for chats with tools, if a model has one of its own
+MAX_WARNINGS = 20  # per template: a batch may have thousands of chats with the same fault
 
-_PROBES = ("73510091", "73510092")  # texts that templates neither change nor contain
+_REASONING = ("reasoning_content", "thinking", "reasoning")
+_QUESTION = [{"role": "user", "content": "73510091"}]
 
 
 @lru_cache(maxsize=16)
 def chat_template(
-    tokenizer: Tokenizer, file: Path | None = None, *, plain: bool = False
+    tokenizer: Tokenizer,
+    file: Path | None = None,
+    name: str | None = None,
+    *,
+    tools: bool = False,
+    plain: bool = False,
 ) -> "ChatTemplate":
     """Return the template of `file`, else the model's own, else (with `plain`) a plain frame.
 
     The result is cached, so that a template logs each of its warnings only once.
 
+    Args:
+        name: which of the model's templates; otherwise it is the one called "default", or with
+            `tools` the one called "tool_use" if there is one.
+
     Raises:
-        HftoolError: the model has no template, or the file cannot be read.
+        HftoolError: the model has no such template, or the file cannot be read.
     """
     if file is not None:
-        return ChatTemplate(tokenizer, _read(file))
-    if tokenizer.chat_template is not None:
-        return ChatTemplate(tokenizer, tokenizer.chat_template)
+        return ChatTemplate(tokenizer, read_template(file), name=f"the chat template {file}")
+    templates = tokenizer.chat_templates
+    if name is None:
+        name = TOOL_TEMPLATE if tools and TOOL_TEMPLATE in templates else DEFAULT
+    elif name not in templates:
+        raise _no_such_template(tokenizer, f"has no chat template '{name}'")
+    if name in templates:
+        kind = "chat template" if name == DEFAULT else f"chat template '{name}'"
+        return ChatTemplate(tokenizer, templates[name], name=f"the {kind} of {tokenizer.name}")
+    if templates:
+        raise _no_such_template(tokenizer, "has several chat templates, and none is the default")
     if not plain:
-        raise HftoolError(
-            f"{tokenizer.name} has no chat template",
-            "leave out --chat to continue the plain text, or give a template: --chat-template FILE",
-        )
+        raise _no_such_template(tokenizer, "has no chat template")
     log.warning(
         "%s has no chat template: hftool uses a plain frame, User: and Assistant:", tokenizer.name
     )
     return ChatTemplate(tokenizer, PLAIN_FRAME, stop=PLAIN_STOP)
 
 
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise HftoolError(f"cannot read the chat template {file}: {cause}") from None
+def _no_such_template(tokenizer: Tokenizer, cause: str) -> HftoolError:
+    hint = "leave out --chat to continue the plain text, or give a template: --chat-template FILE"
+    if tokenizer.chat_templates:
+        hint = "choose one: " + ", ".join(f"--template {n}" for n in tokenizer.chat_templates)
+    return HftoolError(f"{tokenizer.name} {cause}", hint)
 
 
 class ChatTemplate:
     """A chat template (Jinja) and the tokenizer that encodes its output.
 
-    If the template does not accept a system message, its text is put before the next user's
-    message. If the template requires roles to alternate, consecutive messages of one role are
-    joined. Either is logged once. The template itself decides whether to keep the reasoning in
-    earlier answers.
+    A template gets a chat as it is. Only if it fails, or leaves out a text, it gets the same chat
+    in another notation (parts as text, arguments as JSON), and then with messages rearranged: what
+    is said in a system message put before the user's next message, consecutive messages of a role
+    joined. That is logged once, and so is a text that is not in the prompt at all. The template
+    itself decides whether to keep the reasoning in earlier answers.
 
     Args:
+        name: what errors call it.
         stop: the string that ends an answer, if no token does; only the plain frame has one.
     """
 
-    def __init__(self, tokenizer: Tokenizer, source: str, *, stop: str | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        source: str,
+        *,
+        name: str | None = None,
+        stop: str | None = None,
+    ) -> None:
         self._tokenizer = tokenizer
         self._source = source
+        self._name = name or f"the chat template of {tokenizer.name}"
         self.stop = stop
         self._warned: set[str] = set()
 
-    def render(self, messages: Sequence[Message], *, answer: bool = True) -> str:
-        """Render messages as the model receives them.
+    def render(self, chat: Chat) -> str:
+        """Render a chat as the model receives it.
 
-        Args:
-            answer: end where the model's answer begins, or, if the last message is the
-                assistant's, leave that open to be continued; otherwise render only the messages,
-                all of them closed.
+        A chat that ends with an answer of the assistant is left open there, to be continued, unless
+        the chat is complete or the answer calls a tool.
 
         Raises:
-            HftoolError: the template fails.
+            HftoolError: the template fails, or it has no switch for `chat.think`.
         """
-        arranged = self._arrange(messages)
-        open_ended = answer and arranged[-1]["role"] == "assistant"
-        return self._render(
-            arranged,
-            add_generation_prompt=answer and not open_ended,
-            continue_final_message=open_ended,
-        )
+        try:
+            prompt = self._prompt(chat, self._variables(chat))
+        except (OutOfBounds, TemplateError) as error:
+            raise HftoolError(f"{self._name} fails: {error}") from None
+        for extra in missing_extras(chat, prompt):
+            self._warn(f"does not use the {extra}: they are not in the prompt")
+        return prompt
 
-    def ids(self, messages: Sequence[Message], *, answer: bool = True) -> list[int]:
+    def ids(self, chat: Chat) -> list[int]:
         """Return the token ids of `render`. Raises: as `render`."""
         # Templates write special tokens themselves: the tokenizer would add a second BOS.
         special = self.stop is not None
-        return list(self._tokenizer.encode(self.render(messages, answer=answer), special).ids)
+        return list(self._tokenizer.encode(self.render(chat), special).ids)
 
-    @cached_property
-    def opens_thinking(self) -> bool:
-        """Whether the template itself opens the model's reasoning: `<think>` ends the prompt."""
+    def opens_thinking(self, chat: Chat) -> bool:
+        """Return whether the template itself opens the model's reasoning in chats like this one:
+        `<think>` ends the prompt."""
         try:
-            prompt = self.render([{"role": "user", "content": _PROBES[0]}])
+            prompt = self.render(replace(chat, messages=_QUESTION, answer=True))
         except HftoolError:
             return False
         return prompt.rstrip().endswith("<think>")
 
-    @cached_property
-    def _accepts_system(self) -> bool:
-        return self._accepts("system", "user")
+    def _variables(self, chat: Chat) -> dict[str, Any]:
+        if unknown := [name for name in chat.variables if name not in self._own_variables]:
+            self._warn(f"has no variable {', '.join(unknown)}, so that has no effect")
+        switched = {}
+        if chat.think is not None:
+            if self._switch is None:
+                raise HftoolError(
+                    f"{self._name} has no switch that turns thinking on or off",
+                    "leave out --think and --no-think",
+                )
+            switched = self._switch.values(chat.think)
+        extras = {"tools": chat.tools, "documents": chat.documents}
+        return {**self._tokenizer.special_tokens, **extras, **switched, **chat.variables}
 
     @cached_property
-    def _accepts_repeats(self) -> bool:
-        return self._accepts("user", "user")
+    def _own_variables(self) -> dict[str, list[str]]:
+        return template_sandbox.variables_of(self._source)
 
-    def _accepts(self, *roles: str) -> bool:
-        """Return whether a chat with these roles renders, with the text of every message."""
-        chat = [{"role": r, "content": text} for r, text in zip(roles, _PROBES, strict=True)]
-        try:
-            rendered = self._render(chat, add_generation_prompt=True)
-        except HftoolError:
-            return False
-        return all(message["content"] in rendered for message in chat)
+    @cached_property
+    def _switch(self) -> Switch | None:
+        """The variable that turns thinking on or off, which is one that changes the prompt."""
+        for switch in possible_switches(self._own_variables):
+            try:
+                on, off = (self._asked(switch.values(think)) for think in (True, False))
+            except TemplateError:
+                continue
+            if on != off:
+                return switch
+        return None
 
-    def _arrange(self, messages: Sequence[Message]) -> list[Message]:
-        """Adapt messages to the roles that the template accepts."""
-        arranged = list(messages)
-        if any(m["role"] == "system" for m in arranged) and not self._accepts_system:
-            self._warn_once("takes no system message: its text goes into the user's message")
-            arranged = list(_without_system(arranged))
-        if any(len(run) > 1 for run in _runs(arranged)) and not self._accepts_repeats:
-            self._warn_once("wants roles to alternate: consecutive messages of a role are joined")
-            texts = (("\n\n".join(m["content"] for m in run), run[0]) for run in _runs(arranged))
-            arranged = [{**first, "content": text} for text, first in texts]
-        return arranged
+    def _asked(self, variables: dict[str, Any]) -> str:
+        common = {**self._tokenizer.special_tokens, "add_generation_prompt": True}
+        return template_sandbox.render(self._source, _QUESTION, {**common, **variables})
 
-    def _warn_once(self, what: str) -> None:
-        if what not in self._warned:
-            log.warning("the chat template of %s %s", self._tokenizer.name, what)
+    def _prompt(self, chat: Chat, variables: dict[str, Any]) -> str:
+        *earlier, last = chat.messages
+        if last["role"] == "assistant" and chat.answer and "tool_calls" not in last:
+            return self._continued(earlier, last, variables)
+        asking = chat.answer and last["role"] != "assistant"
+        return self._fitted(chat.messages, {**variables, "add_generation_prompt": asking})
+
+    def _continued(
+        self, earlier: list[Message], last: Message, variables: Mapping[str, Any]
+    ) -> str:
+        """Render a chat whose last answer has only begun."""
+        beginning = text_of(last.get("content"))
+        reasoning = next((name for name in _REASONING if last.get(name)), None)
+        field = "content" if beginning.strip() else reasoning
+        if field is not None or not earlier:
+            how = {**variables, "continue_final_message": field or True}
+            try:
+                prompt = self._fitted([*earlier, last], how)
+            except TemplateError:
+                if not earlier or field != "content":
+                    raise
+            else:
+                if field == "content" and not prompt.endswith(beginning):
+                    self._warn("removes white space at the end of the answer's beginning")
+                return prompt
+        # The template does not keep the beginning as it is: it may be part of the reasoning.
+        prompt = self._fitted(earlier, {**variables, "add_generation_prompt": True})
+        if prompt.rstrip().endswith("<think>") and beginning.lstrip().startswith("<think>"):
+            prompt = prompt.rstrip().removesuffix("<think>")
+        return prompt + beginning
+
+    def _fitted(self, messages: list[Message], variables: Mapping[str, Any]) -> str:
+        """Render messages in the first arrangement that the template accepts and that loses no
+        text; if all of them lose some, in the one that loses least."""
+        best: tuple[tuple[bool, int], str, Arrangement] | None = None
+        failure: TemplateError | None = None
+        for arrangement in arrangements(messages):
+            try:
+                prompt = template_sandbox.render(
+                    self._source, arrangement.messages, dict(variables)
+                )
+            except TemplateError as error:
+                failure = failure or error
+                continue
+            faults = (
+                is_garbled(arrangement.messages, prompt),
+                len(missing_texts(messages, prompt)),
+            )
+            if best is None or faults < best[0]:
+                best = faults, prompt, arrangement
+            if not any(faults):
+                break
+        if best is None:
+            raise failure or TemplateError("it accepts no chat")
+        _, prompt, arrangement = best
+        for change in arrangement.changes:
+            self._warn(change)
+        for missing in missing_texts(messages, prompt):
+            self._warn(f"leaves out {missing.place}: {_shortened(missing.text)}")
+        return prompt
+
+    def _warn(self, what: str) -> None:
+        if what not in self._warned and len(self._warned) < MAX_WARNINGS:
+            log.warning("%s %s", self._name, what)
         self._warned.add(what)
 
-    def _render(self, messages: list[Message], **variables: Any) -> str:
-        """Render messages in transformers' sandbox, with the variables of `apply_chat_template`."""
-        from transformers.utils.chat_template_utils import render_jinja_template
 
-        try:
-            with bounded(self._source):
-                rendered: Any = render_jinja_template(
-                    conversations=[messages],
-                    chat_template=self._source,
-                    **{**self._tokenizer.special_tokens, **variables},
-                )
-            text = str(rendered[0][0])
-            if len(text) > MAX_ADDED + MAX_REPEATS * sum(len(m["content"]) for m in messages):
-                raise OutOfBounds(f"it makes {len(text):,} characters of the chat")
-            text.encode()  # tokenizers reject half of a surrogate pair
-        except Exception as error:  # the template is a program, which can fail in any way
-            cause = str(error)[:300]
-            raise HftoolError(
-                f"the chat template of {self._tokenizer.name} fails: {cause}"
-            ) from None
-        return text
-
-
-def _runs(messages: Sequence[Message]) -> list[list[Message]]:
-    """Return the messages in groups of consecutive ones with the same role."""
-    return [list(group) for _, group in groupby(messages, key=lambda m: m["role"])]
-
-
-def _without_system(messages: Sequence[Message]) -> Iterator[Message]:
-    """Yield the messages, each system text put before the next user's message; without one, it
-    becomes a user's message itself."""
-    waiting: list[str] = []
-    for message in messages:
-        if message["role"] == "system":
-            waiting.append(message["content"])
-        elif message["role"] == "user" and waiting:
-            yield {**message, "content": "\n\n".join(filter(None, (*waiting, message["content"])))}
-            waiting = []
-        else:
-            yield message
-    if waiting:
-        yield {"role": "user", "content": "\n\n".join(waiting)}
+def _shortened(text: str) -> str:
+    text = text.strip()
+    return text if len(text) <= 60 else text[:59] + "…"

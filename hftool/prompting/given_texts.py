@@ -33,7 +33,7 @@ def missing_texts(messages: Sequence[Message], prompt: str) -> list[GivenText]:
 
 def missing_extras(chat: Chat, prompt: str) -> list[str]:
     """Return which of a chat's "tools" and "documents" are not in a prompt at all."""
-    tools = [GivenText(str(name), "tools") for tool in chat.tools or () if (name := _name(tool))]
+    tools = [GivenText(name, "tools") for tool in chat.tools or () if (name := tool_name(tool))]
     documents = [
         GivenText(value, "documents")
         for document in chat.documents or ()
@@ -47,16 +47,21 @@ def missing_extras(chat: Chat, prompt: str) -> list[str]:
 def is_garbled(messages: Sequence[Message], prompt: str) -> bool:
     """Return whether a template printed a list of parts or an object as Python shows it, because
     it expects a text."""
-    texts = json.dumps([texts_of(m.get("content")) for m in messages])
-    if len(_PART.findall(prompt)) > len(_PART.findall(texts)):
+    texts = "\0".join(text for m in messages for text in texts_of(m.get("content")))
+    in_parts = any(is_parts(m.get("content")) for m in messages)
+    if in_parts and len(_PART.findall(prompt)) > len(_PART.findall(texts)):
         return True
-    arguments = (a for m in messages for a in _arguments(m) if isinstance(a, dict))
-    return any(repr(a) in prompt and repr(a) != json.dumps(a, ensure_ascii=False) for a in arguments)
+    results = [c for m in messages if not isinstance(c := m.get("content"), str | None)]
+    arguments = [a for m in messages for a in _arguments(m)]
+    objects = [o for o in (*results, *arguments) if isinstance(o, dict | list)]
+    shown = {repr(a) for a in objects} - {json.dumps(a, ensure_ascii=False) for a in objects}
+    return any(prompt.count(form) > texts.count(form) for form in shown)
 
 
-def _name(tool: dict[str, Any]) -> Any:
+def tool_name(tool: dict[str, Any]) -> str:
+    """Return the name of a tool, or of the one that is called."""
     function = tool.get("function")
-    return (function if isinstance(function, dict) else tool).get("name")
+    return str((function if isinstance(function, dict) else tool).get("name") or "")
 
 
 def _texts_of_message(message: Message, number: int) -> Iterator[GivenText]:
@@ -68,10 +73,10 @@ def _texts_of_message(message: Message, number: int) -> Iterator[GivenText]:
             text = _REASONING_ENDS.split(text)[-1]
         yield GivenText(text, f"the text of {place}")
     for call in message.get("tool_calls", ()):
-        yield GivenText(str(_name(call) or ""), f"a tool call of {place}")
+        yield GivenText(tool_name(call), f"a tool call of {place}")
     for arguments in _arguments(message):
         for leaf in _leaves(arguments):
-            yield GivenText(leaf, f"a tool call of {place}")
+            yield GivenText(leaf, f"arguments of a tool call of {place}")
 
 
 def _arguments(message: Message) -> Iterator[Any]:
@@ -94,23 +99,23 @@ def _leaves(value: Any) -> Iterator[str]:
 def _missing(given: Sequence[GivenText], prompt: str) -> list[GivenText]:
     """Return the texts that a prompt has less often than they were given."""
     squeezed = _squeezed(prompt)
-    texts = {text.text: _squeezed(text.text) for text in given}
+    texts = {item.text: _squeezed(item.text) for item in given}
     # Almost always all of them are there, in their order, which takes one pass to see.
     position = 0
-    for text in given:
-        found = squeezed.find(texts[text.text], position)
+    for item in given:
+        found = squeezed.find(texts[item.text], position)
         if found < 0:
             break
-        position = found + len(texts[text.text])
+        position = found + len(texts[item.text])
     else:
         return []
-    everything = "\0".join(texts[text.text] for text in given)
+    everything = "\0".join(texts[item.text] for item in given)
     missing = set()
     for text, short in texts.items():
         there = sum(squeezed.count(form) for form in _forms(text, short))
         if short and there < everything.count(short):
             missing.add(text)
-    return [text for text in given if text.text in missing]
+    return [item for item in given if item.text in missing]
 
 
 def _forms(text: str, short: str) -> set[str]:

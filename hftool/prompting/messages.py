@@ -3,13 +3,13 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from hftool.errors import HftoolError
 
 MESSAGES_HINT = 'as in [{"role": "user", "content": "Hello"}]'
-TEMPLATE_FIELDS = ("tools", "documents", "chat_template_kwargs")
-"""What may come with messages, by the names that servers use."""
+TEMPLATE_FIELDS = ("tools", "documents", "chat_template_kwargs", "think")
+"""What may come with messages: by the names that servers use, and hftool's own `think`."""
 TEXT_PARTS = ("text", "input_text", "output_text")
 _MEDIA = ("image", "audio", "video", "file")
 _SET_BY_OPTIONS = {
@@ -69,7 +69,7 @@ def parse_chat(text: str) -> tuple[Chat, list[str]]:
 
 
 def as_chat(content: Mapping[str, Any]) -> Chat:
-    """Make a chat of the fields "messages", "tools", "documents" and "chat_template_kwargs".
+    """Make a chat of the field "messages" and of `TEMPLATE_FIELDS`.
 
     Raises:
         HftoolError: a field has something else than it should.
@@ -81,11 +81,15 @@ def as_chat(content: Mapping[str, Any]) -> Chat:
         raise HftoolError('"chat_template_kwargs" must be an object')
     for name in variables:
         require_variable(name)
+    think = content.get("think")
+    if not isinstance(think, bool | None):
+        raise HftoolError('"think" must be true or false')
     return Chat(
         as_messages(content.get("messages")),
         as_objects(content.get("tools"), "tools"),
         as_objects(content.get("documents"), "documents"),
         {name: _without_surrogates(value, name) for name, value in variables.items()},
+        think,
     )
 
 
@@ -112,6 +116,8 @@ def _as_message(given: Any, number: int) -> Message:
     if not isinstance(message.get("role"), str) or not message["role"]:
         raise HftoolError(f"message {number} has no role", MESSAGES_HINT)
     _without_surrogates(message, f"message {number}")
+    if "content" not in message and message["role"] not in ("assistant", "tool"):
+        raise HftoolError(f"message {number} has no content", MESSAGES_HINT)
     content = message.get("content", "")
     if is_parts(content):
         for part in content:
@@ -128,7 +134,7 @@ def _as_message(given: Any, number: int) -> Message:
     return message
 
 
-def is_parts(content: Any) -> bool:
+def is_parts(content: Any) -> TypeGuard[list[Any]]:
     """Return whether a message's content is a list of parts, and not a tool's result."""
     return isinstance(content, list) and all(
         isinstance(part, str) or (isinstance(part, dict) and {"type", "text"} & part.keys())

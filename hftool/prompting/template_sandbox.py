@@ -74,7 +74,9 @@ def _answer(request: bytes) -> dict[str, Any]:
         worker.end()
         _worker = None
         if isinstance(error, EOFError | ConnectionError):
-            raise OutOfBounds("the process that renders it was ended, as if out of memory") from None
+            raise OutOfBounds(
+                "the process that renders it was ended, as if out of memory"
+            ) from None
         raise
     return answer
 

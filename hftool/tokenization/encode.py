@@ -88,7 +88,7 @@ class Decoded:
 
 def encode_records(
     tokenizers: Sequence[Tokenizer],
-    texts: Iterable[str],
+    texts: Iterable[Sequence[str]],
     options: EncodeOptions,
     flush: Callable[[], None] = lambda: None,
 ) -> Iterator[Encoded | Counted | Rendered | RoundTrip | Compared]:
@@ -96,20 +96,22 @@ def encode_records(
 
     Args:
         tokenizers: the model's first, then those to compare it with.
+        texts: each as every tokenizer gets it, which differs if it is a chat.
         flush: called before more texts are waited for, so that the caller can pass on the records
             of those before.
     """
     tokenizer, special = tokenizers[0], options.special
+    own = (versions[0] for versions in texts)
     match options.mode:
         case "tokens":
             most = options.max_tokens
-            return encode_texts(tokenizer, texts, special=special, max_tokens=most, flush=flush)
+            return encode_texts(tokenizer, own, special=special, max_tokens=most, flush=flush)
         case "count":
-            return count_tokens(tokenizer, texts, special=special, flush=flush)
+            return count_tokens(tokenizer, own, special=special, flush=flush)
         case "template":
-            return map(Rendered, texts)
+            return map(Rendered, own)
         case "roundtrip":
-            return round_trips(tokenizer, texts)
+            return round_trips(tokenizer, own)
         case "compare":
             return compare_tokenizers(tokenizers, texts, special=special)
         case mode:
@@ -182,11 +184,11 @@ def _windows(texts: Iterable[str], most: int, flush: Callable[[], None]) -> Iter
 
 
 def compare_tokenizers(
-    tokenizers: Sequence[Tokenizer], texts: Iterable[str], *, special: bool
+    tokenizers: Sequence[Tokenizer], texts: Iterable[Sequence[str]], *, special: bool
 ) -> Iterator[Compared]:
-    """Yield each text in the tokens of each tokenizer."""
-    for text in texts:
-        for tokenizer in tokenizers:
+    """Yield each text, as each tokenizer gets it, in the tokens of that tokenizer."""
+    for versions in texts:
+        for tokenizer, text in zip(tokenizers, versions, strict=True):
             ids = tokenizer.encode(text, special).ids
             yield Compared(
                 tokenizer.name,

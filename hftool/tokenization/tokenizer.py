@@ -19,6 +19,7 @@ from hftool.errors import HftoolError
 from hftool.json_files import not_the_file, read_json
 from hftool.options.vocabulary import TokenKind
 from hftool.tokenization.added_tokens import AddedTokens
+from hftool.tokenization.chat_templates import DEFAULT, read_chat_templates
 from hftool.tokenization.token_bytes import BYTE_TOKEN, bytes_of, show_bytes
 
 _SPACED_PUNCTUATION = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
@@ -61,26 +62,18 @@ class Tokenizer:
                 step.trim_offsets = False
 
     @cached_property
-    def chat_template(self) -> str | None:
-        """The model's own chat template (Jinja), None if it has none.
+    def chat_templates(self) -> dict[str, str]:
+        """The model's chat templates (Jinja) by name; that without a name is called "default".
 
         Raises:
-            HftoolError: it can't be read, or is not a text.
+            HftoolError: one can't be read, or is not a text.
         """
-        path = self.folder / "chat_template.jinja"
-        try:
-            if path.is_file():
-                return path.read_text(encoding="utf-8")
-            path = self.folder / "tokenizer_config.json"
-            template = self.config.get("chat_template")
-            if isinstance(template, list):  # several by name
-                template = {t["name"]: t["template"] for t in template}.get("default")
-            if template is not None and not isinstance(template, str):
-                raise ValueError("it is not a text")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            cause = f"it has no {error}" if isinstance(error, KeyError) else error
-            raise HftoolError(f"cannot read the chat template in {path}: {cause}") from None
-        return template
+        return read_chat_templates(self.folder, self.config)
+
+    @property
+    def chat_template(self) -> str | None:
+        """The model's default chat template, None if it has none. Raises: as `chat_templates`."""
+        return self.chat_templates.get(DEFAULT)
 
     @cached_property
     def added_tokens(self) -> dict[int, AddedToken]:

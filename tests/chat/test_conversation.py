@@ -16,7 +16,8 @@ from hftool.options.generation import AnswerOptions, Overflow
 from hftool.output.formats import text_lines
 from hftool.output.tables.base import table_console
 from hftool.output.views.generation import turns_view
-from hftool.prompting.chat_template import PLAIN_FRAME, ChatTemplate, Message, chat_template
+from hftool.prompting.chat_template import PLAIN_FRAME, ChatTemplate, chat_template
+from hftool.prompting.messages import Message
 from hftool.terminal import visible
 from tests.conftest import run
 from tests.tiny_models import (
@@ -303,7 +304,7 @@ def test_text_of_turns() -> None:
     streamed = [user, Piece("<think>a</think"), Piece(">b"), answer]
     failed = [user, Piece("half"), Piece("\n")]
     expected = "<think>a</think>b\nhalf\n<think>a</think>b\n"
-    view = turns_view(opened=False)
+    view = turns_view(lambda: False)
     assert view.table is not None
     for whole in ([user, answer], streamed):
         events = [*whole, *failed, *whole]

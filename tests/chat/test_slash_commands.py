@@ -322,7 +322,7 @@ def test_bare_messages_and_other_models(
         (b"\xff", "utf-8"),
         (b"[" * 100_000, "recursion"),
         (b"7", "list"),
-        (b'{"model": "x"}', "list"),
+        (b'{"model": "x"}', 'no "messages"'),
         (b'[{"role": "user"}]', "message 1"),
         (rb'[{"role": "user", "content": "\ud800"}]', "half of a surrogate pair"),
         (b'{"messages": [], "settings": {"top_p": 7}}', "top_p must be"),

@@ -34,7 +34,7 @@ from hftool.options.generation import AnswerOptions, GenerationOptions, Sampling
 from hftool.options.inputs import InputFormat, PromptOptions, TableInputOptions
 from hftool.options.ranges import option_ranges
 from hftool.output.run_log import RunLog
-from hftool.prompting.messages import parse_messages
+from hftool.prompting.messages import parse_chat
 from hftool.server.control import DaemonOptions
 from hftool.tokenization.encode import LARGEST_ID, parse_ids
 from hftool.tokenization.vocabulary import parse_ranges
@@ -129,8 +129,9 @@ ROLES = st.fixed_dictionaries({"role": VALUES | st.just("user"), "content": VALU
 @example("[" * 100_000)
 @example('[{"role": "user", "content": "\\ud800"}]')
 def test_messages(text: str) -> None:
-    for message in only_ours(lambda: parse_messages(text)) or []:
-        (message["role"] + message["content"]).encode()
+    parsed = only_ours(lambda: parse_chat(text))
+    for message in parsed[0].messages if parsed else []:
+        json.dumps(message, ensure_ascii=False).encode()
 
 
 FORMATS: list[InputFormat] = ["lines", "csv", "tsv", "jsonl"]

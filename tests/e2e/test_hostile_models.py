@@ -15,6 +15,7 @@ import pytest
 from hftool.errors import HftoolError
 from hftool.prompting import template_sandbox
 from hftool.prompting.chat_template import ChatTemplate
+from hftool.prompting.messages import Chat
 from hftool.tokenization.tokenizer import Tokenizer
 from tests.conftest import run, run_process
 from tests.hub_server import tiny_llama, write_gguf
@@ -76,7 +77,7 @@ def tokenizer(models: Path) -> Tokenizer:
 
 
 def rendered(tokenizer: Tokenizer, source: str) -> str:
-    return ChatTemplate(tokenizer, source).render([{"role": "user", "content": "hello"}])
+    return ChatTemplate(tokenizer, source).render(Chat([{"role": "user", "content": "hello"}]))
 
 
 def loops(body: str) -> str:
@@ -102,10 +103,13 @@ DOUBLED = "{% set n = namespace(x='ab') %}{% for i in range(99) %}{% set n.x = O
         ("{{ 'a'|center(10 ** 11) }}", "it takes more than 1024 MiB"),
         ("{{ '%99999999999d' % 1 }}", "it "),
         (DOUBLED.replace("OP", "n.x ~ n.x"), "it takes "),  # a gigabyte, or long to make one
-        (DOUBLED.replace("'ab'", "99").replace("OP", "n.x * n.x"), "it computes a number of"),
-        ("{{ 10 ** (10 ** 10) }}", "it computes a number of"),
-        ("{{ 5|round(-99999999) }}", "it rounds to -99999999 digits"),
-        ("{{ [5]|map('round', 10 ** 9, 'ceil')|list }}", "it rounds to 1000000000 digits"),
+        (
+            DOUBLED.replace("'ab'", "99").replace("OP", "n.x * n.x"),
+            "it takes longer than 1 seconds",
+        ),
+        ("{{ 10 ** (10 ** 10) }}", "it takes longer than 1 seconds"),
+        ("{{ 5|round(-99999999) }}", "it takes longer than 1 seconds"),
+        ("{{ [5]|map('round', 10 ** 9, 'ceil')|list }}", "it takes longer than 1 seconds"),
         ("{{ messages[0].content * 1000000 }}", "it makes 5,000,000 characters of the chat"),
         ("a" * 2_000_000, "it has more than 1,000,000 characters"),
         ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "maximum recursion depth"),

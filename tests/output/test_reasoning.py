@@ -65,7 +65,7 @@ def table(color: bool, *pieces: str, streamed: bool = True) -> str:
     events: list[Piece | Turn] = [Turn("user", "?"), Turn("assistant", "".join(pieces))]
     if streamed:
         events[1:1] = map(Piece, pieces)
-    return "".join(turns(False, [*events, *events], console))
+    return "".join(turns(lambda: False, [*events, *events], console))
 
 
 def test_reasoning_is_dim_where_there_is_colour() -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from hftool.errors import HftoolError
-from hftool.prompting.chat_template import ChatTemplate, Message, chat_template
+from hftool.prompting.chat_template import ChatTemplate, chat_template
+from hftool.prompting.messages import Chat, Message
 from hftool.tokenization.tokenizer import Tokenizer
 from tests.conftest import run
 from tests.tiny_models import save_model, save_tokenizer
@@ -50,8 +51,8 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
         (
             NO_SYSTEM + ANY,
             [HELLO, YES, SYSTEM, AGAIN],
-            "[user]Hello[assistant]Yes?[user]Be brief.\n\nagain 大",
-            ["system"],
+            "[user]Hello[assistant]Yes?[system]Be brief.[user]again 大",
+            [],
         ),
         (ALTERNATES + ANY, [HELLO, YES, AGAIN], "[user]Hello[assistant]Yes?[user]again 大", []),
         (
@@ -79,24 +80,167 @@ def test_messages_fit_the_template(
     template = ChatTemplate(ours, source + OPENING)
     given = [dict(message) for message in messages]
     for _ in range(3):
-        assert template.render(given) == rendered + "[assistant]"
-        assert template.render(given, answer=False) == rendered
+        assert template.render(Chat(given)) == rendered + "[assistant]"
+        assert template.render(Chat(given, answer=False)) == rendered
     assert given == messages
     assert len(notes.messages) == len(said)
     assert all(word in note for word, note in zip(said, notes.messages, strict=True))
 
 
+DROPS = "[{{ messages[-1].role }}]{{ messages[-1].content }}"
+TOOLS = [{"type": "function", "function": {"name": "sky", "parameters": {}}}]
+
+
+def test_a_text_that_is_not_in_the_prompt_is_named(
+    ours: Tokenizer, notes: pytest.LogCaptureFixture
+) -> None:
+    template = ChatTemplate(ours, DROPS)
+    chat = Chat([HELLO, YES, AGAIN], TOOLS, [{"title": "T", "text": "X Y"}], {"language": "de"})
+    for _ in range(2):
+        assert template.render(chat) == "[user]again 大"
+    assert notes.messages == [
+        "the chat template of tiny has no variable language, so that has no effect",
+        "the chat template of tiny leaves out the text of message 1 (user): Hello",
+        "the chat template of tiny leaves out the text of message 2 (assistant): Yes?",
+        "the chat template of tiny does not use the tools: they are not in the prompt",
+        "the chat template of tiny does not use the documents: they are not in the prompt",
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["{{ m.content | trim }}", "{{ m.content | tojson }}", "{{ m.content.split() | join(' ') }}"],
+)
+def test_a_text_may_be_trimmed_and_escaped(
+    change: str, ours: Tokenizer, notes: pytest.LogCaptureFixture
+) -> None:
+    template = ChatTemplate(ours, ANY.replace("{{ m.content }}", change))
+    quoted = {"role": "user", "content": """ "大\n\n\ta'  "\\ """}
+    template.render(Chat([quoted, YES, AGAIN]))
+    assert not notes.messages
+
+
+def test_a_text_that_is_said_twice_must_be_there_twice(
+    ours: Tokenizer, notes: pytest.LogCaptureFixture
+) -> None:
+    source = ANY.replace("{% endfor", "{% if loop.first %}{% break %}{% endif %}{% endfor")
+    ChatTemplate(ours, source).render(Chat([HELLO, YES, HELLO]))
+    assert [note.partition("out ")[2] for note in notes.messages] == [
+        "the text of message 1 (user): Hello",
+        "the text of message 2 (assistant): Yes?",
+        "the text of message 3 (user): Hello",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("messages", "rendered"),
+    [
+        # Neither a tool's results nor fields that differ are joined away.
+        ([HELLO, {"role": "tool", "content": "a"}, {"role": "tool", "content": "b"}], None),
+        ([{**HELLO, "name": "ann"}, {**AGAIN, "name": "bob"}], None),
+        ([{**HELLO, "name": "ann"}, {**AGAIN, "name": "ann"}], "[user]Hello\n\nagain 大"),
+    ],
+)
+def test_what_cannot_be_joined_stays(
+    messages: list[Message], rendered: str | None, ours: Tokenizer
+) -> None:
+    template = ChatTemplate(
+        ours,
+        "{% for m in messages %}{% if not loop.first and loop.previtem.role == m.role %}"
+        "{{ raise_exception('twice') }}{% endif %}{% endfor %}" + ANY,
+    )
+    if rendered is None:
+        with pytest.raises(HftoolError, match="twice"):
+            template.render(Chat(messages))
+    else:
+        assert template.render(Chat(messages)) == rendered
+
+
+def test_an_answer_in_text_joins_the_call_that_follows(ours: Tokenizer) -> None:
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "sky", "arguments": {}}}]}
+    template = ChatTemplate(ours, ALTERNATES + ANY + "{{ messages[-1].tool_calls }}")
+    prompt = template.render(Chat([HELLO, YES, call]))
+    assert prompt == f"[user]Hello[assistant]Yes?{call['tool_calls']}"
+
+
+def test_a_developer_becomes_the_system_where_the_template_has_none(
+    ours: Tokenizer, notes: pytest.LogCaptureFixture
+) -> None:
+    developer = {"role": "developer", "content": "Be brief."}
+    known = ANY.replace("%}[", "%}{% if m.role in ('user', 'system') %}[", 1)
+    template = ChatTemplate(ours, known.replace("{% endfor", "{% endif %}{% endfor"))
+    assert template.render(Chat([developer, HELLO])) == "[system]Be brief.[user]Hello"
+    assert ChatTemplate(ours, ANY).render(Chat([developer, HELLO])).startswith("[developer]")
+    assert ["developer" in note for note in notes.messages] == [True]
+
+
+def test_a_finished_chat_is_closed(ours: Tokenizer) -> None:
+    template = ChatTemplate(ours, ANY.replace("{% endfor", "<end>{% endfor") + OPENING)
+    assert template.render(Chat([HELLO, YES])) == "[user]Hello<end>[assistant]Yes?"
+    closed = Chat([HELLO, YES], answer=False)
+    assert template.render(closed) == "[user]Hello<end>[assistant]Yes?<end>"
+
+
+@pytest.mark.parametrize(
+    ("given", "end"),
+    [
+        ("so</think>", "[assistant]<think>\nso</think>"),
+        ("<think>so</think>OK ", "[assistant]<think>so</think>OK "),
+        ("", "[assistant]<think>\n"),
+    ],
+)
+def test_beginning_that_the_template_cuts_follows_the_prompt(
+    given: str, end: str, ours: Tokenizer
+) -> None:
+    template = ChatTemplate(ours, STRIPS + THINKS)
+    chat = Chat([HELLO, {"role": "assistant", "content": given}])
+    assert template.render(chat) == "[user]Hello" + end
+
+
+@pytest.mark.parametrize(
+    ("source", "switched"),
+    [
+        ("{% if enable_thinking is defined and not enable_thinking %}OFF{% endif %}", ("", "OFF")),
+        ("{% if thinking %}ON{% endif %}", ("ON", "")),
+        ("{% if skip_thinking %}OFF{% endif %}", ("", "OFF")),
+        ("{{ reasoning_effort or 'medium' }}", ("high", "low")),
+        ("{% if reasoning_effort == 'none' %}OFF{% endif %}", ("", "OFF")),
+        ("{% if thinking_budget == 0 %}OFF{% endif %}", ("", "OFF")),
+        ("{% if thinking_mode == 'disabled' %}OFF{% endif %}", ("", "OFF")),
+        ("{% if thinking_option == 'on' %}ON{% endif %}", ("ON", "")),
+        ("{% if thinking %}{% endif %}{% if use_reasoning %}ON{% endif %}", ("ON", "")),
+    ],
+)
+def test_think_sets_the_variable_that_the_template_has(
+    source: str, switched: tuple[str, str], ours: Tokenizer
+) -> None:
+    template = ChatTemplate(ours, source)
+    assert (*(template.render(Chat([HELLO], think=on)) for on in (True, False)),) == switched
+
+
+@pytest.mark.parametrize("source", [ANY, "{{ messages[0].thinking }}{{ keep_past_thinking }}"])
+def test_think_is_refused_where_the_template_has_no_switch(source: str, ours: Tokenizer) -> None:
+    with pytest.raises(HftoolError, match="no switch that turns thinking on or off"):
+        ChatTemplate(ours, source).render(Chat([HELLO], think=False))
+
+
+@pytest.mark.parametrize("source", ["\n\n{% for %}", "\n\n{{ raise_exception('no') }}"])
+def test_a_failure_names_the_line(source: str, ours: Tokenizer) -> None:
+    with pytest.raises(HftoolError, match=r"\(line 3\)$"):
+        ChatTemplate(ours, source).render(Chat([HELLO]))
+
+
 def test_template_that_fails_anyway_is_an_error(ours: Tokenizer) -> None:
     template = ChatTemplate(ours, "{{ raise_exception('never') }}")
     with pytest.raises(HftoolError, match="the chat template of tiny fails: never"):
-        template.render([SYSTEM, HELLO, HELLO])
+        template.render(Chat([SYSTEM, HELLO, HELLO]))
 
 
 def test_reasoning_is_the_templates_business(ours: Tokenizer) -> None:
     thought = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nYes?"}
-    stripped = ChatTemplate(ours, STRIPS + OPENING).render([HELLO, thought, AGAIN])
+    stripped = ChatTemplate(ours, STRIPS + OPENING).render(Chat([HELLO, thought, AGAIN]))
     assert stripped == "[user]Hello[assistant]Yes?[user]again 大[assistant]"
-    assert "hm" in ChatTemplate(ours, ANY + OPENING).render([HELLO, thought, AGAIN])
+    assert "hm" in ChatTemplate(ours, ANY + OPENING).render(Chat([HELLO, thought, AGAIN]))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +253,7 @@ def test_reasoning_is_the_templates_business(ours: Tokenizer) -> None:
     ],
 )
 def test_template_that_opens_the_reasoning(ours: Tokenizer, source: str, opens: bool) -> None:
-    assert ChatTemplate(ours, source).opens_thinking == opens
+    assert ChatTemplate(ours, source).opens_thinking(Chat([])) == opens
 
 
 def test_plain_frame(tmp_path: Path, notes: pytest.LogCaptureFixture) -> None:
@@ -123,7 +267,7 @@ def test_plain_frame(tmp_path: Path, notes: pytest.LogCaptureFixture) -> None:
         template = chat_template(ours, plain=True)
     said = {"role": "assistant", "content": " Yes?\n"}
     assert (
-        template.render([SYSTEM, HELLO, said, AGAIN])
+        template.render(Chat([SYSTEM, HELLO, said, AGAIN]))
         == "Be brief.\n\nUser: Hello\nAssistant: Yes?\nUser: again 大\nAssistant:"
     )
     assert template.stop == "\nUser:"

@@ -82,9 +82,9 @@ def test_records_can_be_passed_on_before_more_texts_arrive(
     flushed = threading.Semaphore(0)
     received: list[str] = []
 
-    def slow() -> Iterator[str]:
+    def slow() -> Iterator[list[str]]:
         for text in ("good", "morning"):
-            yield text
+            yield [text]
             assert flushed.acquire(timeout=10), "waits for more texts without a flush"
             assert received[-1] == text
 

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 from hftool.options.inputs import PromptOptions
 from hftool.output.token_spans import encoded_spans
 from hftool.prompting.chat_template import chat_template
+from hftool.prompting.messages import Chat
 from hftool.prompting.prompt import prompt_ids
 from hftool.tokenization.encode import encode_texts
 from hftool.tokenization.tokenizer import Tokenizer
@@ -111,7 +112,7 @@ def test_chats_are_those_of_transformers(folder: Path, tokenizer_of: Tokenizer, 
     theirs: Any = AutoTokenizer.from_pretrained(folder)
     options: dict[str, Any] = {"add_generation_prompt": True, "return_dict": True}
     for chat in (CHAT, CHAT[1:]):
-        ids = chat_template(tokenizer_of).ids(chat)
+        ids = chat_template(tokenizer_of).ids(Chat(chat))
         assert ids == theirs.apply_chat_template(chat, **options)["input_ids"]
         bos = tokenizer_of.special_tokens.get("bos_token")
         names = [tokenizer_of.backend.id_to_token(token_id) for token_id in ids]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.options.generation import AnswerOptions, Overflow
-from hftool.options.inputs import ChatTemplateFile, ErrorsOption
+from hftool.options.inputs import ErrorsOption, TemplateOptions
 from hftool.options.model import LoadOptions
 from hftool.options.output import OutputOptions
 from hftool.options.shared import option
@@ -22,9 +22,10 @@ def chat(
         Path | None,
         option("--system-file", metavar="FILE", help="Read the system message from FILE."),
     ] = None,
-    chat_template: ChatTemplateFile = None,
+    templating: TemplateOptions,
     load_from: Annotated[
-        Path | None, option("--load", metavar="FILE", help="Continue a saved chat.")
+        Path | None,
+        option("--load", "--messages", metavar="FILE", help="Continue the chat in FILE (JSON)."),
     ] = None,
     save_to: Annotated[
         Path | None, option("--save", metavar="FILE", help="Save the chat after every turn (JSON).")
@@ -64,20 +65,34 @@ def chat(
     from hftool.options.inputs import FileOptions
     from hftool.output.views.generation import turns_view
     from hftool.output.writer import write
-    from hftool.prompting.chat_template import chat_template as template_of
+    from hftool.prompting.chat_template import chat_template
+    from hftool.prompting.prompt import template_arguments
 
     stops = stop_strings(stop)
     if system_file is not None:
         system = one_text(None, FileOptions(system_file, errors))
     if save_to is not None:
         storage.require_writable(save_to)
+    arguments = template_arguments(templating)
     language_model = load_language_model(load)
-    template = template_of(language_model.tokenizer, chat_template, plain=True)
+    template = chat_template(
+        language_model.tokenizer,
+        templating.chat_template,
+        templating.template,
+        tools=arguments.tools is not None,
+        plain=True,
+    )
     conversation = Conversation(
-        language_model, template, answering, system=system, stop=stops, overflow=overflow
+        language_model,
+        template,
+        answering,
+        system=system,
+        arguments=arguments,
+        stop=stops,
+        overflow=overflow,
     )
     if load_from is not None:
         storage.load(conversation, load_from)
         conversation.system = conversation.system if system is None else system
     turns = run_chat(conversation, save_to, errors)
-    write(turns, turns_view(template.opens_thinking), output)
+    write(turns, turns_view(conversation.opens_thinking), output)

@@ -13,6 +13,7 @@ from hftool.options.shared import option
 
 if TYPE_CHECKING:
     from hftool.generation.requests import GenerateOptions
+    from hftool.prompting.prompt import Prompt
 
 
 @expand_dataclasses
@@ -60,22 +61,22 @@ def generate(
     from hftool.generation.batch_file import batch_lines
     from hftool.generation.requests import GenerateOptions
     from hftool.generation.strategies import require_compatible
-    from hftool.inputs.texts import texts
+    from hftool.prompting.prompt import prompts
 
     if batch is None and (output.resume or batch_size is not None):
         raise UsageError(f"{'--resume' if output.resume else '--batch-size'} needs --batch FILE")
     require_compatible(generation)
     options = GenerateOptions(prompting, sampling, generation)
     if batch is None:
-        prompts = texts(prompt, inputs)
-        _generate_prompts(prompts, load, options, output, stream=not no_stream, lines=inputs.lines)
+        given = prompts(prompt, inputs, prompting)
+        _generate_prompts(given, load, options, output, stream=not no_stream, lines=inputs.lines)
     else:
         lines = batch_lines(batch, prompt, inputs, generation)
         _generate_batch(lines, load, inputs, options, batch_size, output)
 
 
 def _generate_prompts(
-    prompts: Iterator[str],
+    prompts: Iterator["Prompt"],
     load: LoadOptions,
     options: "GenerateOptions",
     output: ResumableOptions,

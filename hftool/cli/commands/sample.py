@@ -59,6 +59,7 @@ def sample(
     from hftool.models.load import load_language_model
     from hftool.output.views.generation import steps_view
     from hftool.output.writer import write
+    from hftool.prompting.prompt import prompts
 
     if pick:
         token_picker.require_terminal()
@@ -69,9 +70,9 @@ def sample(
         sampler = sampler_of_trace(load_language_model(load), run, k=k)
         records = replayed(sampler, run)
     else:
-        text = one_text(prompt, inputs)
+        [given] = prompts(prompt, inputs, prompting)
         sampler = sampler_of_prompt(
-            load_language_model(load), text, prompting, sampling, max_steps=steps, k=k
+            load_language_model(load), given, prompting, sampling, max_steps=steps, k=k
         )
         records = token_picker.picked_steps(sampler, output.color) if pick else sampler.run()
     with recording(trace, sampler, records) as recorded:

@@ -57,12 +57,12 @@ def topk(
     """
     from hftool.errors import exclude
     from hftool.generation.next_token import NextTokenQuery, next_token_records
-    from hftool.inputs.texts import texts
     from hftool.output.views.tokens import next_token_view
     from hftool.output.writer import write
+    from hftool.prompting.prompt import prompts
 
     exclude({"--position all": position == "all", "--target": bool(target)})
-    prompts = list(texts(prompt, inputs))
+    given = list(prompts(prompt, inputs, prompting))
     sampled = filtering != FilterOptions()
     sampling = SamplingOptions(**asdict(filtering), seed=0) if sampled else None
     query = NextTokenQuery(k, tuple(target or ()), position, sampling)
@@ -71,7 +71,7 @@ def topk(
         scored=position == "all",
         sampled=sampled,
         models=len(models) > 1,
-        texts=len(prompts) > 1,
+        texts=len(given) > 1,
         targets=bool(target),
     )
-    write(next_token_records(load, models, prompts, prompting, query), view, output)
+    write(next_token_records(load, models, given, prompting, query), view, output)

@@ -1,6 +1,6 @@
 """Show the answers of a chat on a terminal."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from rich.color import ColorSystem
@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from hftool.chat.conversation import Turn
 
 
-def turns(opened: bool, events: Iterable["Piece | Turn"], console: Console) -> Iterator[str]:
+def turns(
+    opened: Callable[[], bool], events: Iterable["Piece | Turn"], console: Console
+) -> Iterator[str]:
     """Show the model's answers, their reasoning dim. The user has seen the other messages already.
 
     As in the text format, an answer whose pieces have been shown is only ended.
 
     Args:
-        opened: the prompt opens the reasoning of each answer.
+        opened: returns whether the prompt opens the reasoning of the next answer.
     """
 
     def styled(parts: Iterable[tuple[str, bool]]) -> Iterator[str]:
@@ -30,8 +32,9 @@ def turns(opened: bool, events: Iterable["Piece | Turn"], console: Console) -> I
             style = Style(dim=True) if dim else Style.null()
             yield style.render(visible(part), color_system=ColorSystem.STANDARD)
 
-    splitter, pieces_shown = ReasoningSplitter(opened), False
+    splitter, pieces_shown = None, False
     for event in events:
+        splitter = splitter or ReasoningSplitter(opened())
         if isinstance(event, Piece):
             yield from styled(splitter.parts(event.text))
             pieces_shown = True
@@ -41,4 +44,4 @@ def turns(opened: bool, events: Iterable["Piece | Turn"], console: Console) -> I
                 yield from styled(splitter.parts(event.content))
             yield from styled(splitter.rest())
             yield "\n"
-        splitter, pieces_shown = ReasoningSplitter(opened), False
+        splitter, pieces_shown = None, False

@@ -1,6 +1,6 @@
 """Views of generated text: steps, generations, and the turns of a chat."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -78,11 +78,12 @@ def _turn_end(turn: "Turn") -> str:
     return "\n" if turn.role == "assistant" else ""
 
 
-def turns_view(opened: bool) -> View:
+def turns_view(opened: Callable[[], bool]) -> View:
     """Return the view of `chat`'s turns.
 
     Args:
-        opened: the prompt opens the reasoning of each answer, which then has no `<think>` itself.
+        opened: returns whether the prompt opens the reasoning of the next answer, which then has no
+            `<think>` itself.
     """
 
     def table(events: Iterable[Any], console: Any) -> Iterator[str]:
