@@ -143,7 +143,7 @@ def next_token_records(
 
 
 def _records_of_model(
-    load: LoadOptions, texts: Sequence[str], prompting: PromptOptions, query: NextTokenQuery
+    load: LoadOptions, texts: Sequence[Prompt], prompting: PromptOptions, query: NextTokenQuery
 ) -> Iterator[NextTokenRecord]:
     """Answer a query for each text with one model, as `next_token_records`."""
     language_model = load_language_model(load)

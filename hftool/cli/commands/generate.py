@@ -57,7 +57,7 @@ def generate(
         # Prompts with their own options; --resume continues an interrupted run
         hftool generate --batch prompts.jsonl -o answers.jsonl --resume
     """
-    from hftool.errors import UsageError
+    from hftool.errors import UsageError, exclude
     from hftool.generation.batch_file import batch_lines
     from hftool.generation.requests import GenerateOptions
     from hftool.generation.strategies import require_compatible
@@ -65,6 +65,7 @@ def generate(
 
     if batch is None and (output.resume or batch_size is not None):
         raise UsageError(f"{'--resume' if output.resume else '--batch-size'} needs --batch FILE")
+    exclude({"--batch": batch is not None, "--messages": prompting.messages is not None})
     require_compatible(generation)
     options = GenerateOptions(prompting, sampling, generation)
     if batch is None:

@@ -52,7 +52,7 @@ def sample(
         hftool sample --replay run.jsonl
     """
     from hftool.cli import token_picker
-    from hftool.errors import UsageError
+    from hftool.errors import UsageError, exclude
     from hftool.generation.steps import sampler_of_prompt
     from hftool.generation.trace import read_trace, recording, replayed, sampler_of_trace
     from hftool.inputs.texts import one_text
@@ -63,6 +63,7 @@ def sample(
 
     if pick:
         token_picker.require_terminal()
+    exclude({"--replay": replay is not None, "--messages": prompting.messages is not None})
     if replay is not None:
         if pick or prompt is not None:
             raise UsageError("--replay takes its prompt from the trace: leave out TEXT and --pick")
