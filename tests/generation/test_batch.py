@@ -392,7 +392,7 @@ BROKEN = {
     '{"prompt": 5}': '"prompt" must be text',
     '{"prompt": ""}': "the prompt is empty",
     '{"messages": "hi"}': "the messages must be a list",
-    '{"messages": [{"role": "user"}]}': "message 1 has no role and content",
+    '{"messages": [{"role": "user"}]}': "message 1 has no content",
     '{"prompt": "a", "temperatur": 1}': "unknown field temperatur",
     '{"prompt": "a", "temperature": "hot"}': "temperature must be a number of at least 0, not",
     '{"prompt": "a", "temperature": true}': "temperature must be a number of at least 0, not",
