@@ -32,7 +32,7 @@ def cached_model(tmp_path: Path) -> dict[str, str]:
     [
         ("hftool voc", ["vocab-dump"]),
         ("hftool models un", ["unalias"]),
-        ("hftool topk --tem", ["--temperature", "--temp"]),
+        ("hftool topk --tempe", ["--temperature"]),
         ("hftool encode -m ow", ["owner/some-name"]),
         ("hftool generate --model q", ["qwen"]),
         ("hftool generate --draft-model smol", ["smollm2"]),
