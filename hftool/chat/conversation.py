@@ -2,16 +2,30 @@
 
 import logging
 from bisect import bisect_left
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from hftool.errors import HftoolError
 from hftool.generation.generate import generate
+from hftool.generation.model_defaults import (
+    complete_options,
+    log_unused_fields,
+    most_new_tokens,
+    stop_strings,
+)
 from hftool.generation.prefix_cache import CachedModel, require_context
 from hftool.generation.records import Generation, Piece, Request
+from hftool.generation.requests import beam_settings, sampling_of_beams
 from hftool.generation.sampling import SamplingSettings, resolve_sampling
+from hftool.generation.sequential import generate_each
 from hftool.models.load import LanguageModel
-from hftool.options.generation import AnswerOptions, Overflow
+from hftool.options.generation import (
+    CHAT_MAX_NEW_TOKENS,
+    AnswerOptions,
+    GenerationOptions,
+    Overflow,
+    SamplingOptions,
+)
 from hftool.prompting.chat_template import ChatTemplate
 from hftool.prompting.messages import Chat, Message, text_of
 
@@ -56,7 +70,7 @@ class Conversation:
 
     Raises:
         UsageError: as `resolve_sampling`.
-        HftoolError: as `resolve_sampling`.
+        HftoolError: as `resolve_sampling`, or a stop string of the model is not text.
     """
 
     def __init__(
@@ -71,10 +85,15 @@ class Conversation:
         overflow: Overflow = "drop",
     ) -> None:
         self._language_model = language_model
+        log_unused_fields(language_model.generation_config, "num_return_sequences")
         self.template = template
         self._overflow = overflow
         # A plain frame has no token that ends a turn: it ends where the user's next turn begins.
-        self._stop = (*stop,) if template.stop is None else (*stop, template.stop)
+        stops = stop_strings(stop or None, language_model.generation_config)
+        self._stop = stops if template.stop is None else (*stops, template.stop)
+        one_text = GenerationOptions(num_return_sequences=1)
+        config = language_model.generation_config
+        self._beams = beam_settings(complete_options(one_text, config))
         self._cached_model = CachedModel(language_model, rewinds=True)
         self.system = system
         self.arguments = arguments or Chat([])
@@ -106,9 +125,21 @@ class Conversation:
         """Return whether the template opens the reasoning of the next answer itself."""
         return self.template.opens_thinking(self.arguments)
 
+    @property
+    def max_new_tokens(self) -> int:
+        """The most tokens of an answer, as far as the conversation leaves room for them."""
+        return self._most_new_tokens(0)
+
     def next_settings(self) -> SamplingSettings:
         """Return the settings of the next answer. Raises: as `resolve_sampling`."""
-        return resolve_sampling(self.options, self._language_model.generation_config)
+        return self._settings(self.options)
+
+    def _settings(self, options: AnswerOptions) -> SamplingSettings:
+        config = self._language_model.generation_config
+        sampling: SamplingOptions = options
+        if self._beams is not None:
+            sampling = sampling_of_beams(options, config)
+        return resolve_sampling(sampling, config)
 
     def configure(self, options: AnswerOptions) -> None:
         """Use these options for the answers to come.
@@ -117,7 +148,7 @@ class Conversation:
             UsageError: as `resolve_sampling`; the options stay unchanged.
             HftoolError: as `resolve_sampling`; the options stay unchanged.
         """
-        resolve_sampling(options, self._language_model.generation_config)
+        self._settings(options)
         self.options = options
 
     def clear(self) -> None:
@@ -141,7 +172,7 @@ class Conversation:
         Raises: as `ChatTemplate.render`.
         """
         ids = self.template.ids(self.chat(self.messages, answer=False)) if self.messages else []
-        return Budget(len(ids), self._language_model.context_length, self._answer_limit())
+        return Budget(len(ids), self._context(), self._answer_limit())
 
     def answer(self, text: str) -> Generator[Piece | Turn, None, None]:
         """Yield the user's turn, the pieces of the answer as they are generated, and the
@@ -181,14 +212,15 @@ class Conversation:
             text_of(turns[-1].get("content")),
             tuple(ids),
             settings,
-            self.options.max_new_tokens,
+            self._most_new_tokens(len(ids)),
             stop=self._stop,
+            beams=self._beams,
         )
         text, complete = "", False
         turn = Turn("assistant", "", "interrupted", len(ids), None, settings.seed)
         try:
             yield from user_turn
-            for event in generate(self._language_model, request, cached_model=self._cached_model):
+            for event in self._events(request):
                 if isinstance(event, Generation):
                     self.turns = [*fitting, {"role": "assistant", "content": text}]
                     complete = True
@@ -209,14 +241,38 @@ class Conversation:
         if settings.seed is not None:
             log.debug("seed %d", settings.seed)
 
+    def _events(self, request: Request) -> Iterator[Piece | Generation]:
+        if request.beams is None:
+            yield from generate(self._language_model, request, cached_model=self._cached_model)
+            return
+        for event in generate_each(self._language_model, [request]):
+            if isinstance(event, Generation):
+                yield Piece(event.text)
+            yield event
+
+    def _most_new_tokens(self, prompt_tokens: int) -> int:
+        config = self._language_model.generation_config
+        option = self.options.max_new_tokens
+        return most_new_tokens(option, config, prompt_tokens, CHAT_MAX_NEW_TOKENS)
+
+    def _context(self) -> int | None:
+        """Return how many tokens the conversation and an answer may have together."""
+        config, context = (
+            self._language_model.generation_config,
+            self._language_model.context_length,
+        )
+        length = config.get("max_length")
+        if length is None or self.options.max_new_tokens or config.get("max_new_tokens"):
+            return context
+        return int(length) if context is None else min(context, int(length))
+
     def _without_first_space(self, piece: str, before: str) -> str:
         """Return a piece without the space that begins an answer in the plain frame."""
         return piece if before or self.template.stop is None else piece.lstrip()
 
     def _answer_limit(self) -> int:
         """Return how many tokens an answer may have."""
-        context = self._language_model.context_length
-        limit = self.options.max_new_tokens
+        context, limit = self._context(), self.max_new_tokens
         # However long answers may be, half of a small context is for the messages.
         return limit if context is None else min(limit, context // 2)
 
@@ -232,8 +288,9 @@ class Conversation:
         def ids_from(start: int) -> list[int]:
             return self.template.ids(self.chat([*system, *turns[start:]]))
 
+        context = self._context()
+
         def fits(ids: list[int]) -> bool:
-            context = self._language_model.context_length
             return context is None or len(ids) + self._answer_limit() <= context
 
         ids = ids_from(0)
@@ -255,7 +312,7 @@ class Conversation:
         return turns, ids
 
     def _overflow_error(self, tokens: int) -> HftoolError:
-        context, answer = self._language_model.context_length, self._answer_limit()
+        context, answer = self._context(), self._answer_limit()
         return HftoolError(
             f"the conversation has {tokens} tokens with this message, and {answer} are reserved for"
             f" the answer; the context of {self.model} holds {context}",

@@ -132,10 +132,13 @@ def _effective_settings(conversation: Conversation) -> Iterator[tuple[str, str]]
     greedy = "on: temperature and seed have no effect" if settings.greedy else "off"
     words = {"greedy": greedy, "seed": seed}
     neutral = {**asdict(SamplingSettings(greedy=True, seed=None)), "greedy": None}
-    for name, value in asdict(settings).items():
+    values = asdict(settings)
+    further = values.pop("further")
+    for name, value in values.items():
         if not settings.greedy or value != neutral[name]:
             yield name, words.get(name, str(value))
-    yield "max_new_tokens", str(conversation.options.max_new_tokens)
+    yield from ((name, json.dumps(value)) for name, value in further.items())
+    yield "max_new_tokens", str(conversation.max_new_tokens)
 
 
 def _regen(conversation: Conversation, argument: str) -> Events:

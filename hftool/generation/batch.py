@@ -9,6 +9,7 @@ import psutil
 import torch
 
 from hftool.errors import HftoolError
+from hftool.generation.filters import build_filters
 from hftool.generation.generate import Continuation, log_context_full, new_token_limit
 from hftool.generation.prefix_cache import PREFILL_SLICE
 from hftool.generation.records import CandidateGenerator, FailedRequest, Generation, Request
@@ -98,6 +99,10 @@ def generate_side_by_side(
     limits = [new_token_limit(language_model, r.ids, r.max_new_tokens) for r in requests]
     texts = [Continuation(language_model, request) for request in requests]
     samplers = [None if r.settings.seed is None else Sampler(r.settings.seed) for r in requests]
+    filters = [
+        build_filters(r.settings, language_model, r.ids, limit)
+        for r, limit in zip(requests, limits, strict=True)
+    ]
     sequences = [list(request.ids) for request in requests]
     batched_model = BatchedModel(language_model)
     active = list(range(len(requests)))  # the requests in the batch, by its rows
@@ -108,6 +113,7 @@ def generate_side_by_side(
             logits,
             [sequences[i] for i in active],
             [requests[i].settings for i in active],
+            [filters[i] for i in active],
             [samplers[i] for i in active],
         )
         unfinished: list[int] = []

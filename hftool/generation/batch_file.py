@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hftool.errors import HftoolError, UsageError
+from hftool.generation.model_defaults import log_unused_fields
 from hftool.generation.records import FailedRequest, Generation, Piece, Request
 from hftool.generation.requests import GenerateOptions, make_request
 from hftool.inputs.texts import decoded, raw_lines
@@ -85,7 +86,7 @@ def batch_lines(
     """
     if prompt is not None or inputs.file is not None or inputs.lines:
         raise UsageError("--batch takes all prompts from its file: leave out TEXT, --file, --lines")
-    if generation.num_return_sequences > 1:
+    if (generation.num_return_sequences or 1) > 1:
         raise UsageError(
             "--batch generates one text per record, so --num-return-sequences must be 1",
             "repeat a line of the file to get several texts for it",
@@ -120,6 +121,8 @@ def requests_of_records(
     A record is `{"prompt": …}` or `{"messages": […]}`, with any `id` and any of `RECORD_OPTIONS`.
     Without a seed, one is drawn for each record.
     """
+    log_unused_fields(language_model.generation_config, "num_return_sequences")
+    options = replace(options, generation=replace(options.generation, num_return_sequences=1))
     for line in lines:
         record: Any = None
         try:

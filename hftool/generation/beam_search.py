@@ -22,6 +22,8 @@ from hftool.generation.sampling import check_finite
 from hftool.models.load import LanguageModel
 from hftool.models.model_errors import model_errors
 
+FILE_FIELDS = ("early_stopping", "bos_token_id", "decoder_start_token_id")
+
 
 def search(
     language_model: LanguageModel, request: Request, beams: BeamSettings
@@ -68,6 +70,8 @@ def _sequences(
     prompt = torch.tensor([request.ids], device=model.device)
     if request.settings.seed is not None:
         torch.manual_seed(request.settings.seed)
+    make: Any = GenerationConfig
+    model.generation_config = make()  # otherwise that of the file would complete `_config`
     with model_errors():
         sequences = model.generate(
             prompt,
@@ -82,7 +86,8 @@ def _sequences(
 def _config(
     language_model: LanguageModel, request: Request, beams: BeamSettings, limit: int
 ) -> Any:
-    settings = request.settings
+    """Return all settings of the search: no more of the file's than without beams."""
+    settings, config = request.settings, language_model.generation_config
     ends = sorted(language_model.end_ids)
     sampling: dict[str, Any] = {}
     if not settings.greedy:
@@ -95,6 +100,8 @@ def _config(
         }
     make: Any = GenerationConfig
     return make(
+        **settings.further,
+        **{name: config[name] for name in FILE_FIELDS if config.get(name) is not None},
         num_beams=beams.num_beams,
         num_return_sequences=beams.num_return_sequences,
         length_penalty=beams.length_penalty,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from hftool.generation.filters import build_filters
 from hftool.generation.prefix_cache import CachedModel, require_context
 from hftool.generation.records import (
     Alternative,
@@ -17,7 +18,7 @@ from hftool.generation.records import (
     TokenLogprob,
     Usage,
 )
-from hftool.generation.sampling import Sampler, SamplingSettings, apply_filters, build_filters
+from hftool.generation.sampling import Filter, Sampler, SamplingSettings, apply_filters
 from hftool.models.load import LanguageModel
 from hftool.tokenization.incremental_decoder import IncrementalDecoder
 from hftool.tokenization.tokenizer import Tokenizer
@@ -146,6 +147,7 @@ def token_ids(
     cached_model: CachedModel,
     ids: Sequence[int],
     settings: SamplingSettings,
+    filters: Sequence[Filter],
     candidate_generator: CandidateGenerator | None = None,
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Yield one token after another without end, each with the model's logits [vocabulary] for it.
@@ -158,7 +160,6 @@ def token_ids(
     Raises:
         HftoolError: the tokens no longer fit the context.
     """
-    filters = build_filters(settings)
     sampler = None if settings.seed is None else Sampler(settings.seed)
     sequence = list(ids)
     while True:
@@ -198,7 +199,8 @@ def generate(
     cached_model = cached_model or CachedModel(
         language_model, rewinds=candidate_generator is not None
     )
-    tokens = token_ids(cached_model, request.ids, request.settings, candidate_generator)
+    filters = build_filters(request.settings, language_model, request.ids, limit)
+    tokens = token_ids(cached_model, request.ids, request.settings, filters, candidate_generator)
     if request.echo:
         yield Piece(request.echo)
     first = time.perf_counter()

@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 
 from hftool.errors import UsageError
+from hftool.generation.filters import build_filters
 from hftool.generation.prefix_cache import CachedModel, require_context
 from hftool.generation.records import OPTIONAL
 from hftool.generation.sampling import (
     SamplingSettings,
     apply_filters,
-    build_filters,
     resolve_sampling,
     sampled_probs,
 )
@@ -178,6 +178,8 @@ def _candidates(
     continuations = [tokenizer.encode(text, special=False).ids for text in query.texts]
     if not all(continuations):
         raise UsageError("--target: the text is empty")
+    for continuation in continuations:
+        language_model.require_known(continuation)
     cached_model = CachedModel(language_model)
     single_tokens = [c[0] for c in continuations if len(c) == 1]
     settings = None
@@ -212,12 +214,12 @@ def next_tokens(
         HftoolError: `ids` is longer than the context.
     """
     if logits is None:
-        logits = CachedModel(language_model).next_logits(ids).cpu()
+        logits = CachedModel(language_model).next_logits(ids)
     sampled = None
     if settings is not None:
-        scores = apply_filters(logits, ids, build_filters(settings))
-        sampled = sampled_probs(scores, settings)
-    yield from rank_tokens(language_model, logits, len(ids) - 1, k, wanted, sampled)
+        scores = apply_filters(logits, ids, build_filters(settings, language_model, ids))
+        sampled = sampled_probs(scores.cpu(), settings)
+    yield from rank_tokens(language_model, logits.cpu(), len(ids) - 1, k, wanted, sampled)
 
 
 def score_continuation(

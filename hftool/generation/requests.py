@@ -1,14 +1,25 @@
 """Make requests from prompts and options."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from hftool.errors import HftoolError, UsageError
+from hftool.generation.model_defaults import (
+    complete_options,
+    log_unused_fields,
+    most_new_tokens,
+    stop_strings,
+)
 from hftool.generation.prefix_cache import require_context
 from hftool.generation.records import BeamSettings, FailedRequest, Request
 from hftool.generation.sampling import SamplingSettings, resolve_sampling
 from hftool.models.load import LanguageModel
-from hftool.options.generation import GenerationOptions, SamplingOptions
+from hftool.options.generation import (
+    DEFAULT_MAX_NEW_TOKENS,
+    GenerationOptions,
+    SamplingOptions,
+)
 from hftool.options.inputs import PromptOptions
 from hftool.prompting.prompt import Prompt, prompt_ids, prompt_text
 
@@ -45,8 +56,10 @@ def requests_of_prompts(
             template fails.
         UsageError: the options exclude each other.
     """
-    generation = options.generation
-    copies = 1 if generation.num_beams > 1 else generation.num_return_sequences
+    generation = complete_options(options.generation, language_model.generation_config)
+    sequences = generation.num_return_sequences or 1
+    copies = 1 if generation.num_beams != 1 else sequences
+    log_unused_fields(language_model.generation_config)
     index = 0
     for line, prompt in enumerate(prompts, 1):
         try:
@@ -56,18 +69,18 @@ def requests_of_prompts(
             if not lines or isinstance(error, UsageError):
                 raise
             yield FailedRequest(None, line, error.message)
-            index += generation.num_return_sequences
+            index += sequences
             continue
         if copies > 1 and first.settings.greedy:
             raise UsageError(
                 "greedy decoding would give the same text each time",
-                "leave out --greedy, or use --num-beams",
+                "leave out --greedy, or use --num-beams or --num-return-sequences 1",
             )
         for copy in range(copies):
             settings = _add_to_seed(first.settings, copy)
             yield replace(first, index=index, line=line, settings=settings)
             index += 1
-        index += generation.num_return_sequences - copies
+        index += sequences - copies
 
 
 def _add_to_seed(settings: SamplingSettings, number: int) -> SamplingSettings:
@@ -86,15 +99,11 @@ def make_request(
     """
     require_context(language_model, len(ids))
     language_model.require_known(ids)
-    generation, sampling = options.generation, options.sampling
-    beams = None
-    if generation.num_beams > 1:
-        beams = BeamSettings(
-            generation.num_beams, generation.num_return_sequences, generation.length_penalty
-        )
-        # Beam search takes the best beams, and only samples if an option asks for it.
-        sampled = any(getattr(sampling, name) is not None for name in DRAWING)
-        sampling = replace(sampling, greedy=sampling.greedy or not sampled)
+    config = language_model.generation_config
+    generation, sampling = complete_options(options.generation, config), options.sampling
+    beams = beam_settings(generation)
+    if beams is not None:
+        sampling = sampling_of_beams(sampling, config)
     alternatives = generation.top_logprobs or 0
     with_logprobs = generation.logprobs or generation.top_logprobs is not None
     echo = ""
@@ -104,9 +113,11 @@ def make_request(
     return Request(
         prompt=prompt,
         ids=tuple(ids),
-        settings=resolve_sampling(sampling, language_model.generation_config),
-        max_new_tokens=generation.max_new_tokens,
-        stop=stop_strings(generation.stop),
+        settings=resolve_sampling(sampling, config),
+        max_new_tokens=most_new_tokens(
+            generation.max_new_tokens, config, len(ids), DEFAULT_MAX_NEW_TOKENS
+        ),
+        stop=stop_strings(generation.stop, config),
         skip_special=generation.skip_special,
         logprobs=alternatives if with_logprobs else None,
         echo=echo,
@@ -114,8 +125,21 @@ def make_request(
     )
 
 
-def stop_strings(given: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the stop strings. Raises: UsageError if one of them is empty."""
-    if given and "" in given:
-        raise UsageError("a stop text is empty")
-    return tuple(given or ())
+def sampling_of_beams(options: SamplingOptions, config: Mapping[str, Any]) -> SamplingOptions:
+    """Return the sampling options of a beam search, which takes the best beams and only samples if
+    an option or the model's generation_config asks for it."""
+    sampled = config.get("do_sample") is True or any(
+        getattr(options, name) is not None for name in DRAWING
+    )
+    return replace(options, greedy=options.greedy or not sampled)
+
+
+def beam_settings(options: GenerationOptions) -> BeamSettings | None:
+    """Return how to run beam search, None for a single beam.
+
+    Args:
+        options: as `complete_options` returns them.
+    """
+    beams, sequences = options.num_beams or 1, options.num_return_sequences or 1
+    penalty = 1.0 if options.length_penalty is None else options.length_penalty
+    return BeamSettings(beams, sequences, penalty) if beams > 1 else None

@@ -2,25 +2,30 @@
 
 The filters are transformers' own logits processors, in the order in which its `generate` applies
 them (transformers 5.23, `GenerationMixin._get_logits_processor`): repetition penalty and no-repeat
-n-gram, then, when sampling, temperature, top-k, top-p, min-p and typical-p. Each filter works on
-what the filters before it left, with probabilities that sum to 1 again. docs/sampling.md follows a
-token through all of them.
+n-gram, then, when sampling, temperature, top-k, top-p, min-p and typical-p. Between them are those
+that only a model's generation_config asks for (`hftool.generation.processors`). Each filter works
+on what the filters before it left, with probabilities that sum to 1 again. docs/sampling.md follows
+a token through all of them.
 """
 
+import math
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from hftool.errors import HftoolError, UsageError
+from hftool.models.generation_config import PROCESSOR_FIELDS, has_effect
 from hftool.options.generation import SamplingOptions
 
 if TYPE_CHECKING:
     from transformers import LogitsProcessor
 
 DEFAULT_TOP_K = 50  # transformers, GenerationConfig._get_default_generation_params
+
+_DRAWING_FIELDS = ("top_h", "epsilon_cutoff", "eta_cutoff")
 
 LEAST_TEMPERATURE = 1e-6  # lower values mean greedy: dividing the logits by less can overflow
 
@@ -30,6 +35,8 @@ class SamplingSettings:
     """The resolved settings: the user's options, completed by the model's generation_config.
 
     A filter at its neutral value (temperature 1, top-k 0, …) is off. `seed` is None when greedy.
+    `further` has the fields of the generation_config that change the logits and are not options,
+    such as `suppress_tokens`.
     """
 
     greedy: bool
@@ -41,6 +48,7 @@ class SamplingSettings:
     typical_p: float = 1.0
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
+    further: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,14 @@ class Filter:
 
     name: str
     processor: "LogitsProcessor"
+
+    def __call__(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """Return logits [sequences, vocabulary] after the filter.
+
+        Args:
+            ids: the tokens so far [sequences, tokens].
+        """
+        return self.processor(ids, logits)  # type: ignore[no-any-return]
 
 
 def resolve_sampling(options: SamplingOptions, config: Mapping[str, Any]) -> SamplingSettings:
@@ -61,9 +77,12 @@ def resolve_sampling(options: SamplingOptions, config: Mapping[str, Any]) -> Sam
         UsageError: an option has a value that no filter accepts.
         HftoolError: the generation_config has such a value.
     """
+    penalty = options.repetition_penalty
+    if penalty is not None and not 0 < penalty < math.inf:
+        raise UsageError("--repetition-penalty must be above 0")
     try:
         settings = _complete(options, config)
-        build_filters(settings)  # the filters check their values
+        own_filters(settings)  # the filters check their values
     except (TypeError, ValueError, OverflowError) as error:
         raise HftoolError(
             f"the model's generation_config has a value that no sampling filter accepts: {error}",
@@ -76,12 +95,11 @@ def _complete(options: SamplingOptions, config: Mapping[str, Any]) -> SamplingSe
     def value(name: str, neutral: Any) -> Any:
         option = getattr(options, name)
         given = config.get(name) if option is None else option
-        if given is not None and type(given) not in (int, float):
+        if given is not None and (type(given) not in (int, float) or math.isnan(given)):
             raise TypeError(f"{name} is {str(given)[:40]!r}")
         return neutral if given is None else given
 
-    cold = options.temperature is not None and options.temperature < LEAST_TEMPERATURE
-    greedy = options.greedy or cold
+    greedy = options.greedy or value("temperature", 1.0) < LEAST_TEMPERATURE
     drawing = (options.temperature, options.top_k, options.top_p, options.min_p, options.typical_p)
     if config.get("do_sample") is False and options.seed is None and drawing == (None,) * 5:
         greedy = True
@@ -90,15 +108,18 @@ def _complete(options: SamplingOptions, config: Mapping[str, Any]) -> SamplingSe
         seed=None,
         repetition_penalty=value("repetition_penalty", 1.0),
         no_repeat_ngram_size=value("no_repeat_ngram_size", 0),
+        further={
+            name: config[name]
+            for name, neutral in PROCESSOR_FIELDS.items()
+            if has_effect(config.get(name), neutral) and not (greedy and name in _DRAWING_FIELDS)
+        },
     )
-    if settings.repetition_penalty <= 0:
-        raise UsageError("--repetition-penalty must be above 0")
     if greedy:
         return settings
     return replace(
         settings,
         seed=secrets.randbits(32) if options.seed is None else options.seed,
-        temperature=value("temperature", 1.0) or 1.0,
+        temperature=value("temperature", 1.0),
         top_k=value("top_k", DEFAULT_TOP_K),
         top_p=value("top_p", 1.0),
         min_p=value("min_p", 0.0),
@@ -106,8 +127,12 @@ def _complete(options: SamplingOptions, config: Mapping[str, Any]) -> SamplingSe
     )
 
 
-def build_filters(settings: SamplingSettings) -> list[Filter]:
-    """Return the filters that the settings turn on, in transformers' order."""
+def own_filters(settings: SamplingSettings) -> list[Filter]:
+    """Return the filters of hftool's own options that the settings turn on, in transformers' order.
+
+    Raises:
+        TypeError, ValueError: a filter does not accept its value.
+    """
     active: list[tuple[str, str, float]] = []
     if settings.repetition_penalty != 1.0:
         penalty = settings.repetition_penalty
@@ -145,7 +170,7 @@ def apply_filters_in_turn(
     scores = logits[None]
     sequence = torch.tensor([list(ids)], device=logits.device)
     for item in filters:
-        scores = item.processor(sequence, scores)
+        scores = item(sequence, scores)
         yield item.name, scores[0]
 
 
@@ -203,6 +228,7 @@ def sample_batch(
     logits: torch.Tensor,
     sequences: Sequence[list[int]],
     settings: Sequence[SamplingSettings],
+    filters: Sequence[list[Filter]],
     samplers: Sequence[Sampler | None],
 ) -> list[int]:
     """Return the next token of each of several sequences.
@@ -210,6 +236,7 @@ def sample_batch(
     Args:
         logits: float32 [sequences, vocabulary].
         sequences: the tokens of each sequence so far, for the penalties.
+        filters: those of each sequence's settings.
         samplers: one for each sequence, None for a greedy one.
     """
     chosen = [0] * len(settings)
@@ -217,7 +244,9 @@ def sample_batch(
     for row, setting in enumerate(settings):
         same_settings.setdefault(replace(setting, seed=None), []).append(row)
     for setting, rows in same_settings.items():
-        scores = _filter_rows(logits[rows], [sequences[row] for row in rows], setting)
+        scores = _filter_rows(
+            logits[rows], [sequences[row] for row in rows], setting, [filters[row] for row in rows]
+        )
         if setting.greedy:
             for row, best in zip(rows, scores.argmax(-1).tolist(), strict=True):
                 chosen[row] = best
@@ -230,17 +259,19 @@ def sample_batch(
 
 
 def _filter_rows(
-    logits: torch.Tensor, sequences: Sequence[list[int]], settings: SamplingSettings
+    logits: torch.Tensor,
+    sequences: Sequence[list[int]],
+    settings: SamplingSettings,
+    filters: Sequence[list[Filter]],
 ) -> torch.Tensor:
     """Return logits [sequences, vocabulary] after the filters."""
-    filters = build_filters(settings)
-    if settings.repetition_penalty != 1.0 or settings.no_repeat_ngram_size:
-        # Penalties look at the tokens, and the sequences differ in length.
-        rows = zip(logits, sequences, strict=True)
-        return torch.stack([apply_filters(row, ids, filters) for row, ids in rows])
+    if settings.repetition_penalty != 1.0 or settings.no_repeat_ngram_size or settings.further:
+        # These look at the tokens, and the sequences differ in length.
+        rows = zip(logits, sequences, filters, strict=True)
+        return torch.stack([apply_filters(*row) for row in rows])
     ids = torch.zeros(len(sequences), 0, dtype=torch.long)
-    for item in filters:
-        logits = item.processor(ids, logits)
+    for item in filters[0]:
+        logits = item(ids, logits)
     return logits
 
 

@@ -6,7 +6,9 @@ from functools import cached_property
 
 import torch
 
+from hftool.generation.filters import build_filters
 from hftool.generation.generate import log_context_full, new_token_limit
+from hftool.generation.model_defaults import log_unused_fields, most_new_tokens, stop_strings
 from hftool.generation.next_token import entropy_bits
 from hftool.generation.prefix_cache import CachedModel
 from hftool.generation.records import OPTIONAL
@@ -14,7 +16,6 @@ from hftool.generation.sampling import (
     Sampler,
     SamplingSettings,
     apply_filters_in_turn,
-    build_filters,
     resolve_sampling,
 )
 from hftool.models.load import LanguageModel
@@ -23,6 +24,8 @@ from hftool.options.inputs import PromptOptions
 from hftool.prompting.prompt import Prompt, prompt_ids
 from hftool.tokenization.incremental_decoder import IncrementalDecoder
 from hftool.tokenization.tokenizer import Tokenizer
+
+DEFAULT_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ class StepSampler:
 
     Args:
         k: the number of candidates to report for each step.
+        stop: strings that end the text, which includes them here.
 
     Attributes:
         steps: the steps so far.
@@ -146,15 +150,16 @@ class StepSampler:
         *,
         max_steps: int,
         k: int,
+        stop: Sequence[str] = (),
     ) -> None:
         self.language_model = language_model
         self.prompt_ids = list(prompt_ids)
         self.settings = settings
         self.steps: list[Step] = []
         self._cached_model = CachedModel(language_model, rewinds=True)
-        self._filters = build_filters(settings)
-        self._max_steps, self._k = max_steps, k
+        self._max_steps, self._k, self._stop = max_steps, k, stop
         self._limit = new_token_limit(language_model, prompt_ids, max_steps)
+        self._filters = build_filters(settings, language_model, prompt_ids, self._limit)
         self._distribution: _Distribution | None = None  # of the next step, once it is needed
         self._rewind()
 
@@ -172,6 +177,7 @@ class StepSampler:
     def can_continue(self) -> bool:
         """Whether another step can follow."""
         ended = self.steps and self.steps[-1].id in self.language_model.end_ids
+        ended = ended or any(stop in self.text for stop in self._stop)
         return not ended and len(self.steps) < self._limit
 
     @property
@@ -299,15 +305,24 @@ def sampler_of_prompt(
     prompting: PromptOptions,
     sampling: SamplingOptions,
     *,
-    max_steps: int,
+    max_steps: int | None,
     k: int,
 ) -> StepSampler:
     """Return a sampler that continues a prompt.
+
+    Args:
+        max_steps: the most tokens to generate; None for `DEFAULT_STEPS`, or fewer if the model's
+            generation_config says so.
 
     Raises:
         HftoolError: the prompt is empty or longer than the context, or the chat template fails.
         UsageError: as `resolve_sampling`.
     """
     ids = prompt_ids(language_model.tokenizer, prompt, prompting)
-    settings = resolve_sampling(sampling, language_model.generation_config)
-    return StepSampler(language_model, ids, settings, max_steps=max_steps, k=k)
+    config = language_model.generation_config
+    log_unused_fields(config, "num_beams", "num_return_sequences")
+    if max_steps is None:
+        max_steps = min(DEFAULT_STEPS, most_new_tokens(None, config, len(ids), DEFAULT_STEPS))
+    settings = resolve_sampling(sampling, config)
+    stop = stop_strings(None, config)
+    return StepSampler(language_model, ids, settings, max_steps=max_steps, k=k, stop=stop)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from hftool.errors import HftoolError, UsageError
 from hftool.generation.batch import generate_batch
+from hftool.generation.model_defaults import complete_options
 from hftool.generation.records import (
     CandidateGenerator,
     FailedRequest,
@@ -42,7 +43,8 @@ def generate_prompts(
     Raises: without `lines`, as `hftool.generation.generate.generate`.
     """
     events: Iterator[Piece | Generation | FailedRequest]
-    if options.num_return_sequences > 1 and options.num_beams == 1:
+    options = complete_options(options, language_model.generation_config)
+    if options.num_return_sequences != 1 and options.num_beams == 1:
         events = generate_batch(language_model, requests, None, candidate_generator)
     else:
         events = _generate_in_turn(language_model, requests, candidate_generator, lines=lines)
@@ -83,13 +85,8 @@ def require_compatible(options: GenerationOptions) -> None:
     guesses = options.assistant_model is not None or options.prompt_lookup is not None
     if options.assistant_model is not None and options.prompt_lookup is not None:
         raise UsageError("--assistant-model and --prompt-lookup exclude each other")
-    if options.num_beams > 1 and guesses:
+    if complete_options(options, {}).num_beams != 1 and guesses:
         raise UsageError("--num-beams cannot be combined with --assistant-model or --prompt-lookup")
-    if 1 < options.num_beams < options.num_return_sequences:
-        raise UsageError(
-            f"{options.num_beams} beams cannot give {options.num_return_sequences} sequences",
-            "--num-beams must be at least --num-return-sequences",
-        )
 
 
 def load_candidate_generator(
@@ -100,9 +97,18 @@ def load_candidate_generator(
     Raises:
         HftoolError: the assistant model cannot be loaded, or its vocabulary is a different one.
     """
+    if options.prompt_lookup is None and options.assistant_model is None:
+        return None
+    beams = complete_options(options, language_model.generation_config).num_beams
+    if beams != 1:
+        log.warning(
+            "the model's generation_config asks for %d beams, which need no drafts: --num-beams 1"
+            " turns them off",
+            beams,
+        )
+        return None
     if options.prompt_lookup is not None:
         return prompt_lookup_generator(options.prompt_lookup)
-    if options.assistant_model is not None:
-        source = replace(load, model=options.assistant_model, revision=None)
-        return assistant_generator(language_model, load_language_model(source))
-    return None
+    assert options.assistant_model is not None
+    source = replace(load, model=options.assistant_model, revision=None)
+    return assistant_generator(language_model, load_language_model(source))

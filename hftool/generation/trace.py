@@ -130,7 +130,7 @@ def _settings(values: dict[str, Any]) -> SamplingSettings:
     settings = SamplingSettings(**values)
     for item in fields(settings):
         value = getattr(settings, item.name)
-        kinds = {"greedy": bool, "seed": int | None}.get(item.name, int | float)
+        kinds = {"greedy": bool, "seed": int | None, "further": dict}.get(item.name, int | float)
         if not isinstance(value, kinds):
             raise ValueError(f"its {item.name} is {value!r}")
     return settings

@@ -17,6 +17,7 @@ from hftool.errors import HftoolError
 from hftool.json_files import read_json
 from hftool.models.conversion import weights_problem
 from hftool.models.device import choose_device, choose_dtype
+from hftool.models.generation_config import read_generation_config
 from hftool.models.local_files import architectures_of, ensure_local, read_tokenizer
 from hftool.models.model_errors import loading_errors, model_errors
 from hftool.models.references import ModelSource, resolve_reference
@@ -213,7 +214,7 @@ def _language_model(source: ModelSource, folder: Path, options: LoadOptions) -> 
         name,
         _load("AutoModelForCausalLM", folder, options, fast=True),
         _tokenizer(source, folder, options, name),
-        read_json(folder / "generation_config.json"),
+        read_generation_config(folder),
         lambda: _load("AutoModelForCausalLM", folder, options),
     )
 

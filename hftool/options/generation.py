@@ -116,35 +116,38 @@ class AnswerOptions(SamplingOptions):
     """Options for the answers in a chat; `/set` changes them."""
 
     max_new_tokens: Annotated[
-        int,
+        int | None,
         _sampling(
             "--max-new-tokens",
             "--max-tokens",
             "-n",
             metavar="N",
             min=1,
+            show_default=f"by the model, else {CHAT_MAX_NEW_TOKENS}",
             help="Maximum tokens per answer.",
             common=True,
         ),
-    ] = CHAT_MAX_NEW_TOKENS
+    ] = None
 
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """Options for what is generated, and where it ends."""
+    """Options for what is generated, and where it ends; None leaves one to the model's
+    generation_config."""
 
     max_new_tokens: Annotated[
-        int,
+        int | None,
         _generation(
             "--max-new-tokens",
             "--max-tokens",
             "-n",
             metavar="N",
             min=1,
+            show_default=f"by the model, else {DEFAULT_MAX_NEW_TOKENS}",
             help="Maximum number of new tokens.",
             common=True,
         ),
-    ] = DEFAULT_MAX_NEW_TOKENS
+    ] = None
     stop: Annotated[
         list[str] | None,
         _generation("--stop", metavar="TEXT", help="End before TEXT (repeatable).", common=True),
@@ -170,22 +173,34 @@ class GenerationOptions:
         ),
     ] = None
     num_beams: Annotated[
-        int, _generation("--num-beams", metavar="N", min=1, help="Beam search with N beams.")
-    ] = 1
+        int | None,
+        _generation(
+            "--num-beams",
+            metavar="N",
+            min=1,
+            show_default="by the model, else 1",
+            help="Beam search with N beams.",
+        ),
+    ] = None
     length_penalty: Annotated[
-        float,
+        float | None,
         _generation(
             "--length-penalty",
             metavar="X",
+            show_default="by the model, else 1",
             help="Above 0, beam search prefers long texts; below 0, short ones.",
         ),
-    ] = 1.0
+    ] = None
     num_return_sequences: Annotated[
-        int,
+        int | None,
         _generation(
-            "--num-return-sequences", metavar="N", min=1, help="Number of texts per prompt."
+            "--num-return-sequences",
+            metavar="N",
+            min=1,
+            show_default="by the model, else 1",
+            help="Number of texts per prompt.",
         ),
-    ] = 1
+    ] = None
     assistant_model: Annotated[
         str | None,
         _generation(

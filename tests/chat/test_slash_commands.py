@@ -149,7 +149,7 @@ NAMES = [item.name for item in fields(AnswerOptions)]
         ("top_p", "1", "top_p", 1.0),
         ("Top-K", "40", "top_k", 40),
         ("top_k", "default", "top_k", None),
-        ("max_new_tokens", "default", "max_new_tokens", 1024),
+        ("max_new_tokens", "default", "max_new_tokens", None),
     ],
 )
 def test_set(name: str, text: str, field: str, value: Any) -> None:

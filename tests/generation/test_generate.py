@@ -15,7 +15,7 @@ import torch
 from hftool.generation.generate import generate, token_ids
 from hftool.generation.prefix_cache import CachedModel
 from hftool.generation.records import Generation, Piece, Request
-from hftool.generation.sampling import DEFAULT_TOP_K, SamplingSettings
+from hftool.generation.sampling import DEFAULT_TOP_K, SamplingSettings, own_filters
 from hftool.models.load import LanguageModel
 from tests.conftest import run
 from tests.tiny_models import (
@@ -93,7 +93,9 @@ def ids_until_end(
     model: LanguageModel, ids: Sequence[int], settings: SamplingSettings, tokens: int
 ) -> list[int]:
     found: list[int] = []
-    for token_id, _ in islice(token_ids(CachedModel(model), ids, settings), tokens):
+    for token_id, _ in islice(
+        token_ids(CachedModel(model), ids, settings, own_filters(settings)), tokens
+    ):
         found.append(token_id)
         if token_id in model.end_ids:
             break

@@ -18,8 +18,8 @@ from hftool.generation.sampling import (
     SamplingSettings,
     apply_filters,
     apply_filters_in_turn,
-    build_filters,
     check_finite,
+    own_filters,
     resolve_sampling,
 )
 from hftool.options.generation import SamplingOptions
@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def after(settings: SamplingSettings, ids: list[int] | None = None) -> list[float]:
     """Return the probabilities that the filters make of PROBS."""
-    scores = apply_filters(torch.tensor(PROBS).log(), ids or [], build_filters(settings))
+    scores = apply_filters(torch.tensor(PROBS).log(), ids or [], own_filters(settings))
     return torch.softmax(scores, dim=-1).tolist()
 
 
@@ -64,32 +64,32 @@ def after(settings: SamplingSettings, ids: list[int] | None = None) -> list[floa
 )
 def test_filter_by_hand(name: str, value: float, expected: list[float]) -> None:
     settings = SamplingSettings(greedy=False, seed=0, **{name: value})  # type: ignore[arg-type]
-    assert len(build_filters(settings)) == 1
+    assert len(own_filters(settings)) == 1
     assert after(settings) == pytest.approx(expected, abs=1e-5)
 
 
 def test_neutral_settings_filter_nothing() -> None:
     settings = SamplingSettings(greedy=False, seed=0)
-    assert build_filters(settings) == []
+    assert own_filters(settings) == []
     assert after(settings) == pytest.approx(PROBS)
 
 
 def test_repetition_penalty_by_hand() -> None:
     settings = SamplingSettings(greedy=True, seed=None, repetition_penalty=2.0)
     logits = torch.tensor([2.0, 1.0, 0.5, -1.0])
-    scores = apply_filters(logits, [0, 3, 3], build_filters(settings))
+    scores = apply_filters(logits, [0, 3, 3], own_filters(settings))
     assert scores.tolist() == [1.0, 1.0, 0.5, -2.0]  # divided above 0, multiplied below; once
 
 
 def test_no_repeat_ngram_by_hand() -> None:
     settings = SamplingSettings(greedy=True, seed=None, no_repeat_ngram_size=2)
-    scores = apply_filters(torch.zeros(4), [1, 2, 0, 1], build_filters(settings))
+    scores = apply_filters(torch.zeros(4), [1, 2, 0, 1], own_filters(settings))
     assert scores.tolist() == [0, 0, -torch.inf, 0]  # "1 2" has occurred
 
 
 def test_each_token_is_removed_by_the_first_filter_that_rejects_it() -> None:
     settings = SamplingSettings(greedy=False, seed=0, top_k=3, top_p=0.75, min_p=0.99)
-    after = apply_filters_in_turn(torch.tensor(PROBS).log(), [0], build_filters(settings))
+    after = apply_filters_in_turn(torch.tensor(PROBS).log(), [0], own_filters(settings))
     kept = {name: (scores > -torch.inf).nonzero()[:, 0].tolist() for name, scores in after}
     # top-k leaves .526, .316, .158; top-p removes the last of these, min-p all but the first
     assert kept == {"top_k": [0, 1, 3], "top_p": [1, 3], "min_p": [1]}
@@ -126,7 +126,7 @@ def test_each_token_is_removed_by_the_first_filter_that_rejects_it() -> None:
     ],
 )
 def test_each_stage_by_hand(settings: dict[str, Any], expected: dict[str, list[float]]) -> None:
-    chain = build_filters(SamplingSettings(greedy=False, seed=0, **settings))
+    chain = own_filters(SamplingSettings(greedy=False, seed=0, **settings))
     found = list(apply_filters_in_turn(torch.tensor(PROBS).log(), [2, 1, 2], chain))
     assert [name for name, _ in found] == list(expected)
     for name, scores in found:
@@ -161,7 +161,7 @@ def transformers_chain(reference: Any, settings: dict[str, Any]) -> Any:
 
 def test_order_is_that_of_transformers(reference: Any) -> None:
     theirs = transformers_chain(reference, ALL)
-    ours = build_filters(SamplingSettings(greedy=False, seed=0, **ALL))
+    ours = own_filters(SamplingSettings(greedy=False, seed=0, **ALL))
     assert [type(f.processor) for f in ours] == [type(p) for p in theirs]
     assert [f.name for f in ours] == [name.removesuffix("_size") for name in ALL]
 
@@ -172,7 +172,7 @@ def test_results_are_those_of_transformers(count: int, reference: Any) -> None:
     for names in itertools.combinations(ALL, count):
         settings = {name: ALL[name] for name in names}
         theirs = transformers_chain(reference, {"top_k": 0, **settings})
-        ours = build_filters(SamplingSettings(greedy=False, seed=0, **settings))
+        ours = own_filters(SamplingSettings(greedy=False, seed=0, **settings))
         logits = torch.randn(VOCABULARY, generator=generator) * 3
         ids = torch.randint(VOCABULARY, (6,), generator=generator).tolist()
         ids[0], ids[-1] = 5, 5

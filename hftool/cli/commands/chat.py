@@ -59,7 +59,7 @@ def chat(
     from hftool.chat import storage
     from hftool.chat.conversation import Conversation
     from hftool.cli.chat_repl import run_chat
-    from hftool.generation.requests import stop_strings
+    from hftool.errors import UsageError
     from hftool.inputs.texts import one_text
     from hftool.models.load import load_language_model
     from hftool.options.inputs import FileOptions
@@ -68,7 +68,8 @@ def chat(
     from hftool.prompting.chat_template import chat_template
     from hftool.prompting.prompt import template_arguments
 
-    stops = stop_strings(stop)
+    if "" in (stop or ()):
+        raise UsageError("a stop text is empty")
     if system_file is not None:
         system = one_text(None, FileOptions(system_file, errors))
     if save_to is not None:
@@ -88,7 +89,7 @@ def chat(
         answering,
         system=system,
         arguments=arguments,
-        stop=stops,
+        stop=stop or (),
         overflow=overflow,
     )
     if load_from is not None:

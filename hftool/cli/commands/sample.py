@@ -19,8 +19,15 @@ def sample(
     inputs: FileOptions,
     prompting: PromptOptions,
     steps: Annotated[
-        int, option("--steps", metavar="N", min=1, help="Number of tokens to generate.")
-    ] = 20,
+        int | None,
+        option(
+            "--steps",
+            metavar="N",
+            min=1,
+            show_default="20, or fewer by the model",
+            help="Number of tokens to generate.",
+        ),
+    ] = None,
     k: Annotated[
         int, option("-k", "--k", metavar="N", min=1, help="Number of candidates to show per step.")
     ] = 5,

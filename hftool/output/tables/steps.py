@@ -24,6 +24,24 @@ FILTER_NAMES = {  # short enough for a column header
     "top_p": "top-p",
     "min_p": "min-p",
     "typical_p": "typical",
+    "guidance_scale": "guidance",
+    "sequence_bias": "bias",
+    "encoder_repetition_penalty": "encoder",
+    "encoder_no_repeat_ngram_size": "encoder n-gram",
+    "bad_words_ids": "bad words",
+    "min_length": "min length",
+    "min_new_tokens": "min new",
+    "forced_bos_token_id": "forced",
+    "forced_eos_token_id": "forced end",
+    "remove_invalid_values": "finite",
+    "exponential_decay_length_penalty": "decay",
+    "suppress_tokens": "suppress",
+    "begin_suppress_tokens": "suppress first",
+    "top_h": "top-h",
+    "epsilon_cutoff": "epsilon",
+    "eta_cutoff": "eta",
+    "watermarking_config": "watermark",
+    "renormalize_logits": "normalize",
 }
 
 
@@ -76,7 +94,8 @@ def _table(candidates: Sequence["StepCandidate"], chosen: int | None, console: C
     about = [(cell(c.rank), cell(c.id), Text(shown(c.token)), cell(c.prob)) for c in candidates]
     sums = [cell(c.sampled_cumulative) for c in candidates]
     changes = _changes(candidates)
-    names = ["rank", "id", "token", "prob", *(FILTER_NAMES[name] for name in changes), "sum"]
+    filters = [FILTER_NAMES.get(name, name) for name in changes]
+    names = ["rank", "id", "token", "prob", *filters, "sum"]
     rows = [(*a, *after, s) for a, *after, s in zip(about, *changes.values(), sums, strict=True)]
     if not fits(console, names, rows):
         names = ["rank", "id", "token", "prob", "sampled", "sum", "removed by"]
