@@ -185,13 +185,13 @@ def _candidates(
     settings = None
     if query.sampling is not None:
         settings = resolve_sampling(query.sampling, language_model.generation_config)
-    logits = cached_model.next_logits(ids).cpu()
+    logits = cached_model.next_logits(ids)
     yield from next_tokens(language_model, ids, query.k, single_tokens, settings, logits)
     for text, continuation in dict(zip(query.texts, continuations, strict=True)).items():
         if len(continuation) > 1:
             # The same logits: computed again, they would be rounded differently.
             yield from score_continuation(
-                cached_model, language_model, ids, text, continuation, logits
+                cached_model, language_model, ids, text, continuation, logits.cpu()
             )
 
 

@@ -99,7 +99,11 @@ def _complete(options: SamplingOptions, config: Mapping[str, Any]) -> SamplingSe
             raise TypeError(f"{name} is {str(given)[:40]!r}")
         return neutral if given is None else given
 
-    greedy = options.greedy or value("temperature", 1.0) < LEAST_TEMPERATURE
+    greedy = options.greedy
+    if not greedy and (temperature := value("temperature", 1.0)) < LEAST_TEMPERATURE:
+        if temperature < 0:
+            raise ValueError(f"temperature is {temperature}")
+        greedy = True
     drawing = (options.temperature, options.top_k, options.top_p, options.min_p, options.typical_p)
     if config.get("do_sample") is False and options.seed is None and drawing == (None,) * 5:
         greedy = True

@@ -172,7 +172,7 @@ def test_each_field_in_each_way_of_generating(
     assert isinstance(first, Generation) and isinstance(second, Generation)
     *_, alone = generate(model, asked)
     *_, other_alone = generate(model, other)
-    assert (first.text, second.text) == (alone.text, other_alone.text)  # type: ignore[union-attr]
+    assert (first.text, second.text) == (alone.text, other_alone.text)
 
     steps = sampler_of_prompt(
         model,
