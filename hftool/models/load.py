@@ -30,13 +30,20 @@ from hftool.nn.first_token_pooling import compute_first_token_only
 from hftool.nn.llama import read_llama
 from hftool.nn.quantization import Bits, quantize
 from hftool.nn.weights import unknown_token
-from hftool.options.model import DEFAULT_CLASSIFIER, ClassifierOptions, LoadOptions
+from hftool.options.model import (
+    DEFAULT_CLASSIFIER,
+    ClassifierOptions,
+    ExactLoadOptions,
+    LoadOptions,
+)
 from hftool.tokenization.tokenizer import Tokenizer
 
 log = logging.getLogger("hftool")
 
 Activation = Literal["softmax", "sigmoid", "none"]
 AutoClass = Literal["AutoModelForCausalLM", "AutoModelForSequenceClassification"]
+MAX_EXACT_BYTES = 4 << 30  # of float32 weights, for commands whose results are numbers
+FLOAT32_BYTES = 4
 NO_LIMIT = 1e9  # tokens; transformers writes 1e30 for a tokenizer without a limit
 
 
@@ -199,7 +206,7 @@ def load_classifier_or_language_model(
     folder = ensure_local(source, "model", options, name)
     if any(a.endswith(CLASSIFIER_SUFFIX) for a in architectures_of(folder)):
         return _classifier(source, folder, name, options)
-    return _language_model(source, folder, LoadOptions(**{**asdict(options), "model": name}))
+    return _language_model(source, folder, ExactLoadOptions(**{**asdict(options), "model": name}))
 
 
 def _language_model(source: ModelSource, folder: Path, options: LoadOptions) -> LanguageModel:
@@ -290,11 +297,9 @@ def _load(
 ) -> Any:
     """Load a model; with `fast` as one of `hftool.nn`'s own where that can compute it."""
     device = choose_device(options.device)
-    # Scores are compared and stored; in float32 they are the same on every CPU.
     is_classifier = isinstance(options, ClassifierOptions)
-    exact = is_classifier and device.type == "cpu" and options.quantize == "none"
-    dtype_name = "float32" if exact and options.dtype == "auto" else options.dtype
-    dtype = choose_dtype(dtype_name, device)
+    exact = options.dtype == "auto" and device.type == "cpu" and _is_exact(options, folder)
+    dtype = choose_dtype("float32" if exact else options.dtype, device)
     bits = None if options.quantize == "none" else options.quantize
     trusted = options.trust_remote_code
     fast = fast and device.type == "cpu" and not trusted
@@ -315,6 +320,24 @@ def _load(
         return model
 
     return cached(read, folder, auto, device, dtype, bits, trusted, fast)
+
+
+def _is_exact(options: LoadOptions | ClassifierOptions, folder: Path) -> bool:
+    """Return whether a model is computed in float32 on a CPU unless another precision is named.
+
+    Scores are compared and stored; in float32 they are the same on every CPU, and all the digits
+    that are shown mean something.
+    """
+    if options.quantize != "none":
+        return False
+    if not isinstance(options, ExactLoadOptions):
+        return isinstance(options, ClassifierOptions)
+    most = min(MAX_EXACT_BYTES, psutil.virtual_memory().available // 2)
+    exact = FLOAT32_BYTES * sum(tensor_sizes(folder)) <= most
+    log.debug(
+        "%s: float32 weights %s %d MB", folder, "take at most" if exact else "exceed", most >> 20
+    )
+    return exact
 
 
 def _process_age() -> float:

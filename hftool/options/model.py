@@ -106,6 +106,12 @@ class LoadOptions(ComputeOptions, ModelOptions):
 
 
 @dataclass(frozen=True)
+class ExactLoadOptions(LoadOptions):
+    """A language model to load for a command whose results are numbers: `--dtype auto` is float32
+    on a CPU if the model is small enough."""
+
+
+@dataclass(frozen=True)
 class ClassifierOptions(ComputeOptions, DaemonClientOptions):
     """A classifier to load, or with `--labels` a language model."""
 

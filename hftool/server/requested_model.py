@@ -14,6 +14,7 @@ from hftool.errors import HftoolError
 from hftool.options.model import (
     DEFAULT_CLASSIFIER,
     ClassifierOptions,
+    ExactLoadOptions,
     LoadOptions,
     ModelOptions,
 )
@@ -21,9 +22,10 @@ from hftool.server.log import log
 from hftool.server.records import ModelKind
 
 # A command that takes only `ModelOptions` needs only the tokenizer.
-RequestedModel = ClassifierOptions | LoadOptions | ModelOptions
+RequestedModel = ClassifierOptions | ExactLoadOptions | LoadOptions | ModelOptions
 MODEL_KINDS: dict[type, ModelKind] = {
     ClassifierOptions: "classifier",
+    ExactLoadOptions: "language-model",
     LoadOptions: "language-model",
     ModelOptions: "tokenizer",
 }

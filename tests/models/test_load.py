@@ -18,8 +18,10 @@ from typer.testing import Result
 
 from hftool.errors import HftoolError, UsageError
 from hftool.models.device import choose_device, choose_dtype
+from hftool.models import load
 from hftool.models.load import load_classifier, load_language_model
-from hftool.options.model import ClassifierOptions, LoadOptions
+from hftool.models.validation import tensor_sizes
+from hftool.options.model import ClassifierOptions, ExactLoadOptions, LoadOptions
 from tests.conftest import run
 from tests.hub_server import save_classifier, save_llama
 from tests.tiny_models import VOCABULARY, save_tokenizer
@@ -417,3 +419,21 @@ def test_an_encoder_decoder_is_not_a_causal_language_model(tmp_path: Path) -> No
         result = run(command, "-m", str(tmp_path), *["hi"] * (command != "chat"))
         assert (result.exit_code, result.stdout) == (1, "")
         assert "is an encoder-decoder, not a causal language model" in result.stderr
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_precision_where_results_are_numbers(llama: Path, exact: bool) -> None:
+    kind = ExactLoadOptions if exact else LoadOptions
+    automatic = choose_dtype("auto", torch.device("cpu"))
+    loaded = load_language_model(kind(model=str(llama), device="cpu"))
+    assert loaded.model.dtype == (torch.float32 if exact else automatic)
+    named = load_language_model(kind(model=str(llama), device="cpu", dtype="bfloat16"))
+    assert named.model.dtype == torch.bfloat16
+
+
+def test_a_large_model_is_not_made_exact(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 4 * sum(tensor_sizes(llama))
+    for limit, dtype in ((size, torch.float32), (size - 1, choose_dtype("auto", torch.device("cpu")))):
+        monkeypatch.setattr(load, "MAX_EXACT_BYTES", limit)
+        loaded = load_language_model(ExactLoadOptions(model=str(llama), device="cpu"))
+        assert loaded.model.dtype == dtype

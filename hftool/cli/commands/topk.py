@@ -6,7 +6,7 @@ from typing import Annotated
 from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.options.generation import FilterOptions, SamplingOptions
 from hftool.options.inputs import InputOptions, PromptOptions, TextArgument
-from hftool.options.model import LoadOptions
+from hftool.options.model import ExactLoadOptions
 from hftool.options.output import PictureOptions
 from hftool.options.shared import option
 
@@ -15,7 +15,7 @@ from hftool.options.shared import option
 def topk(
     prompt: TextArgument = None,
     *,
-    load: LoadOptions,
+    load: ExactLoadOptions,
     inputs: InputOptions,
     prompting: PromptOptions,
     k: Annotated[
