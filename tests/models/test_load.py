@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from typer.testing import Result
 
 from hftool.errors import HftoolError, UsageError
-from hftool.models.device import choose_device, choose_dtype
 from hftool.models import load
+from hftool.models.device import choose_device, choose_dtype
 from hftool.models.load import load_classifier, load_language_model
 from hftool.models.validation import tensor_sizes
 from hftool.options.model import ClassifierOptions, ExactLoadOptions, LoadOptions
@@ -433,7 +433,10 @@ def test_the_precision_where_results_are_numbers(llama: Path, exact: bool) -> No
 
 def test_a_large_model_is_not_made_exact(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = 4 * sum(tensor_sizes(llama))
-    for limit, dtype in ((size, torch.float32), (size - 1, choose_dtype("auto", torch.device("cpu")))):
+    for limit, dtype in (
+        (size, torch.float32),
+        (size - 1, choose_dtype("auto", torch.device("cpu"))),
+    ):
         monkeypatch.setattr(load, "MAX_EXACT_BYTES", limit)
         loaded = load_language_model(ExactLoadOptions(model=str(llama), device="cpu"))
         assert loaded.model.dtype == dtype
