@@ -332,7 +332,7 @@ def _is_exact(options: LoadOptions | ClassifierOptions, folder: Path) -> bool:
         return False
     if not isinstance(options, ExactLoadOptions):
         return isinstance(options, ClassifierOptions)
-    most = min(MAX_EXACT_BYTES, psutil.virtual_memory().available // 2)
+    most: int = min(MAX_EXACT_BYTES, psutil.virtual_memory().available // 2)
     exact = FLOAT32_BYTES * sum(tensor_sizes(folder)) <= most
     log.debug(
         "%s: float32 weights %s %d MB", folder, "take at most" if exact else "exceed", most >> 20
