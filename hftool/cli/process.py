@@ -31,6 +31,8 @@ def run(command: Callable[..., object]) -> NoReturn:
         command: the application, as `typer.main.get_command` returns it.
     """
     reopen_closed_streams()
+    # Whoever started this process may ignore it; then no process started here would seem to fail.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")

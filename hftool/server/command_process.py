@@ -25,6 +25,7 @@ from hftool.server.log import log
 # Runs the command line in `sys.argv` in this process, and raises SystemExit at its end.
 RunCommandLine = Callable[[], object]
 
+GO_SECONDS = 60.0  # for the client to say that it still waits
 STANDARD_STREAMS = (("stdin", "r", 0), ("stdout", "w", 1), ("stderr", "w", 2))
 
 
@@ -42,18 +43,21 @@ def adopt_environment(request: dict[str, Any]) -> None:
     config.load.cache_clear()
 
 
-def start(client: socket.socket, request: dict[str, Any], run: RunCommandLine) -> None:
+def start(client: socket.socket, request: dict[str, Any], run: RunCommandLine) -> int:
     """Fork a process that runs a command line and reports to the client how it ended.
+
+    Returns:
+        The process id.
 
     Raises:
         OSError: the system cannot fork.
     """
-    if os.fork():
-        return
+    if process := os.fork():
+        return process
     try:  # nothing may get past this block: the caller's code is another process's
         _watch(client, request, run)
-    except ConnectionError:
-        pass  # the client is gone
+    except (ConnectionError, TimeoutError):
+        pass  # the client is gone, or hangs
     except BaseException:
         log.exception("the process that watches a command failed")
     finally:
@@ -62,14 +66,15 @@ def start(client: socket.socket, request: dict[str, Any], run: RunCommandLine) -
 
 def _watch(client: socket.socket, request: dict[str, Any], run: RunCommandLine) -> None:
     """Run the command in another process; send signals on to it, and its status to the client."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     protocol.close_others({client.fileno()})
     os.setsid()  # leave the daemon's terminal, whose signals would arrive here too
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    client.settimeout(None)
+    client.settimeout(GO_SECONDS)
     protocol.send_answer(client, ready=True)
     go, files, _, _ = socket.recv_fds(client, 1, protocol.MAX_FILES)
     if go != bytes([protocol.GO]):
         return  # the client did not wait
+    client.settimeout(None)
     command = os.fork()
     if not command:
         _run_and_exit(client, request, files, run)

@@ -17,13 +17,15 @@ from typer.core import TyperGroup
 from hftool.errors import HftoolError
 from hftool.options.model import DEFAULT_CLASSIFIER
 from hftool.server import command_process, protocol
+from hftool.server.children import Children
 from hftool.server.command_process import RunCommandLine
 from hftool.server.log import log, log_path, start_log
 from hftool.server.model_process import READY, start
 from hftool.server.records import LoadedModel
 from hftool.server.requested_model import MODEL_KINDS, RequestedModel, requested_model
 
-REQUEST_SECONDS = 2.0  # for a request to arrive as a whole
+REQUEST_SECONDS = 10.0  # for a request to arrive as a whole
+SEND_SECONDS = 1.0  # for a request to reach a process that is ready for it
 BACKLOG = 128
 PAUSE_SECONDS = 0.1  # after an error, so that one that recurs does not keep a core busy
 
@@ -34,6 +36,7 @@ class ModelProcess:
 
     `name` is the model's reference, `last_used` a time of the monotonic clock in seconds,
     `requests` the number of requests so far; `waiting` holds each request with its connection.
+    `is_ready` is whether the model is loaded, `takes_requests` whether the process waits for one.
     """
 
     name: str
@@ -41,8 +44,18 @@ class ModelProcess:
     channel: socket.socket
     last_used: float
     is_ready: bool = False
+    takes_requests: bool = False
     requests: int = 0
     waiting: list[tuple[dict[str, Any], socket.socket]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Client:
+    """A client whose request has not arrived as a whole; `deadline` is a time of the monotonic
+    clock in seconds."""
+
+    request: protocol.IncomingRequest
+    deadline: float
 
 
 class Daemon:
@@ -83,6 +96,8 @@ class Daemon:
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
         self._has_accelerator = choose_device("auto").type != "cpu"
         self._model_processes: dict[RequestedModel, ModelProcess] = {}
+        self._clients: dict[socket.socket, Client] = {}
+        self._children = Children()
         self._identity = protocol.identity()
         self._is_stopped = False
         self._selector = selectors.DefaultSelector()
@@ -90,16 +105,20 @@ class Daemon:
 
     def serve(self) -> None:
         """Answer requests until a request or a signal ends the daemon, or until it was idle."""
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the child processes
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         self._selector.register(self._listener, selectors.EVENT_READ)
         try:
+            last_used = time.monotonic()
             while not self._is_stopped:
-                ready = self._selector.select(self._idle)
-                if not ready:
+                ready = self._selector.select(self._seconds_to_wait(last_used))
+                now = time.monotonic()
+                if ready:
+                    last_used = now
+                elif self._idle is not None and now - last_used >= self._idle:
                     return
                 for key, _ in ready:
                     self._handle(key.data)
+                self._drop_late_clients(now)
         except KeyboardInterrupt:
             pass
         finally:
@@ -108,14 +127,23 @@ class Daemon:
                 with contextlib.suppress(ProcessLookupError):  # it has ended by itself
                     os.kill(model_process.process, signal.SIGTERM)
 
-    def _handle(self, ready: RequestedModel | None) -> None:
-        """Handle what is ready: the process of a model, or (None) a new connection.
+    def _seconds_to_wait(self, last_used: float) -> float | None:
+        """Return the seconds until the daemon was idle for too long, or a client is late."""
+        times = [client.deadline for client in self._clients.values()]
+        if self._idle is not None:
+            times.append(last_used + self._idle)
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _handle(self, ready: RequestedModel | Client | None) -> None:
+        """Handle what is ready: the process of a model, a client, or (None) a new connection.
 
         An unexpected error is logged, and does not end the daemon.
         """
         try:
             if ready is None:
                 self._accept()
+            elif isinstance(ready, Client):
+                self._receive(ready)
             else:
                 self._on_model_ready(ready)
         except Exception:
@@ -124,21 +152,50 @@ class Daemon:
 
     def _accept(self) -> None:
         connection, _ = self._listener.accept()
-        with connection:
-            connection.settimeout(REQUEST_SECONDS)
-            if not protocol.is_own_user(connection):
-                log.warning("a connection of another user was refused")
-                return
-            try:
-                request, files = protocol.receive_request(connection)
-                protocol.close(files)
-                self._answer(connection, request)
-            except ConnectionError:
-                pass  # the client has ended, or has closed the connection
-            except TimeoutError:
-                log.warning("a request did not arrive in %.0f s", REQUEST_SECONDS)
-            except (ValueError, KeyError, TypeError):
+        if not protocol.is_own_user(connection):
+            log.warning("a connection of another user was refused")
+            connection.close()
+            return
+        connection.setblocking(False)
+        request = protocol.IncomingRequest(connection)
+        client = Client(request, time.monotonic() + REQUEST_SECONDS)
+        self._clients[connection] = client
+        self._selector.register(connection, selectors.EVENT_READ, client)
+
+    def _receive(self, client: Client) -> None:
+        """Receive what a client has sent, and answer its request once that is whole."""
+        connection = client.request.connection
+        try:
+            request = client.request.receive()
+        except BlockingIOError:
+            return  # nothing has arrived after all
+        except (ConnectionError, ValueError) as error:
+            if isinstance(error, ValueError):
                 log.exception("a request is broken")
+            self._forget(client)
+            return
+        if request is None:
+            return
+        try:
+            connection.settimeout(SEND_SECONDS)
+            self._answer(connection, request)
+        except ConnectionError:
+            pass  # the client has ended, or has closed the connection
+        except (ValueError, KeyError, TypeError):
+            log.exception("a request is broken")
+        finally:
+            self._forget(client)
+
+    def _forget(self, client: Client) -> None:
+        connection = client.request.connection
+        del self._clients[connection]
+        self._selector.unregister(connection)
+        connection.close()
+
+    def _drop_late_clients(self, now: float) -> None:
+        for client in [c for c in self._clients.values() if c.deadline <= now]:
+            log.warning("a request did not arrive in %.0f s", REQUEST_SECONDS)
+            self._forget(client)
 
     def _answer(self, connection: socket.socket, request: dict[str, Any]) -> None:
         if "run" in request:
@@ -164,7 +221,8 @@ class Daemon:
         if device != "cpu" and (self._has_accelerator or device != "auto"):
             protocol.send_answer(connection, declined="it only computes on the CPU")
         elif requested is None:
-            command_process.start(connection, request, self._run_command_line)
+            run = self._run_command_line
+            self._children.add(command_process.start(connection, request, run))
         else:
             protocol.send_answer(connection, loading=True)
             self._pass_on(requested, request, connection)
@@ -176,6 +234,8 @@ class Daemon:
         model_process = self._model_processes.get(requested)
         if model_process is None:
             process, channel = start(requested, self._threads, self._run_command_line)
+            self._children.add(process)
+            channel.settimeout(SEND_SECONDS)
             name = requested.model or DEFAULT_CLASSIFIER
             model_process = ModelProcess(name, process, channel, time.monotonic())
             self._model_processes[requested] = model_process
@@ -183,8 +243,7 @@ class Daemon:
         model_process.last_used = time.monotonic()
         model_process.requests += 1
         model_process.waiting.append((request, connection.dup()))
-        if model_process.is_ready:
-            self._send_waiting(model_process)
+        self._send_next(requested)
 
     def _on_model_ready(self, requested: RequestedModel) -> None:
         """Send the waiting requests to a process whose model is loaded; forget one that ended."""
@@ -192,22 +251,33 @@ class Daemon:
         if model_process is None:
             return  # unloaded since it became ready
         try:
-            model_process.is_ready = model_process.channel.recv(1) == READY
+            model_process.takes_requests = model_process.channel.recv(1) == READY
         except ConnectionError:
-            model_process.is_ready = False
-        if model_process.is_ready:
-            self._send_waiting(model_process)
-            self._unload_beyond_limit()
-        else:
+            model_process.takes_requests = False
+        if not model_process.takes_requests:
             log.warning("the process of %s has ended", model_process.name)
             self._unload(requested)
+            return
+        self._send_next(requested)
+        if not model_process.is_ready:
+            model_process.is_ready = True
+            self._unload_beyond_limit()
 
-    def _send_waiting(self, model_process: ModelProcess) -> None:
-        while model_process.waiting:
-            request, connection = model_process.waiting.pop(0)
-            # An error here means that the process has ended, which `_on_model_ready` handles.
-            with connection, contextlib.suppress(ConnectionError):
+    def _send_next(self, requested: RequestedModel) -> None:
+        """Send a waiting request to a process that waits for one; never wait for the process."""
+        model_process = self._model_processes[requested]
+        if not (model_process.takes_requests and model_process.waiting):
+            return
+        model_process.takes_requests = False
+        request, connection = model_process.waiting.pop(0)
+        with connection:
+            try:
                 protocol.send_request(model_process.channel, request, [connection.fileno()])
+            except ConnectionError:
+                pass  # the process has ended, which `_on_model_ready` handles
+            except TimeoutError:
+                log.warning("the process of %s does not take a request", model_process.name)
+                self._unload(requested)
 
     def _unload(self, requested: RequestedModel) -> None:
         model_process = self._model_processes.pop(requested)
@@ -225,7 +295,7 @@ class Daemon:
         for requested in by_use:
             if sum(sizes.values()) <= self._memory_limit:
                 return
-            if processes[requested].is_ready:
+            if processes[requested].is_ready and not processes[requested].waiting:
                 self._unload(requested)
                 del sizes[requested]
 

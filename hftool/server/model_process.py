@@ -8,6 +8,7 @@ from typing import Any
 
 from hftool.options.model import ClassifierOptions, LoadOptions
 from hftool.server import command_process, protocol
+from hftool.server.children import Children
 from hftool.server.command_process import RunCommandLine
 from hftool.server.log import log
 from hftool.server.requested_model import RequestedModel
@@ -20,7 +21,8 @@ def start(
 ) -> tuple[int, socket.socket]:
     """Fork a process that loads a model, and then runs the command lines that it receives.
 
-    It sends `READY` once it has loaded the model, and ends when the daemon closes the socket.
+    It sends `READY` once it has loaded the model, and again after each request: only then does it
+    take the next one. It ends when the daemon closes the socket.
 
     Returns:
         The process id, and the socket to the process.
@@ -45,8 +47,8 @@ def start(
 def _handle_signals() -> None:
     """Ignore Ctrl-C, after which the daemon ends this process; die silently of other signals."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _serve_model(
@@ -64,9 +66,10 @@ def _serve_model(
     from hftool.models.resident import enable_cache
 
     enable_cache()
+    commands = Children()
     _try(load)
-    daemon.sendall(READY)
     while True:
+        daemon.sendall(READY)
         request, files = protocol.receive_request(daemon)
         with socket.socket(fileno=files[0]) as client:
             try:
@@ -76,7 +79,7 @@ def _serve_model(
                 continue
             _try(load)  # loads again only if the model's files have changed
             torch.set_num_threads(threads)
-            command_process.start(client, request, run)
+            commands.add(command_process.start(client, request, run))
             torch.set_num_threads(1)
 
 

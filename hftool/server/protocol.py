@@ -21,6 +21,7 @@ GO = 0
 MAX_FILES = 250  # one message cannot carry many more (Linux: 253)
 MAX_FILE_NUMBER = 512  # files with higher numbers are not passed on
 MAX_REQUEST_BYTES = 64 * 2**20  # more than any command line and environment
+PART_BYTES = 2**20
 _LENGTH = struct.Struct("!I")
 _CREDENTIALS = struct.Struct("3i")  # process, user, group
 
@@ -108,34 +109,59 @@ def receive_request(connection: socket.socket) -> tuple[dict[str, Any], list[int
     """Receive one request and its open files.
 
     Raises:
-        OSError: the other end is gone (ConnectionResetError), or does not write within the socket's
-            timeout (TimeoutError).
+        ConnectionResetError: the other end is gone.
         ValueError: it is not a request.
     """
     start, files, _, _ = socket.recv_fds(connection, _LENGTH.size, MAX_FILES)
+    incoming = IncomingRequest(connection, start)
     try:
-        start += _receive_exactly(connection, _LENGTH.size - len(start))
-        length = _LENGTH.unpack(start)[0]
-        if length > MAX_REQUEST_BYTES:
-            raise ValueError(f"a request of {length} bytes is too long")
-        content = _receive_exactly(connection, length)
-        request = json.loads(content.decode("utf-8", "surrogateescape"))
-        if not isinstance(request, dict):
-            raise ValueError("a request must be a JSON object")
+        request = None
+        while request is None:
+            request = incoming.receive()
     except BaseException:
         close(files)
         raise
     return request, files
 
 
-def _receive_exactly(connection: socket.socket, size: int) -> bytes:
-    content = bytearray()
-    while len(content) < size:
-        received = connection.recv(size - len(content))
+class IncomingRequest:
+    """A request that arrives in parts.
+
+    Args:
+        connection: where it arrives from.
+        start: what has arrived already.
+    """
+
+    def __init__(self, connection: socket.socket, start: bytes = b"") -> None:
+        self.connection = connection
+        self._content = bytearray(start)
+
+    def receive(self) -> dict[str, Any] | None:
+        """Receive the next part; return the request if that was the last one.
+
+        Raises:
+            ConnectionResetError: the other end is gone.
+            ValueError: it is not a request.
+        """
+        received = self.connection.recv(min(self._missing(), PART_BYTES))
         if not received:
             raise ConnectionResetError("the other end is gone")
-        content += received
-    return bytes(content)
+        self._content += received
+        if self._missing():
+            return None
+        request = json.loads(self._content[_LENGTH.size :].decode("utf-8", "surrogateescape"))
+        if not isinstance(request, dict):
+            raise ValueError("a request must be a JSON object")
+        return request
+
+    def _missing(self) -> int:
+        """Return how many bytes of the length or of the request have not arrived yet."""
+        if len(self._content) < _LENGTH.size:
+            return _LENGTH.size - len(self._content)
+        length: int = _LENGTH.unpack(self._content[: _LENGTH.size])[0]
+        if length > MAX_REQUEST_BYTES:
+            raise ValueError(f"a request of {length} bytes is too long")
+        return _LENGTH.size + length - len(self._content)
 
 
 def send_answer(to: socket.socket, **answer: Any) -> None:

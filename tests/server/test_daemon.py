@@ -352,6 +352,99 @@ def test_broken_requests_are_logged_and_do_no_harm(served: Workspace) -> None:
     assert served.run("topk", "-m", "model", "a").returncode == 0
 
 
+def _connection(workspace: Workspace, content: bytes) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(str(workspace.socket))
+    connection.sendall(content)
+    return connection
+
+
+def test_a_client_that_hangs_keeps_no_other_waiting(served: Workspace) -> None:
+    status = json.dumps({"ask": "status"}).encode()
+    # Nothing, half a length, half a request, and two whole ones whose answer nobody reads.
+    parts = (b"", b"\0\0", b"\0\0\0\x12" + status[:5], *[b"\0\0\0\x11" + status] * 2)
+    assert len(status) == 0x11
+    hanging = [_connection(served, content) for content in parts * 4]
+    slow = _connection(served, b"")
+    ran = [served.run("topk", "-m", "model", "a", "-v")]
+    for byte in b"\0\0\0\x11" + status:  # one byte after the other, with a command between two
+        slow.sendall(bytes([byte]))
+        if byte in b"k\0":
+            ran.append(served.run("topk", "-m", "model", "a", "-v"))
+    assert {result.returncode for result in ran} == {0}
+    assert not any("not run by the daemon" in result.stderr for result in ran)
+    assert b"model" in slow.recv(10_000)
+    for connection in (*hanging, slow):
+        connection.close()
+
+
+def test_a_client_that_is_late_is_dropped(workspace: Workspace) -> None:
+    workspace.start()
+    with _connection(workspace, b"\0\0") as connection:
+        connection.settimeout(60)
+        assert connection.recv(1) == b""
+    assert "a request did not arrive in 10 s" in workspace.log()
+    assert workspace.run("topk", "-m", "model", "a").returncode == 0
+
+
+def test_a_process_that_is_busy_keeps_no_other_waiting(workspace: Workspace) -> None:
+    workspace.start()
+    workspace.run("topk", "-m", "model", "a")
+    [loaded] = workspace.status()
+    busy = psutil.Process(loaded["process"])
+    busy.suspend()
+    # Together more than a socket holds.
+    large = {f"LARGE_{i}": "x" * 100_000 for i in range(10)}
+    workspace.environment |= large
+    waiting = [workspace.popen("topk", "-m", "model", "a") for _ in range(3)]
+    for name in large:
+        del workspace.environment[name]
+    ran = [workspace.run("sentiment", "-m", "classifier", "a", "-v") for _ in range(3)]
+    busy.resume()
+    assert all(process.communicate(timeout=60)[0] for process in waiting)
+    assert {result.returncode for result in ran} == {0}
+    assert not any("not run by the daemon" in result.stderr for result in ran)
+
+
+def test_a_conversion_that_fails_is_a_failure(workspace: Workspace) -> None:
+    workspace.environment["HFTOOL_CACHE"] = str(workspace.folder / "cache")
+    broken = workspace.folder / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text('{"model_type": "gpt2"}')
+    (broken / "vocab.json").write_text('{"a": 0')
+    (broken / "merges.txt").write_text("#version: 0.2\n")
+    command = ("encode", "-m", "broken", "a")
+    expected = workspace.run(*command, "--no-daemon")
+    assert expected.returncode == 1
+    assert "cannot read" in expected.stderr
+    workspace.start()
+    # A shell or a service manager may ignore SIGCHLD, and what it starts inherits that.
+    ignored = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
+    ignored += "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    inherited = subprocess.run(
+        [sys.executable, "-c", ignored, "-m", "hftool", *command, "--no-daemon"],
+        cwd=workspace.folder,
+        env=workspace.environment,
+        capture_output=True,
+        text=True,
+    )
+    for result in (workspace.run(*command), workspace.run(*command), inherited):
+        assert (result.returncode, result.stderr) == (1, expected.stderr)
+    assert [path.name for path in (workspace.folder / "cache" / "converted").iterdir()] == ["lock"]
+
+
+def test_no_process_is_left_as_a_zombie(served: Workspace) -> None:
+    for name in ("topk", "decode"):
+        served.run(name, "-m", "model", "1")
+    served.run("topk", "--help")
+    deadline = time.monotonic() + 20
+    zombies: list[Any] = [None]
+    while zombies and time.monotonic() < deadline:
+        children = served.process().children(recursive=True)
+        zombies = [p for p in children if p.status() == psutil.STATUS_ZOMBIE]
+    assert not zombies
+
+
 def test_a_changed_model_is_loaded_again(workspace: Workspace) -> None:
     workspace.start()
     first = workspace.run("topk", "-m", "model", "a").stdout
