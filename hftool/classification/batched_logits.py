@@ -9,6 +9,7 @@ import torch
 from hftool.models.load import Classifier
 from hftool.models.model_errors import model_errors
 from hftool.nn.architectures import LENGTH_DEPENDENT_ROPE, PADDING_SENSITIVE
+from hftool.nn.weights import unknown_token
 
 WINDOW = 1024  # texts that are sorted by length together
 # Padded tokens of a batch. On a CPU a layer's results for so few stay in the cache of a core.
@@ -30,14 +31,20 @@ def batched_logits(
 
     Returns:
         float32 [sequences, labels], on the CPU.
+
+    Raises:
+        HftoolError: the model fails, or has no embedding for a token id.
     """
     model = classifier.model
+    for ids, _ in sequences:
+        if ids and max(ids) >= classifier.embedding_rows:
+            raise unknown_token(max(ids), classifier.embedding_rows)
     if model.config.pad_token_id is None:
         batch_size = 1  # models that pool the last token find it by the padding
     max_tokens = BATCH_TOKENS if model.device.type == "cpu" else BATCH_TOKENS_ON_GPU
-    padded = getattr(model.config, "model_type", None) not in PADDING_SENSITIVE
+    kinds = [_kind(ids, classifier) for ids, _ in sequences]
     lengths = [len(ids) for ids, _ in sequences]
-    batches = list(_batches(lengths, batch_size, max_tokens, padded=padded))
+    batches = list(_batches(lengths, kinds, batch_size, max_tokens))
     logits = torch.empty(len(sequences), len(classifier.labels))
 
     def compute(batch: list[int]) -> None:
@@ -73,18 +80,31 @@ def _for_each(compute: Callable[[T], None], items: Sequence[T], workers: int) ->
         torch.set_num_threads(workers)
 
 
+def _kind(ids: Sequence[int], classifier: Classifier) -> tuple[int, int]:
+    """Return what sequences must have in common to be in one batch."""
+    config = classifier.model.config
+    # BART and T5 pool the last end token, and require equally many of them in each sequence.
+    ends = ids.count(config.eos_token_id) if getattr(config, "is_encoder_decoder", False) else 0
+    pads = config.pad_token_id is None or 0 <= config.pad_token_id < classifier.embedding_rows
+    padded = pads and getattr(config, "model_type", None) not in PADDING_SENSITIVE
+    return ends, 0 if padded else len(ids)
+
+
 def _batches(
-    lengths: Sequence[int], batch_size: int | None, max_tokens: int, *, padded: bool
+    lengths: Sequence[int],
+    kinds: Sequence[tuple[int, int]],
+    batch_size: int | None,
+    max_tokens: int,
 ) -> Iterator[list[int]]:
-    """Yield batches of indices, sorted by length: `batch_size` each, or up to `max_tokens` padded
-    tokens; with `padded` False the sequences of a batch have equal length."""
+    """Yield batches of indices of one kind, sorted by length: `batch_size` each, or up to
+    `max_tokens` padded tokens."""
     batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+    for index in sorted(range(len(lengths)), key=lambda index: (kinds[index], lengths[index])):
         if batch_size:
             full = len(batch) == batch_size
         else:
             full = (len(batch) + 1) * lengths[index] > max_tokens
-        if batch and (full or not (padded or lengths[index] == lengths[batch[0]])):
+        if batch and (full or kinds[index] != kinds[batch[0]]):
             yield batch
             batch = []
         batch.append(index)

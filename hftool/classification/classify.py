@@ -1,19 +1,26 @@
 """Classify texts with any scorer."""
 
 import logging
+import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+from hftool.errors import HftoolError, UsageError
+from hftool.generation.records import OPTIONAL
 from hftool.inputs.readahead import read_ahead
 from hftool.inputs.tables import TextRow
+from hftool.options.output import OnError
 
 log = logging.getLogger("hftool")
 
 CACHED_TEXTS = 8192  # texts whose scores are kept for duplicates
 CACHED_CHARACTERS = 500  # of the longest text whose scores are kept
 UNCERTAIN = "UNCERTAIN"
+SHOWN = 80  # characters of a text in an error
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -22,14 +29,16 @@ class Classification:
 
     Scores are probabilities: one distribution over all labels (softmax), or for a multi-label
     model one probability per label (sigmoid). A regression model's score is its output. An empty
-    text has an empty label and no scores. `columns` are those that the text came with.
+    text has an empty label and no scores, and so has one that failed, for the cause in `error`.
+    `columns` are those that the text came with.
     """
 
     text: str
     label: str
     score: float | None
-    scores: dict[str, float]
+    scores: dict[str, float] = field(metadata=OPTIONAL)
     columns: Mapping[str, Any] = field(default_factory=dict)
+    error: str | None = field(default=None, metadata=OPTIONAL)
 
 
 class Scorer(Protocol):
@@ -49,14 +58,25 @@ class Scorer(Protocol):
     truncated_texts: int
 
     def encode(self, texts: Sequence[str]) -> list[Any]:
-        """Return the model's input for each text."""
+        """Return the model's input for each text.
+
+        Raises:
+            HftoolError: it fails for one of the texts.
+        """
 
     def scores(self, encoded: Sequence[Any]) -> list[list[float]]:
-        """Return a score for each label, for each encoded text."""
+        """Return a score for each label, for each encoded text.
+
+        Raises:
+            HftoolError: the model fails for one of the texts.
+        """
 
 
 def classify(
-    scorer: Scorer, rows: Iterable[TextRow], threshold: float | None = None
+    scorer: Scorer,
+    rows: Iterable[TextRow],
+    threshold: float | None = None,
+    on_error: OnError = "stop",
 ) -> Iterator[Classification]:
     """Yield the classification of each row's text, in order, as soon as it is known.
 
@@ -64,19 +84,84 @@ def classify(
     immediately. The scores of recent texts are reused for duplicates. A text over the model's
     limit is truncated, and the number of those is logged. A label whose score is below the
     threshold becomes `UNCERTAIN`.
+
+    A text for which the model fails, or a row that can't be read, gets a classification with an
+    `error`, unless `on_error` is "stop".
+
+    Raises:
+        HftoolError: a text fails, and `on_error` is "stop". What precedes it was yielded.
     """
     began, count = time.perf_counter(), 0
-    cached: dict[str, list[float]] = {}
+    cached: dict[str, list[float] | HftoolError] = {}
     for [(window, encoded)] in read_ahead(_encoded_windows(scorer, rows), 1):
+        cached.update((t, error) for t, error in encoded.items() if isinstance(error, HftoolError))
         new = [text for text in encoded if text not in cached]
-        cached.update(zip(new, scorer.scores([encoded[text] for text in new]), strict=True))
+        scores = _each(_finite(scorer.scores), [encoded[text] for text in new])
         for row in window:
-            yield _classification(scorer.labels, row, cached.get(row.text), threshold)
-        _shrink(cached, new)
-        count += len(window)
+            if row.text in encoded and row.text not in cached:
+                cached[row.text] = next(scores)  # `new` is in the order of the rows
+            result = row.error or cached.get(row.text)
+            if isinstance(result, HftoolError):
+                if on_error == "stop":
+                    raise _stopped(row, result, first=count == 0)
+                error = row.located(result).message
+                yield Classification(row.text, "", None, {}, row.columns, error)
+            else:
+                yield _classification(scorer.labels, row, result, threshold)
+            count += 1
+        _shrink(cached, encoded)
     log_truncated(scorer.truncated_texts)
     seconds = time.perf_counter() - began
     log.debug("%d texts in %.2f s, %.1f texts/s", count, seconds, count / seconds)
+
+
+def _stopped(row: TextRow, error: HftoolError, *, first: bool) -> HftoolError:
+    """Return the error that ends a run at this row. Where it is not the first one, the cause is in
+    the text, and not, as the error's own hint assumes, in the model."""
+    go_on = "--on-error report or skip goes on with the other texts"
+    if row.error:
+        return row.located(error, go_on)
+    text = row.text[:SHOWN] + "…" * (len(row.text) > SHOWN)
+    shown = HftoolError(f"{error.message} (the text: {text})", error.hint if first else go_on)
+    return row.located(shown)
+
+
+def _finite(
+    scores_of: Callable[[Sequence[Any]], list[list[float]]],
+) -> Callable[[Sequence[Any]], list[list[float]]]:
+    """Return the same function, which raises where a score is not a number."""
+
+    def scores(encoded: Sequence[Any]) -> list[list[float]]:
+        found = scores_of(encoded)
+        if not all(math.isfinite(score) for of_text in found for score in of_text):
+            raise HftoolError("the model's scores are not numbers", "try --dtype float32")
+        return found
+
+    return scores
+
+
+def _each(
+    compute: Callable[[Sequence[Any]], Sequence[Result]], items: Sequence[Any]
+) -> Iterator[Result | HftoolError]:
+    """Yield what `compute` returns for each item. Where it fails for several, halves of them are
+    computed by themselves, so that only those get the error which can't be computed at all.
+
+    Raises:
+        UsageError: whatever the items are, the options can't work.
+    """
+    try:
+        results = compute(items)
+    except UsageError:
+        raise
+    except HftoolError as error:
+        if len(items) <= 1:
+            yield from [error] * len(items)
+            return
+        half = len(items) // 2
+        yield from _each(compute, items[:half])
+        yield from _each(compute, items[half:])
+    else:
+        yield from results
 
 
 def log_truncated(texts: int) -> None:
@@ -89,17 +174,18 @@ def log_truncated(texts: int) -> None:
 def _encoded_windows(
     scorer: Scorer, rows: Iterable[TextRow]
 ) -> Iterator[tuple[list[TextRow], dict[str, Any]]]:
-    """Yield each window with its distinct, non-blank texts encoded."""
+    """Yield each window with its distinct, non-blank texts encoded, or the error of encoding it."""
     for window in read_ahead(rows, scorer.window, lambda row: len(row.text)):
-        texts = list(dict.fromkeys(row.text for row in window if row.text.strip()))
-        yield window, dict(zip(texts, scorer.encode(texts), strict=True))
+        usable = (row.text for row in window if row.text.strip() and row.error is None)
+        texts = list(dict.fromkeys(usable))
+        yield window, dict(zip(texts, _each(scorer.encode, texts), strict=True))
 
 
-def _shrink(cached: dict[str, list[float]], new: Iterable[str]) -> None:
+def _shrink(cached: dict[str, Any], new: Iterable[str]) -> None:
     """Drop the scores of long texts, then of the oldest, down to `CACHED_TEXTS`."""
     for text in new:
         if len(text) > CACHED_CHARACTERS:
-            del cached[text]
+            cached.pop(text, None)
     while len(cached) > CACHED_TEXTS:
         del cached[next(iter(cached))]
 

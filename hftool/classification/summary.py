@@ -1,10 +1,13 @@
 """Summarize many classifications, or check that all have one label."""
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hftool.classification.classify import UNCERTAIN, Classification
-from hftool.errors import CheckFailed, UsageError
+from hftool.errors import CheckFailed, HftoolError, UsageError
+
+log = logging.getLogger("hftool")
 
 BINS = 10
 
@@ -27,11 +30,13 @@ def summarize(
     classifications: Iterable[Classification], labels: Sequence[str]
 ) -> Iterator[LabelSummary]:
     """Yield a summary of each label in order, then of `UNCERTAIN` and of the empty texts' empty
-    label if there are any."""
+    label if there are any. Texts that failed don't count."""
     bins = {label: [0] * BINS for label in labels}
     counts = dict.fromkeys(labels, 0)
     sums = dict.fromkeys(labels, 0.0)
     for classification in classifications:
+        if classification.error is not None:
+            continue
         label, score = classification.label, classification.score
         counts[label] = counts.get(label, 0) + 1
         histogram = bins.setdefault(label, [0] * BINS)
@@ -44,10 +49,36 @@ def summarize(
         yield LabelSummary(label, count, count / total if total else 0.0, mean, tuple(bins[label]))
 
 
+class Failures:
+    """Counts the texts that failed, starting from those of an earlier run that this one resumes."""
+
+    def __init__(self, failed_before: int = 0) -> None:
+        self._failed = failed_before
+
+    def counted(self, classifications: Iterable[Classification]) -> Iterator[Classification]:
+        """Yield the same classifications, counting those that failed."""
+        for classification in classifications:
+            self._failed += classification.error is not None
+            yield classification
+
+    def report(self, *, left_out: bool) -> None:
+        """Log how many failed if they were left out of the output.
+
+        Raises:
+            HftoolError: some failed, and the output has their errors.
+        """
+        texts = f"{self._failed:,} text" + "s" * (self._failed != 1)
+        if self._failed and not left_out:
+            raise HftoolError(f"{texts} failed", 'see the "error" field in the output')
+        if self._failed:
+            log.warning("left out %s that failed", texts)
+
+
 class Check:
     """Counts the texts that get another label than the required one.
 
-    Without a required label (None) every text passes. Empty texts, which get no label, don't count.
+    Without a required label (None) every text passes. Empty texts, which get no label, don't count;
+    a text that failed counts as one with another label.
 
     Raises:
         UsageError: the scorer does not have this label.
@@ -63,8 +94,9 @@ class Check:
     def counted(self, classifications: Iterable[Classification]) -> Iterator[Classification]:
         """Yield the same classifications, counting them."""
         for classification in classifications:
-            self._texts += classification.label != ""
-            self._others += classification.label not in ("", self._label)
+            counts = classification.label != "" or classification.error is not None
+            self._texts += counts
+            self._others += counts and classification.label != self._label
             yield classification
 
     def require(self) -> None:

@@ -28,10 +28,22 @@ Columns = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class TextRow:
-    """A text, and all columns of its record by name, including the text's own."""
+    """A text, and all columns of its record by name, including the text's own.
+
+    Attributes:
+        place: where it comes from, as in errors ("reviews.csv: line 3"); "" for a lone argument.
+        error: why the record has no usable text, None if it has one. Rows after it can be read.
+    """
 
     text: str
     columns: Columns
+    place: str = ""
+    error: HftoolError | None = None
+
+    def located(self, error: HftoolError, hint: str | None = None) -> HftoolError:
+        """Return an error with the row's place, and the hint if the error has none."""
+        message = f"{self.place}: {error.message}" if self.place else error.message
+        return HftoolError(message, error.hint or hint)
 
 
 @dataclass(frozen=True)
@@ -60,18 +72,27 @@ def read_table(arguments: Sequence[str] | None, options: TableInputOptions) -> T
     Raises:
         UsageError: no text was given, or the options don't fit the input.
         HftoolError: the input can't be read or lacks the column, raised by the call itself; or a
-            record is broken, raised by the rows when they get there.
+            file is broken, raised by the rows when they get there.
     """
     name = options.input_format or format_by_suffix(options.file)
     if arguments or name == "lines":
         _require_no_table_options(arguments, options)
-        rows = (TextRow(text, {TEXT: text}) for text in each_text(arguments, options))
+        rows = (
+            TextRow(text, {TEXT: text}, _place(number, arguments, options))
+            for number, text in enumerate(each_text(arguments, options), 1)
+        )
         return TextTable((TEXT,), TEXT, rows)
     if name == "parquet":
         return _parquet_table(options)
     names, records = _READERS[name](options)
     column = _text_column(names, options)
     return TextTable(names, column, _text_rows(records, column, options))
+
+
+def _place(number: int, arguments: Sequence[str] | None, options: TableInputOptions) -> str:
+    if arguments:
+        return f"text {number}" if len(arguments) > 1 else ""
+    return f"{source_name(options)}: line {number}"
 
 
 def format_by_suffix(file: Path | None) -> InputFormat:
@@ -108,18 +129,24 @@ def _text_column(names: Sequence[str], options: TableInputOptions) -> str:
 
 
 def _text_rows(
-    records: Iterable[tuple[int, Columns]],
+    records: "Iterable[NumberedRecord]",
     column: str,
     options: TableInputOptions,
     unit: str = "line",
 ) -> Iterator[TextRow]:
     """Yield a row for each numbered record; a null is an empty text."""
+    source = source_name(options)
     for number, record in records:
+        place = f"{source}: {unit} {number}"
+        if isinstance(record, HftoolError):
+            yield TextRow("", {}, place, record)
+            continue
         text = record.get(column, MISSING)
         if not isinstance(text, str | None):
             cause = "is missing" if text is MISSING else f"is {_kind(text)}, not text"
-            raise HftoolError(f"{source_name(options)}: {unit} {number}: '{column}' {cause}")
-        yield TextRow(text or "", record)
+            yield TextRow("", record, place, HftoolError(f"'{column}' {cause}"))
+            continue
+        yield TextRow(text or "", record, place)
 
 
 def _kind(value: Any) -> str:
@@ -133,8 +160,10 @@ def _broken(options: TableInputOptions, line: int, cause: str) -> HftoolError:
     return HftoolError(f"{source_name(options)}: line {line}: {cause}")
 
 
-# The names of the columns; the records, each with the number of its line.
-NumberedRecords = tuple[tuple[str, ...], Iterator[tuple[int, Columns]]]
+# A record or why it can't be read, with the number of its line.
+NumberedRecord = tuple[int, Columns | HftoolError]
+# The names of the columns, and the records.
+NumberedRecords = tuple[tuple[str, ...], Iterator[NumberedRecord]]
 
 
 def _csv_records(options: TableInputOptions) -> NumberedRecords:
@@ -166,43 +195,45 @@ def _records_under_header(
     _, names = next(rows, (0, []))
     _require_distinct(names, options)
 
-    def records() -> Iterator[tuple[int, Columns]]:
+    def records() -> Iterator[NumberedRecord]:
         for number, cells in rows:
-            if len(cells) != len(names):
+            if len(cells) == len(names):
+                yield number, dict(zip(names, cells, strict=True))
+            else:
                 cause = f"expected {len(names)} cells as in the header, got {len(cells)}"
-                raise _broken(options, number, cause)
-            yield number, dict(zip(names, cells, strict=True))
+                yield number, HftoolError(cause)
 
     return tuple(names), records()
 
 
 def _json_records(options: TableInputOptions) -> NumberedRecords:
-    def records() -> Iterator[tuple[int, Columns]]:
+    def records() -> Iterator[NumberedRecord]:
         for number, line in enumerate(decoded_lines(options), 1):
             if not line.isspace():
-                yield number, _json_object(line, number, options)
+                yield number, _json_object(line)
 
     rest = records()
-    first = next(rest, None)
-    if first is None:
-        return (), iter(())
-    return tuple(first[1]), chain([first], rest)
+    begun: list[NumberedRecord] = []
+    for number, record in rest:
+        begun.append((number, record))
+        if not isinstance(record, HftoolError):
+            return tuple(record), chain(begun, rest)
+    return (), iter(begun)
 
 
-def _json_object(line: str, number: int, options: TableInputOptions) -> Columns:
+def _json_object(line: str) -> Columns | HftoolError:
     try:
         record = json.loads(line.rstrip())
         if "\\ud" in line.lower():  # perhaps half a surrogate pair, which can't be written as UTF-8
             json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise _broken(options, number, "half a surrogate pair is not a character") from None
+        return HftoolError("half a surrogate pair is not a character")
     except json.JSONDecodeError as error:
-        cause = f"not valid JSON: {error.msg} (character {error.colno})"
-        raise _broken(options, number, cause) from None
+        return HftoolError(f"not valid JSON: {error.msg} (character {error.colno})")
     except (ValueError, RecursionError) as error:
-        raise _broken(options, number, f"not valid JSON: {error}") from None
+        return HftoolError(f"not valid JSON: {error}")
     if not isinstance(record, dict):
-        raise _broken(options, number, f"the record is {_kind(record)}, not a JSON object")
+        return HftoolError(f"the record is {_kind(record)}, not a JSON object")
     return record
 
 

@@ -88,6 +88,8 @@ def label_files(
     """
     if output.json or output.format not in (None, "parquet"):
         raise UsageError("--engine ray writes only Parquet", "leave out --format and --json")
+    if output.on_error != "stop":
+        raise UsageError(f"--on-error {output.on_error} does not work with --engine ray")
     if output.output is None:
         raise UsageError(
             "--engine ray writes a folder of Parquet files", "name it with -o/--output"

@@ -97,11 +97,7 @@ class LanguageModel:
     @cached_property
     def embedding_rows(self) -> int:
         """The number of token ids that the model can read."""
-        try:
-            weight = self.model.get_input_embeddings().weight
-        except (AttributeError, NotImplementedError):  # not one of transformers' usual classes
-            return int(self.model.config.get_text_config().vocab_size)
-        return len(weight)
+        return _embedding_rows(self.model)
 
     def require_known(self, ids: Sequence[int]) -> None:
         """Raise where the model has no embedding for one of these token ids.
@@ -167,6 +163,20 @@ class Classifier:
     labels: tuple[str, ...]
     activation: Activation
     max_length: int | None
+
+    @cached_property
+    def embedding_rows(self) -> int:
+        """The number of token ids that the model can read."""
+        return _embedding_rows(self.model)
+
+
+def _embedding_rows(model: Any) -> int:
+    try:
+        weight = model.get_input_embeddings().weight
+    except (AttributeError, NotImplementedError):  # not one of transformers' usual classes
+        config = model.config
+        return int(getattr(config, "get_text_config", lambda: config)().vocab_size)
+    return len(weight)
 
 
 def load_language_model(options: LoadOptions) -> LanguageModel:

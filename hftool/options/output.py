@@ -11,6 +11,7 @@ from hftool.options.shared import option
 
 Format = Literal["text", "table", "json", "jsonl", "csv", "tsv"]
 TableFormat = Literal["text", "table", "json", "jsonl", "csv", "tsv", "parquet"]
+OnError = Literal["stop", "report", "skip"]
 Color = Literal["auto", "always", "never"]
 PICTURES = (".svg", ".html")
 _output = functools.partial(option, panel="Output")
@@ -108,4 +109,11 @@ class TableOptions(ResumableOptions, PictureOptions):
     """Output beside the columns of a table, also as Parquet."""
 
     format: Annotated[TableFormat | None, FORMAT] = None  # type: ignore[assignment]
+    on_error: Annotated[
+        OnError,
+        _output(
+            "--on-error",
+            help="A text that fails: stop the run, write a record with its error, or leave it out.",
+        ),
+    ] = "stop"
     by_suffix: ClassVar[Mapping[str, str]] = {".parquet": "parquet"}

@@ -72,21 +72,16 @@ def schema_of(rows: Sequence[Row], names: Sequence[str]) -> Any:
 
 
 def classification_schema(
-    rows: Sequence[Row],
-    names: Mapping[str, str],
-    input_schema: Any,
-    labels: Sequence[str],
-    *,
-    all_scores: bool,
+    rows: Sequence[Row], names: Mapping[str, str], input_schema: Any, results: Sequence[str]
 ) -> Any:
     """Return the schema (`pyarrow.Schema`) of `sentiment`'s records: the input's columns, then the
-    label and its scores.
+    label, its scores, and perhaps the error.
 
     Args:
         rows: the first rows, which determine the columns' types if the input had no schema.
         names: the names of the input's columns in the records, by those in the input.
         input_schema: the schema of an input in Parquet, else None.
-        all_scores: whether each label's score has its own column.
+        results: the names of the other columns.
     """
     pyarrow = _pyarrow()
     if input_schema is None:
@@ -96,10 +91,7 @@ def classification_schema(
         field.with_name(name).with_type(text if field.type == null else field.type)
         for field, name in zip(input_schema, names.values(), strict=True)
     ]
-    scores = (
-        [pyarrow.field(f"score_{label}", number) for label in labels]
-        if all_scores
-        else [pyarrow.field("scores", pyarrow.struct([(label, number) for label in labels]))]
-    )
-    result_fields = [pyarrow.field("label", text), pyarrow.field("score", number), *scores]
+    result_fields = [
+        pyarrow.field(name, text if name in ("label", "error") else number) for name in results
+    ]
     return pyarrow.schema([*input_fields, *result_fields], metadata=input_schema.metadata)

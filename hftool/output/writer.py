@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from hftool.atomic_files import STDOUT, atomic_file, write_error, write_errors
-from hftool.options.output import OutputOptions, PictureOptions
+from hftool.options.output import OutputOptions, PictureOptions, TableOptions
 from hftool.output.formats import FORMATS, HEADED, format_name, records_only
 from hftool.output.view import View, has_failed
 from hftool.terminal import is_terminal, visible
@@ -23,6 +23,8 @@ def write(
     """Write events to `partial` if there is one, else to the file of `--output`, which appears
     when it is complete, else to stdout; and export them to the file of `--save`.
 
+    With `--on-error skip`, records that failed are left out.
+
     Raises:
         HftoolError: the file can't be written.
     """
@@ -31,10 +33,13 @@ def write(
         from hftool.output.export import exported
 
         events = exported(events, view, options.save)
+    skips = isinstance(options, TableOptions) and options.on_error == "skip"
     if partial is not None:
         header = next(FORMATS[name]([], view)) if name in HEADED else ""
-        partial.append(header, _texts_of_records(events, view, name))
+        partial.append(header, _texts_of_records(events, view, name, skips=skips))
         return
+    if skips:
+        events = (event for event in events if not has_failed(event))
     if name == "parquet":
         from hftool.output.parquet import write_parquet
 
@@ -57,11 +62,15 @@ def write(
         _write_chunks(chunks, stream, view.live, options.output or STDOUT)
 
 
-def _texts_of_records(events: Iterable[Any], view: View, name: str) -> Iterator[tuple[str, bool]]:
-    """Yield the text of each record in a format, without a header, and whether it failed."""
+def _texts_of_records(
+    events: Iterable[Any], view: View, name: str, *, skips: bool
+) -> Iterator[tuple[str, bool]]:
+    """Yield the text of each record in a format, without a header, and whether it failed; with
+    `skips` no text if it did."""
     for record in records_only(events):
-        lines = FORMATS[name]([record], view)
-        yield "".join(islice(lines, name in HEADED, None)), has_failed(record)
+        failed = has_failed(record)
+        lines = [] if skips and failed else FORMATS[name]([record], view)
+        yield "".join(islice(lines, name in HEADED, None)), failed
 
 
 def _write_chunks(chunks: Iterable[str], stream: TextIO, live: bool, name: Path) -> None:

@@ -128,8 +128,8 @@ def test_embedded_model_truncates_long_texts_like_the_pipeline(
 
 
 def test_command_in_float32(minilm_folder: Path) -> None:
-    arguments = ("sentiment", "--dtype", "float32", "--device", "cpu", "--format", "jsonl")
-    result = run(*arguments, stdin="\n".join(TEXTS[:10]) + "\n")
+    arguments = ("sentiment", "--dtype", "float32", "--device", "cpu", "--all-scores")
+    result = run(*arguments, "--format", "jsonl", stdin="\n".join(TEXTS[:10]) + "\n")
     assert result.exit_code == 0, result.stderr
     records = [json.loads(line) for line in result.stdout.splitlines()]
     assert [r["text"] for r in records] == TEXTS[:10]
@@ -273,7 +273,8 @@ def test_long_texts_are_truncated_and_counted(folder: Path, tiny: Classifier) ->
         logits = tiny.model(input_ids=torch.tensor([[*ids[:63], SEP]])).logits[0]
     expected = torch.softmax(logits, dim=-1).tolist()
     result = run(
-        *("sentiment", "-m", str(folder), "--json"), *("ab" * 100, "x" * 62, "x" * 63, "short")
+        *("sentiment", "-m", str(folder), "--all-scores", "--json"),
+        *("ab" * 100, "x" * 62, "x" * 63, "short"),
     )
     assert result.exit_code == 0
     found = json.loads(result.stdout)
@@ -296,7 +297,7 @@ def test_empty_lines_keep_their_position(folder: Path) -> None:
     result = run("sentiment", "-m", str(folder), "--format", "jsonl", stdin="\na\n\n\nb\n\n")
     records = [json.loads(line) for line in result.stdout.splitlines()]
     assert [r["text"] for r in records] == ["", "a", "", "", "b", ""]
-    empty: dict[str, Any] = {"text": "", "label": "", "score": None, "scores": {}}
+    empty: dict[str, Any] = {"text": "", "label": "", "score": None}
     assert [r for r in records if not r["text"]] == [empty] * 4
     assert all(r["label"] for r in records if r["text"])
     lines = run("sentiment", "-m", str(folder), stdin="a\n\nb\n").stdout.split("\n")
@@ -329,7 +330,8 @@ def test_batch_size_changes_no_score(batch_size: int, tiny: Classifier) -> None:
 
 def test_batch_size_option_of_the_embedded_model(minilm: Classifier) -> None:
     alone = {j.text: j for j in classified(minilm, TEXTS, batch_size=1)}
-    result = run("sentiment", "--dtype", "float32", "--batch-size", "7", "--json", *TEXTS)
+    options = ("--dtype", "float32", "--batch-size", "7", "--all-scores", "--json")
+    result = run("sentiment", *options, *TEXTS)
     for record in json.loads(result.stdout):
         assert record["scores"] == pytest.approx(alone[record["text"]].scores, abs=1e-5)
 

@@ -1,5 +1,6 @@
 """`hftool sentiment`"""
 
+from contextlib import nullcontext
 from typing import Annotated
 
 from hftool.cli.dataclass_options import expand_dataclasses
@@ -69,7 +70,7 @@ def sentiment(
         return
     from hftool.classification.classify import classify
     from hftool.classification.scorers import default_model, load_scorer
-    from hftool.classification.summary import Check, summarize
+    from hftool.classification.summary import Check, Failures, summarize
     from hftool.inputs.tables import read_table
     from hftool.models.fingerprint import model_digest
     from hftool.output.resume import remaining, resumable
@@ -77,25 +78,30 @@ def sentiment(
     from hftool.output.views.classification import SUMMARY, classifications_view
     from hftool.output.writer import write
 
-    table = read_table(text, inputs)
-    scorer = load_scorer(load, labelling)
-    checked = Check(check, scorer.labels)
-    if summary:
-        classifications = checked.counted(classify(scorer, table, threshold))
-        write(summarize(classifications, scorer.labels), SUMMARY, output)
-        checked.require()
-        return
-    view = classifications_view(table.names, table.schema, scorer.labels, all_scores=all_scores)
-
     def settings() -> Settings:
         name = load.model or default_model(labelling)
         own = {"threshold": threshold, "all_scores": all_scores}
         digest = model_digest(name, load)
         return run_settings(load, labelling, model=name, model_digest=digest, **own)
 
-    with resumable(output, view, settings) as partial:
+    table = read_table(text, inputs)
+    scorer = load_scorer(load, labelling)
+    checked, left_out = Check(check, scorer.labels), output.on_error == "skip"
+    view = classifications_view(
+        *(table.names, table.schema, scorer.labels),
+        all_scores=all_scores,
+        errors=output.on_error == "report",
+    )
+    with nullcontext() if summary else resumable(output, view, settings) as partial:
         rows = remaining(partial, table, lambda row: (row.text, dict(row.columns)))
-        write(checked.counted(classify(scorer, rows, threshold)), view, output, partial)
+        failures = Failures(partial.failed if partial else 0)
+        records = classify(scorer, rows, threshold, output.on_error)
+        records = checked.counted(failures.counted(records))
+        if summary:
+            write(summarize(records, scorer.labels), SUMMARY, output)
+        else:
+            write(records, view, output, partial)
+    failures.report(left_out=left_out or summary)
     checked.require()
 
 

@@ -1,6 +1,6 @@
 """Views of `sentiment`: the input's columns, then the label and its scores; and summaries."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hftool.output.view import Row, View, escaped, line
@@ -9,15 +9,12 @@ if TYPE_CHECKING:
     from hftool.classification.classify import Classification
     from hftool.classification.summary import LabelSummary
 
-RESULTS = ("label", "score", "scores")  # the names that a classification adds to the input's
 
-
-def names_in_records(names: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
+def names_in_records(names: Sequence[str], reserved: Collection[str]) -> dict[str, str]:
     """Return the names of the input's columns in the records, by those in the input.
 
-    They stay the same, but one that a classification needs for itself becomes `input_NAME`.
+    They stay the same, but one that is `reserved` for the results becomes `input_NAME`.
     """
-    reserved = {*RESULTS, *(f"score_{label}" for label in labels)}
     renamed: dict[str, str] = {}
     for name in names:
         new = name
@@ -28,51 +25,61 @@ def names_in_records(names: Sequence[str], labels: Sequence[str]) -> dict[str, s
 
 
 def classifications_view(
-    names: Sequence[str], schema: Any, labels: Sequence[str], *, all_scores: bool
+    names: Sequence[str],
+    schema: Any,
+    labels: Sequence[str],
+    *,
+    all_scores: bool,
+    errors: bool = False,
 ) -> View:
     """Return the view of `sentiment`'s records.
 
     Args:
         names: the columns of the input, in order.
         schema: the input's schema (`pyarrow.Schema`) if it was Parquet, else None.
-        all_scores: whether each label's score has its own column, instead of one for all.
+        all_scores: whether the records have the score of each label: in `scores`, and in csv, tsv
+            and Parquet in a column for each.
+        errors: whether a text that failed has a record, with the cause in `error`.
     """
-    new_names = names_in_records(names, labels)
+    scores = tuple(f"score_{label}" for label in labels) if all_scores else ()
+    results = ("label", "score", *scores, *("error",) * errors)
+    reserved = {*results, *("scores",) * all_scores}
+    new_names = names_in_records(names, reserved)
 
-    def record(classification: "Classification") -> Row:
-        columns = classification.columns
+    def inputs(c: "Classification") -> Row:
         # In JSON Lines a record may have columns that the first one lacks.
-        known = columns.keys() <= new_names.keys()
-        by_name = new_names if known else names_in_records([*columns], labels)
-        return {
-            **{by_name[name]: value for name, value in columns.items()},
-            "label": classification.label,
-            "score": classification.score,
-            "scores": classification.scores,
-        }
+        known = c.columns.keys() <= new_names.keys()
+        by_name = new_names if known else names_in_records([*c.columns], reserved)
+        return {by_name[name]: value for name, value in c.columns.items()}
 
-    def row(classification: "Classification") -> Row:
-        scores = {f"score_{label}": score for label, score in classification.scores.items()}
-        return {**record(classification), **scores}
+    def record(c: "Classification") -> Row:
+        scores = {"scores": c.scores} if all_scores else {}
+        error = {"error": c.error} if c.error is not None else {}
+        return {**inputs(c), "label": c.label, "score": c.score, **scores, **error}
 
-    def text(classification: "Classification") -> str:
-        c = classification
+    def row(c: "Classification") -> Row:
+        by_label = {f"score_{label}": score for label, score in c.scores.items()}
+        more = {**(by_label if all_scores else {}), **({"error": c.error} if errors else {})}
+        return {**inputs(c), "label": c.label, "score": c.score, **more}
+
+    def text(c: "Classification") -> str:
         scores = [f"{escaped(label)}={score}" for label, score in c.scores.items()]
-        return line(escaped(c.label), c.score, escaped(c.text), *(scores if all_scores else ()))
+        more = scores if all_scores else []
+        error = [] if c.error is None else [f"error={escaped(c.error)}"]
+        return line(escaped(c.label), c.score, escaped(c.text), *more, *error)
 
     def output_schema(rows: Sequence[Row]) -> Any:
         from hftool.output.parquet import classification_schema
 
-        return classification_schema(rows, new_names, schema, labels, all_scores=all_scores)
+        return classification_schema(rows, new_names, schema, results)
 
     def table(records: Iterable["Classification"], console: Any) -> Iterator[str]:
         from hftool.output.tables.classification import classifications
 
         return classifications(labels, all_scores, records, console)
 
-    scores = tuple(f"score_{label}" for label in labels) if all_scores else ("scores",)
     return View(
-        columns=(*new_names.values(), "label", "score", *scores),
+        columns=(*new_names.values(), *results),
         text=text,
         record=record,
         rows=lambda classification: [row(classification)],
