@@ -6,7 +6,8 @@ post-processor in tokenizer.json decides which special tokens are added around a
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -91,11 +92,24 @@ class Tokenizer:
 
     def encode(self, text: str, special: bool) -> tokenizers.Encoding:
         """Encode a text, with `special` including the special tokens that the model adds."""
-        return self.backend.encode(text, add_special_tokens=special)
+        with self._encoding_errors():
+            return self.backend.encode(text, add_special_tokens=special)
 
     def encode_batch(self, texts: Sequence[str], special: bool) -> list[tokenizers.Encoding]:
         """Encode several texts, on all cores."""
-        return self.backend.encode_batch(texts, add_special_tokens=special)
+        with self._encoding_errors():
+            return self.backend.encode_batch(texts, add_special_tokens=special)
+
+    @contextmanager
+    def _encoding_errors(self) -> Iterator[None]:
+        """Report in one line that a text can't be encoded, as with a vocabulary that lacks its own
+        token for what is unknown."""
+        try:
+            yield
+        except Exception as error:
+            if type(error) is not Exception:  # tokenizers raises Exception itself
+                raise
+            raise HftoolError(f"the tokenizer of {self.name} fails: {error}") from None
 
     def spans(self, text: str, encoding: tokenizers.Encoding) -> list[tuple[int, int]]:
         """Return the characters of a text that each token covers, at least in part: (start, end).
@@ -129,7 +143,8 @@ class Tokenizer:
             capacity = length - self.backend.num_special_tokens_to_add(False)
             self.backend.enable_truncation(length, stride=int(capacity * overlap))
         try:
-            encodings = self.backend.encode_batch_fast(texts)
+            with self._encoding_errors():
+                encodings = self.backend.encode_batch_fast(texts)
         finally:
             self.backend.no_truncation()
         return [[e.ids, *(window.ids for window in e.overflowing)] for e in encodings]
@@ -154,7 +169,8 @@ class Tokenizer:
 
     def count_batch(self, texts: Sequence[str], special: bool) -> list[int]:
         """Return the number of tokens of each of several texts, on all cores."""
-        encodings = self.backend.encode_batch_fast(texts, add_special_tokens=special)
+        with self._encoding_errors():
+            encodings = self.backend.encode_batch_fast(texts, add_special_tokens=special)
         return [len(encoding) for encoding in encodings]
 
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:

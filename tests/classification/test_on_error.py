@@ -188,6 +188,21 @@ def test_a_score_that_is_not_a_number(tmp_path: Path) -> None:
     ] == ""
 
 
+def test_a_text_that_the_tokenizer_cannot_encode(tmp_path: Path) -> None:
+    save_classifier(tmp_path, ("BAD", "GOOD"))
+    path = tmp_path / "tokenizer.json"
+    settings = json.loads(path.read_text())
+    words = {"good": 0, "fine": 1, "[CLS]": 260, "[SEP]": 261}  # and none for what is unknown
+    settings["model"] = {"type": "WordLevel", "vocab": words, "unk_token": "[UNK]"}
+    settings["pre_tokenizer"] = {"type": "Whitespace"}
+    path.write_text(json.dumps(settings))
+    done = sentiment(tmp_path, "--on-error", "skip", texts=["good", "unheard of", "fine"])
+    assert [line.split("\t")[2] for line in done.stdout.splitlines()] == ["good", "fine"]
+    done = sentiment(tmp_path, texts=["good", "unheard of", "fine"])
+    assert done.stderr.startswith(f"Error: stdin: line 2: the tokenizer of {tmp_path} fails: Word")
+    assert len(done.stdout.splitlines()) == 1
+
+
 @pytest.mark.parametrize("kind", ["bart", "t5"])
 def test_end_tokens_in_a_text(kind: str, tmp_path: Path) -> None:
     """S17: BART and T5 require equally many of them in each sequence of a batch."""
