@@ -294,7 +294,10 @@ def check_finite(logits: torch.Tensor, dtype: torch.dtype) -> None:
         HftoolError: a logit is NaN, or the largest one is not finite.
     """
     if not bool(are_finite(logits).all()):
+        broken = "its weights may be broken: use another checkpoint"
         raise HftoolError(
             f"the model's logits are not numbers (in {str(dtype).removeprefix('torch.')})",
-            "try --dtype float32",
+            broken
+            if dtype == torch.float32
+            else f"try --dtype float32; if that does not help, {broken}",
         )

@@ -1,5 +1,6 @@
 """Guess the next tokens, so that the model can check several of them in one pass."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ from hftool.errors import HftoolError
 from hftool.generation.prefix_cache import CachedModel
 from hftool.generation.records import CandidateGenerator
 from hftool.models.load import LanguageModel
+
+log = logging.getLogger("hftool")
 
 ASSISTANT_TOKENS = 5  # that an assistant model guesses at a time
 LOOKUP_NGRAM = 2  # tokens that must match earlier text (transformers' max_matching_ngram_size)
@@ -37,6 +40,8 @@ def assistant_generator(
 ) -> CandidateGenerator:
     """Return a generator of the tokens that a smaller model would choose.
 
+    It guesses nothing where the smaller model cannot read the text, or fails.
+
     Raises:
         HftoolError: the two models have different vocabularies.
     """
@@ -47,11 +52,21 @@ def assistant_generator(
             "choose a smaller model of the same family as the assistant",
         )
     cached_model = CachedModel(assistant, rewinds=True)
+    # Models of one family often have different numbers of rows, since they are padded.
+    rows = language_model.embedding_rows
+    failed = False
 
     def guess(ids: Sequence[int]) -> list[int]:
+        nonlocal failed
         guesses: list[int] = []
-        while len(guesses) < ASSISTANT_TOKENS and cached_model.fitting([*ids, *guesses], [0]):
-            guesses.append(int(cached_model.next_logits([*ids, *guesses]).argmax()))
+        if failed or max(ids) >= assistant.embedding_rows:
+            return guesses
+        try:
+            while len(guesses) < ASSISTANT_TOKENS and cached_model.fitting([*ids, *guesses], [0]):
+                guesses.append(int(cached_model.next_logits([*ids, *guesses])[:rows].argmax()))
+        except HftoolError as error:
+            failed = True
+            log.warning("the assistant model %s fails, and is not used: %s", assistant.name, error)
         return guesses
 
     return guess

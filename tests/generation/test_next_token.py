@@ -100,6 +100,19 @@ def test_probabilities_are_those_of_transformers(
     assert {c.position for c in found} == {len(ids) - 1}
 
 
+def test_a_target_beyond_the_embeddings(tmp_path: Path) -> None:
+    folder = save_model(tmp_path)
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["vocab"]["a"] = 9_999
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    for target in ("a", "ba"):
+        done = run("topk", "-m", str(folder), "b", "--target", target)
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert "token id 9999, but the model's embeddings have only" in done.stderr
+    done = run("sample", "-m", str(folder), "a", "--steps", "1")
+    assert "token id 9999, but the model's embeddings have only" in done.stderr
+
+
 def test_command_gives_the_same_numbers(
     smollm2_folder: Path, reference: Any, reference_tokenizer: Any
 ) -> None:

@@ -1,11 +1,13 @@
 """Beams, guessed tokens, several sequences and log-probabilities, against transformers' own."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from hftool.errors import HftoolError
 from hftool.generation.beam_search import search
@@ -20,6 +22,7 @@ from tests.conftest import run
 from tests.tiny_models import (
     ARCHITECTURES,
     SLIDING_WINDOW,
+    TOKENS,
     VOCABULARY,
     all_logits,
     greedy_ids,
@@ -202,6 +205,55 @@ def test_guesses_on_the_command_line(folder: Path) -> None:
     plain = run(*arguments).stdout
     assert run(*arguments, "--prompt-lookup", "3").stdout == plain
     assert run(*arguments, "--assistant-model", str(folder)).stdout == plain
+
+
+def with_rows(folder: Path, rows: int, target: Path, scale: float = 1.0) -> Path:
+    """A copy of a model with another number of embedding rows; new ones have large logits."""
+    shutil.copytree(folder, target)
+    auto: Any = AutoModelForCausalLM
+    model = auto.from_pretrained(folder, dtype=torch.float32)
+    before = model.config.vocab_size
+    model.resize_token_embeddings(rows, mean_resizing=False)
+    with torch.no_grad():
+        head = model.get_output_embeddings().weight
+        head *= scale
+        if rows > before:
+            shares = torch.linspace(0.3, 3, rows - before)[:, None]
+            head[before:] = shares * head[:100].sum(0)
+    model.save_pretrained(target)
+    return target
+
+
+@pytest.mark.parametrize("rows", [(VOCABULARY, VOCABULARY + 60), (VOCABULARY + 60, TOKENS)])
+def test_a_draft_with_other_embedding_rows_changes_no_text(
+    rows: tuple[int, int], tmp_path: Path
+) -> None:
+    base = save_model(tmp_path / "base", generation_config={"eos_token_id": None})
+    ours, theirs = (with_rows(base, n, tmp_path / str(n)) for n in rows)
+    model = load_model(ours)
+    generator = assistant_generator(model, load_model(theirs))
+    guessed = [len(generator(ids)) for ids in (PROMPT, (1, 2), (5,))]
+    assert sum(guessed) > 0
+    assert all(i < rows[0] for ids in (PROMPT, (1, 2)) for i in generator(ids))
+    for settings in (GREEDY, SAMPLED):
+        asked = Request("", PROMPT, settings, 24, skip_special=False)
+        expected = last(generate(model, asked))
+        found = last(generate(model, asked, candidate_generator=generator))
+        assert found.text == expected.text
+    beyond = generator((VOCABULARY + 59,))
+    assert bool(beyond) == (rows[1] > VOCABULARY + 59)
+
+
+def test_a_draft_that_fails_is_left_out(
+    folder: Path, model: LanguageModel, tmp_path: Path, notes: pytest.LogCaptureFixture
+) -> None:
+    broken = with_rows(folder, VOCABULARY, tmp_path / "broken", float("nan"))
+    generator = assistant_generator(model, load_model(broken))
+    asked = Request("", PROMPT, GREEDY, 8)
+    found = last(generate(model, asked, candidate_generator=generator))
+    assert found.text == last(generate(model, asked)).text
+    [warning] = [r.getMessage() for r in notes.records if r.levelname == "WARNING"]
+    assert warning.startswith(f"the assistant model {broken} fails, and is not used: ")
 
 
 @pytest.mark.parametrize(
