@@ -6,7 +6,6 @@ model, whose ids are those of the bytes.
 """
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,6 +176,8 @@ def tiny_values(config_class: Any, given: dict[str, Any] | None = None) -> dict[
             values[name] = IMAGE
         elif name in SIZES and (type(default) is int or (default is None and name in DERIVED)):
             values[name] = SIZES[name]
+    if "kv_lora_rank" in values and "num_key_value_heads" in values:
+        values["num_key_value_heads"] = HEADS  # multi-head latent attention shares no heads
     values.update(_layer_kinds(config_class))
     for name, spec in subs.items():
         sub = _sub_class(spec)
@@ -199,7 +200,7 @@ def _layer_kinds(config_class: Any) -> dict[str, Any]:
         if isinstance(getattr(config_class, attribute, None), property):
             continue
         if isinstance(kinds, list | tuple) and kinds and all(isinstance(k, str) for k in kinds):
-            found[name] = list(dict.fromkeys(kinds))
+            found[attribute] = list(dict.fromkeys(kinds))
     most = max([2, *map(len, found.values())])
     if not found:
         return {}
@@ -232,21 +233,24 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "cosmos3_edge_text": {"rope_parameters": _MROPE},
     "cosmos3_omni_text": {"rope_parameters": _MROPE},
     "dots1": {"n_routed_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 2},
+    "deepseek_v2": {"num_experts_per_tok": 2, "topk_group": 1, "n_group": 1},
     "dots3_note": {"num_key_value_heads": HEADS},
     "dots3_note_text": {"num_key_value_heads": HEADS},
     "ernie4_5_vl_moe_text": {"moe_layer_start_index": 1},
     "esm": {"vocab_size": VOCABULARY},
-    "gemma3n_text": {**_SHARED, "intermediate_size": [96] * 4, "activation_sparsity_pattern": 0.0},
+    "gemma3n_text": {**_SHARED, "activation_sparsity_pattern": [0.0] * 4},
     "gemma4_text": _SHARED,
     "gemma4_unified_text": _SHARED,
     "glm5_next_text": {"num_key_value_heads": HEADS},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"]},
     "granite4_vision": {"deepstack_layer_map": [[-1, 0]]},
     "hunyuan_v1_dense": {"head_dim": 16},
     "hunyuan_v1_moe": {"head_dim": 16},
     "hunyuan_vl_text": {"head_dim": 16},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "mamba2": {"num_heads": 8},
     "minimax": {"layer_types": ["linear_attention", "full_attention"]},
     "ministral": {"head_dim": 16},
     "molmo2_adapter": {"vision_feature_layer": [0, 1]},
@@ -255,7 +259,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "perceiver": {"d_latents": 64, "num_latents": 16, "num_self_attends_per_block": 2},
     "qwen4_exp_text": {
         "indexer_n_heads": 4,
-        "indexer_kv_heads": 2,
+        "indexer_kv_heads": 1,
         "indexer_head_dim": 16,
         "indexer_budget": 32,
         "indexer_compress_ratio": 4,
@@ -266,6 +270,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "attn_layers": ["local", "lsh"],
         "num_buckets": 8,
     },
+    "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
     "zamba": {"num_hidden_layers": 6, "layers_block_type": ["linear_attention", "hybrid"] * 3},
     "zaya": {"num_experts_per_tok": 1},
 }
@@ -317,7 +322,10 @@ def save_tokenizer(folder: Path) -> None:
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
     tokenizer.save(str(folder / "tokenizer.json"))
     names = ("bos_token", "eos_token", "pad_token", "mask_token", "unk_token")
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", **dict(zip(names, SPECIAL))}
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **dict(zip(names, SPECIAL, strict=False)),
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 

@@ -11,7 +11,7 @@ import torch
 from hftool.errors import HftoolError
 from hftool.generation.filters import build_filters
 from hftool.generation.generate import Continuation, log_context_full, new_token_limit
-from hftool.generation.prefix_cache import PREFILL_SLICE
+from hftool.generation.prefix_cache import PREFILL_SLICE, CachedModel
 from hftool.generation.records import CandidateGenerator, FailedRequest, Generation, Request
 from hftool.generation.sampling import Sampler, are_finite, check_finite, sample_batch
 from hftool.generation.sequential import generate_each
@@ -23,25 +23,36 @@ log = logging.getLogger("hftool")
 
 MAX_BATCH_SIZE = 64  # beyond it two cores gain little, and the first answer takes long
 BATCHES_AHEAD = 4  # batches of requests that are read ahead and sorted by length
+PADDING_SAMPLE = 16  # tokens to try padding with
+# By how much of their size the logits of a padded prompt may differ: by rounding, no more.
+PADDING_ERROR, PADDING_ERROR_HALF = 0.003, 0.15
 MEMORY_SHARE = 0.5  # of the free memory, for the key-value cache of a batch
 
 
 class BatchedModel:
-    """A language model, and the key-value cache of several sequences padded on the left."""
+    """A language model, and the key-value cache of several sequences padded on the left.
 
-    def __init__(self, language_model: LanguageModel) -> None:
+    Args:
+        checked: first compute a short padded batch, to see if the model gives its rows what they
+            have alone.
+    """
+
+    def __init__(self, language_model: LanguageModel, *, checked: bool = True) -> None:
         self._language_model = language_model
         self._cache: Cache | None = None
         self._mask = torch.empty(0)
+        self._checked = checked
 
     @torch.inference_mode()
     def prefill(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """Return the logits after each row of ids: float32 [rows, vocabulary].
 
         Raises:
-            HftoolError: there is not enough memory.
+            HftoolError: there is not enough memory, or the model can't compute these rows together.
         """
         width = max(map(len, rows))
+        if self._checked and len(rows) > 1:
+            self._require_padding(max(rows, key=len))
         device = self._language_model.model.device
         padded = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows], device=device)
         filled = torch.tensor(
@@ -74,11 +85,39 @@ class BatchedModel:
     def _forward(self, ids: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:
         language_model = self._language_model
         self._mask = torch.cat([self._mask, filled], dim=1)
+        dependence = language_model.length_dependence
+        if dependence is not None and dependence.differ(0, int(self._mask.sum(1).max())):
+            raise HftoolError("the positions of a text depend on its length")
         inputs = {"attention_mask": self._mask}
         if "position_ids" in language_model.argument_names:
             positions = (self._mask.cumsum(1) - 1).clamp(min=0)
             inputs["position_ids"] = positions[:, -ids.shape[1] :]
         return language_model.forward(ids, self._cache, last=1, **inputs)[:, 0]
+
+    def _require_padding(self, ids: Sequence[int]) -> None:
+        """Raise where the model gives padded rows other logits than those that they have alone.
+
+        No signature tells this: some models count padding as positions, or let it into a state.
+        """
+        language_model = self._language_model
+        if language_model.pads is None:
+            sample = (list(ids) * PADDING_SAMPLE)[:PADDING_SAMPLE]
+            row, next_id = sample[: PADDING_SAMPLE // 4], ids[0]
+            together, alone = (
+                BatchedModel(language_model, checked=False),
+                CachedModel(language_model),
+            )
+            pairs = [
+                (together.prefill([sample, row])[1], alone.next_logits(row)),
+                (together.step([next_id, next_id])[1], alone.next_logits([*row, next_id])),
+            ]
+            exact = language_model.model.dtype.itemsize == 4
+            limit = PADDING_ERROR if exact else PADDING_ERROR_HALF
+            far = max(float((a - b).norm() / (b - b.mean()).norm()) for a, b in pairs)
+            language_model.pads = far < limit
+            log.debug("a padded prompt has logits that differ by %.2g of their size", far)
+        if not language_model.pads:
+            raise HftoolError("the model does not ignore padding")
 
 
 def generate_side_by_side(

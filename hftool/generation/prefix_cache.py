@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from hftool.errors import HftoolError
+from hftool.errors import HftoolError, is_little_memory
 from hftool.generation.sampling import check_finite
 from hftool.models.load import LanguageModel
 
@@ -33,11 +33,17 @@ class CachedModel:
         # A model without a cache computes all tokens each time, in one pass.
         self._cache = self._language_model.new_cache(rewinds=self._rewinds)
         self._ids: list[int] = []  # the tokens in the cache
+        self._length = 0  # of the longest text that they were computed in
 
     def fitting(self, ids: Sequence[int], more: list[int]) -> list[int]:
-        """Return as many of `more` as fit the context after `ids`."""
+        """Return as many of `more` as can be computed in one pass after `ids`: as fit the context,
+        and have the same angles."""
         limit = self._language_model.context_length
-        return more if limit is None else more[: max(0, limit - len(ids))]
+        most = len(more) if limit is None else max(0, limit - len(ids))
+        dependence = self._language_model.length_dependence
+        while dependence is not None and dependence.differ(len(ids), len(ids) + most):
+            most -= 1
+        return more[:most]
 
     def next_logits(self, ids: Sequence[int]) -> torch.Tensor:
         """Return the logits of the token that follows `ids`: float32 [vocabulary].
@@ -59,6 +65,28 @@ class CachedModel:
         require_context(self._language_model, len(ids))
         began = time.perf_counter()
         cached = self._rewind(ids, len(ids) - count)
+        try:
+            logits = self._compute(ids, cached, count)
+        except HftoolError as error:
+            if self._cache is None or is_little_memory(error):
+                raise
+            # Some models take only single tokens after those in their cache, or have none.
+            self._language_model.keeps_cache = False
+            self._reset()
+            try:
+                logits = self._compute(ids, 0, count)
+            except HftoolError:
+                self._language_model.keeps_cache = True
+                raise error from error.__cause__
+            log.debug("without a key-value cache: %s", error)
+        if len(ids) - cached > count:
+            _log_prefill(len(ids) - cached, began)
+        check_finite(logits, self._language_model.model.dtype)
+        return logits
+
+    def _compute(self, ids: Sequence[int], cached: int, count: int) -> torch.Tensor:
+        """Compute the tokens after the first `cached`, and return the logits after the last
+        `count`: float32 [count, vocabulary]."""
         if self._cache is not None:
             self._cache.expect(len(ids))
         logits: torch.Tensor | None = None
@@ -71,10 +99,8 @@ class CachedModel:
                 raise
             if self._cache is not None:
                 self._ids = list(ids[:end])
+                self._length = max(self._length, end)
         assert logits is not None  # at least `count` tokens are computed
-        if len(ids) - cached > count:
-            _log_prefill(len(ids) - cached, began)
-        check_finite(logits, self._language_model.model.dtype)
         return logits
 
     def _slices(self, start: int, length: int, count: int) -> Iterator[tuple[int, int]]:
@@ -83,8 +109,10 @@ class CachedModel:
         half = self._language_model.model.dtype.itemsize < 4
         width = 2 * PREFILL_SLICE if half else PREFILL_SLICE
         requested = length - count
+        dependence = self._language_model.length_dependence
+        whole = dependence is not None and dependence.differ(0, length)
         while start < length:
-            rest = self._cache is None or start + width >= length or start == requested
+            rest = self._cache is None or whole or start + width >= length or start == requested
             end = length if rest else min(start + width, requested)
             yield start, end
             start = end
@@ -100,16 +128,27 @@ class CachedModel:
         self._reset()  # frees the memory of the other cache
         model = self._language_model.model
         cache = self._language_model.new_cache()
-        width = max(1, len(ids))
+        width = max(1, LOGITS_PER_SLICE // self._language_model.embedding_rows)
+        dependence = self._language_model.length_dependence
+        if cache is None or (dependence is not None and dependence.differ(0, len(ids))):
+            width = max(1, len(ids))
+        if len(ids) <= width:  # a cache would not be used
+            cache = None
         if cache is not None:
             cache.expect(len(ids))
-            vocabulary = model.config.get_text_config().vocab_size
-            width = max(1, LOGITS_PER_SLICE // vocabulary)
         for start in range(0, len(ids), width):
             part = torch.tensor([list(ids[start : start + width])], device=model.device)
-            logits = self._language_model.forward(part, cache)[0].cpu()
+            try:
+                logits = self._language_model.forward(part, cache)[0].cpu()
+            except HftoolError as error:
+                if cache is None or is_little_memory(error):
+                    raise
+                whole = torch.tensor([list(ids)], device=model.device)
+                logits = self._language_model.forward(whole)[0, start:].cpu()
             check_finite(logits, model.dtype)
             yield logits
+            if len(logits) > width:
+                break
         _log_prefill(len(ids), began)
 
     def _forward(self, ids: Sequence[int], count: int) -> torch.Tensor:
@@ -125,6 +164,10 @@ class CachedModel:
         Returns: the number of these tokens.
         """
         cached = len(self._ids)
+        dependence = self._language_model.length_dependence
+        if dependence is not None and dependence.differ(self._length, len(ids)):
+            self._reset()
+            return 0
         if cached <= most and list(ids[:cached]) == self._ids:
             return cached
         shared = 0

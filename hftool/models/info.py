@@ -22,7 +22,7 @@ from hftool.models.references import (
     resolve_reference,
 )
 from hftool.models.validation import read_tensor_shapes
-from hftool.nn.architectures import CONTEXT_LENGTH_KEYS, task_of
+from hftool.nn.architectures import context_length, task_of
 from hftool.options.model import SourceOptions
 from hftool.tokenization.chat_templates import read_chat_templates
 
@@ -212,13 +212,12 @@ def _facts(source: ModelSource, folder: Path | None, alias: Alias | None) -> dic
     config = read_json(folder / "config.json")
     text_config = config.get("text_config")
     text_config = text_config if isinstance(text_config, dict) else config
-    lengths = [text_config.get(k) for k in CONTEXT_LENGTH_KEYS]
     dtypes, parameters = _tensors(folder)
     return {
         "task": architecture and task_of(architecture),
         "architecture": architecture,
         "parameters": parameters,
-        "context_length": next((n for n in lengths if type(n) is int and n), None),
+        "context_length": context_length(text_config),
         "dtype": "+".join(dtypes) or None,
         "size_bytes": sum(p.stat().st_size for p in folder.iterdir() if p.is_file()),
         "chat_template": bool(

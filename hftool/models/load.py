@@ -23,12 +23,13 @@ from hftool.models.model_errors import loading_errors, model_errors
 from hftool.models.references import ModelSource, resolve_reference
 from hftool.models.resident import cached
 from hftool.models.validation import SLACK, require_plausible, tensor_sizes
-from hftool.nn.architectures import CLASSIFIER_SUFFIX, CONTEXT_LENGTH_KEYS, GENERATOR_SUFFIXES
+from hftool.nn.architectures import CLASSIFIER_SUFFIX, GENERATOR_SUFFIXES, context_length
 from hftool.nn.bert import read_bert
 from hftool.nn.cache import Cache, can_pad, new_cache
 from hftool.nn.first_token_pooling import compute_first_token_only
-from hftool.nn.llama import read_llama
+from hftool.nn.llama import Llama, read_llama
 from hftool.nn.quantization import Bits, quantize
+from hftool.nn.rope import LengthDependence, forget_lengths, length_dependence
 from hftool.nn.weights import unknown_token
 from hftool.options.model import (
     DEFAULT_CLASSIFIER,
@@ -47,12 +48,13 @@ FLOAT32_BYTES = 4
 NO_LIMIT = 1e9  # tokens; transformers writes 1e30 for a tokenizer without a limit
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class LanguageModel:
     """A causal language model with its tokenizer.
 
     `model` is in evaluation mode: one of transformers' classes, or `hftool.nn.llama.Llama`, which
-    is called like them.
+    is called like them. `keeps_cache` is set to False when its key-value cache turns out not to
+    work; `pads` is None until it is known whether it computes padded prompts rightly.
     """
 
     name: str
@@ -60,24 +62,34 @@ class LanguageModel:
     tokenizer: Tokenizer
     generation_config: dict[str, Any]
     load_transformers_model: Callable[[], Any]
+    keeps_cache: bool = True
+    pads: bool | None = None
 
     @cached_property
     def transformers_model(self) -> Any:
         """The model as transformers' class, which has a method `generate`."""
         return self.model if hasattr(self.model, "generate") else self.load_transformers_model()
 
-    @property
+    @cached_property
     def context_length(self) -> int | None:
         """The maximum number of tokens the model can see, None if its config has no limit."""
         config = self.model.config.get_text_config()
-        lengths = (getattr(config, name, None) for name in CONTEXT_LENGTH_KEYS)
-        length = next(filter(None, lengths), None)
-        return int(length) if length and length > 0 else None  # XLNet's config has -1
+        values = config.to_dict() if hasattr(config, "to_dict") else vars(config)
+        length = context_length(values)
+        return None if length is None else length - _first_position(self.model)
+
+    @cached_property
+    def length_dependence(self) -> LengthDependence | None:
+        """How the angles of the model's position embeddings depend on the length of the text."""
+        return length_dependence(self.model.config.get_text_config())
 
     @cached_property
     def end_ids(self) -> frozenset[int]:
         """The ids of the tokens that end a text."""
-        ids = self.generation_config.get("eos_token_id", self.model.config.eos_token_id)
+        config = self.model.config
+        ids = self.generation_config.get("eos_token_id", getattr(config, "eos_token_id", None))
+        if ids is None:
+            ids = getattr(config.get_text_config(), "eos_token_id", None)
         if ids is None:
             eos = self.tokenizer.special_tokens.get("eos_token")
             ids = self.tokenizer.backend.token_to_id(eos) if eos else None
@@ -86,7 +98,8 @@ class LanguageModel:
 
     @cached_property
     def can_batch(self) -> bool:
-        """Whether prompts of different lengths can be padded to one batch."""
+        """Whether prompts of different lengths can be padded to one batch, as far as the model's
+        signature tells."""
         return can_pad(self.model)
 
     @cached_property
@@ -113,7 +126,7 @@ class LanguageModel:
 
         `rewinds` lets it be cropped although the model has a sliding window, for more memory.
         """
-        return new_cache(self.model, rewinds=rewinds)
+        return new_cache(self.model, rewinds=rewinds) if self.keeps_cache else None
 
     def forward(
         self,
@@ -139,9 +152,13 @@ class LanguageModel:
             raise unknown_token(most, self.embedding_rows)
         if last is not None and "logits_to_keep" in self.argument_names:
             inputs["logits_to_keep"] = last
+        if self.length_dependence is not None and self.length_dependence.grows:
+            forget_lengths(self.model)
         with model_errors():
             if cache is None:
-                output = self.model(input_ids=input_ids, use_cache=False, **inputs)
+                if "use_cache" in self.argument_names:
+                    inputs["use_cache"] = False
+                output = self.model(input_ids=input_ids, **inputs)
             else:
                 output = cache.run(self.model, input_ids, **inputs)
         logits = output.logits if last is None else output.logits[:, -last:]
@@ -227,12 +244,14 @@ def _language_model(source: ModelSource, folder: Path, options: LoadOptions) -> 
             f"{name} is an encoder-decoder, not a causal language model",
             "`hftool models list` shows models that generate text",
         )
+    model = _load("AutoModelForCausalLM", folder, options, fast=True)
     return LanguageModel(
         name,
-        _load("AutoModelForCausalLM", folder, options, fast=True),
+        model,
         _tokenizer(source, folder, options, name),
         read_generation_config(folder),
         lambda: _load("AutoModelForCausalLM", folder, options),
+        pads=True if isinstance(model, Llama) else None,
     )
 
 
@@ -242,7 +261,9 @@ def _classifier(
     _require(folder, name, (CLASSIFIER_SUFFIX,), "a text classifier")
     model = _load("AutoModelForSequenceClassification", folder, options, fast=True)
     tokenizer = _tokenizer(source, folder, options, name)
-    limits = (_position_count(model), tokenizer.config.get("model_max_length"))
+    most = getattr(model.config, "max_position_embeddings", None)
+    most = most and most - _first_position(model)
+    limits = (most, tokenizer.config.get("model_max_length"))
     lengths = (int(n) for n in limits if isinstance(n, int | float) and 1 <= n < NO_LIMIT)
     return Classifier(
         name,
@@ -269,13 +290,12 @@ def _labels(config: Any) -> tuple[str, ...]:
     return tuple(n if names.count(n) == 1 else f"{n}_{i}" for i, n in enumerate(names))
 
 
-def _position_count(model: Any) -> int | None:
-    """Return the number of tokens that a model has positions for. RoBERTa and related models number
+def _first_position(model: Any) -> int:
+    """Return the number that a model gives to the first token: RoBERTa and related models number
     them from one above the id of the padding token."""
-    most = getattr(model.config, "max_position_embeddings", None)
-    embeddings = getattr(getattr(model, "base_model", None), "embeddings", None)
+    embeddings: Any = getattr(getattr(model, "base_model", None), "embeddings", None)
     padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
-    return most if most is None or padding is None else int(most) - padding - 1
+    return 0 if padding is None else int(padding) + 1
 
 
 def _activation(config: Any) -> Activation:

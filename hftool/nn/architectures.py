@@ -64,8 +64,14 @@ SHARED_INPUT_LAYERS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 # The class of GPT-2's linear layers, which store their weight transposed: [inputs, outputs].
 TRANSPOSED_LINEAR = "Conv1D"
 
+# Kinds of rotary embedding that stretch the context by a `factor`.
+STRETCHED_ROPE = ("dynamic", "linear", "yarn")
+
 # The names that config.json gives to the same thing in different families.
-CONTEXT_LENGTH_KEYS = ("max_position_embeddings", "n_positions")  # tokens; the second is GPT-2's
+CONTEXT_LENGTH_KEYS = (  # tokens; the others are those of GPT-2, DBRX, LED and Whisper
+    *("max_position_embeddings", "n_positions", "max_seq_len"),
+    *("max_decoder_position_embeddings", "max_target_positions"),
+)
 LAYER_COUNT_KEYS = (
     *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers"),
     *("num_hidden_groups", "inner_group_num"),  # ALBERT's
@@ -95,6 +101,27 @@ def task_of(architecture: str) -> Task | None:
     if architecture.endswith(CLASSIFIER_SUFFIX):
         return "text-classification"
     return "text-generation" if architecture.endswith(CAUSAL_SUFFIXES) else None
+
+
+def context_length(config: Mapping[str, Any]) -> int | None:
+    """Return the maximum number of tokens of a model; None if its config has no limit.
+
+    Where rotary embeddings are stretched it is the stretched length. Some configs have it as
+    `max_position_embeddings`, others the length before.
+    """
+    if "relative_attention_num_buckets" in config:  # T5's `n_positions` is not a limit
+        return None
+    lengths = [config.get(name) for name in CONTEXT_LENGTH_KEYS]
+    length = next((n for n in lengths if type(n) is int and n > 0), None)  # XLNet's has -1
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    # Gemma 3 stretches some of its layers, and its `max_position_embeddings` is all that it takes.
+    if length is None or not isinstance(rope, Mapping) or "rope_local_base_freq" in config:
+        return length
+    factor = rope.get("factor")
+    kind = rope.get("rope_type", rope.get("type"))
+    if kind in STRETCHED_ROPE and isinstance(factor, int | float):
+        return max(length, int((rope.get("original_max_position_embeddings") or length) * factor))
+    return length
 
 
 def computed_model_type(config: Mapping[str, Any], model_types: Mapping[str, str]) -> str | None:

@@ -51,7 +51,7 @@ def new_cache(model: Any, *, rewinds: bool = False) -> Cache | None:
         return None
     from hftool.nn.transformers_cache import TransformersCache
 
-    return TransformersCache(rewinds=rewinds)
+    return TransformersCache(model, rewinds=rewinds)
 
 
 def can_pad(model: Any) -> bool:

@@ -32,17 +32,23 @@ class Int8Linear(nn.Module):
             *(_int8(rows, dtype) for rows in torch.split(weight, ROWS_PER_BLOCK)), strict=True
         )
         # Plain attributes, since torch looks buffers up far more slowly.
-        self.weight, self.scale = torch.cat(weights), torch.cat(scales)
+        self.integers, self.scale = torch.cat(weights), torch.cat(scales)
         self.bias = None if bias is None else bias.detach().to(dtype)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the outputs [..., outputs] for inputs [..., inputs]."""
-        rows = inputs.reshape(-1, inputs.shape[-1])
+        rows = inputs.reshape(-1, inputs.shape[-1]).contiguous()
         if len(rows) < MANY_ROWS:
-            outputs = torch._weight_int8pack_mm(rows, self.weight, self.scale)
+            outputs = torch._weight_int8pack_mm(rows, self.integers, self.scale)
         else:
-            outputs = (rows @ self.weight.to(rows.dtype).T) * self.scale
+            outputs = (rows @ self.integers.to(rows.dtype).T) * self.scale
         return _biased(outputs, self.bias).reshape(*inputs.shape[:-1], -1)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The weights [outputs, inputs] as the layer rounds them: some models read them, or only
+        their dtype."""
+        return self.integers.to(self.scale.dtype) * self.scale[:, None]
 
 
 class Int8Products(Int8Linear):
@@ -54,7 +60,7 @@ class Int8Products(Int8Linear):
         rows = inputs.reshape(-1, inputs.shape[-1]).float()
         scales = (rows.abs().amax(dim=1, keepdim=True) / 127).clamp(min=TINY)
         integers = (rows / scales).round().to(torch.int8)
-        outputs = torch._int_mm(integers, self.weight.T) * scales * self.scale
+        outputs = torch._int_mm(integers, self.integers.T) * scales * self.scale
         return _biased(outputs, self.bias).to(inputs.dtype).reshape(*inputs.shape[:-1], -1)
 
 
@@ -191,13 +197,17 @@ def quantize(model: nn.Module, bits: Bits, *, inputs_too: bool = False) -> None:
     device = next(model.parameters()).device
     if device.type != "cpu":
         raise HftoolError(f"--quantize {bits} needs a CPU, not {device.type}", "use --device cpu")
+    config: Any = getattr(model, "config", None)
+    if getattr(config, "rescale_every", 0):  # RWKV would divide weights in place
+        config.rescale_every = 0
     if not inputs_too:  # classifiers are called from several threads, which can't share a product
         _share_products(model)
     layers: list[tuple[nn.Module, str, Any]] = [
         (parent, name, layer)
         for parent in model.modules()
         for name, layer in parent.named_children()
-        if isinstance(layer, nn.Linear) or type(layer).__name__ == TRANSPOSED_LINEAR
+        # A subclass computes something else, such as the choice of an expert.
+        if type(layer) is nn.Linear or type(layer).__name__ == TRANSPOSED_LINEAR
     ]
     replaced = 0
     for parent, name, layer in layers:

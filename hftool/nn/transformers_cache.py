@@ -1,23 +1,44 @@
 """transformers' key-value caches behind the interface of `hftool.nn.cache.Cache`."""
 
+import inspect
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from hftool.errors import HftoolError
 
 
 class TransformersCache:
     """A cache of the kind that a model of transformers makes for itself in its first pass."""
 
-    def __init__(self, *, rewinds: bool) -> None:
+    def __init__(self, model: Any, *, rewinds: bool) -> None:
         self._cache: Any = None
         self._rewinds = rewinds
+        self._length = 0
+        self._takes_positions = _takes_positions(model)
 
     def run(self, model: Any, input_ids: torch.Tensor, **inputs: Any) -> Any:
-        """Run the model; see `Cache.run`."""
+        """Run the model; see `Cache.run`.
+
+        Raises:
+            HftoolError: the model does not return a cache, or one that does not count its tokens,
+                so that the model would let several new ones attend to the wrong ones.
+        """
+        tokens = input_ids.shape[1]
+        if self._length and tokens > 1 and self._counted() != self._length:
+            raise HftoolError("the model takes no more than one token after those in its cache")
+        if self._length and self._takes_positions and "position_ids" not in inputs:
+            # Some models would ask the cache, and get a wrong number from the state of a layer.
+            positions = torch.arange(self._length, self._length + tokens, device=input_ids.device)
+            inputs["position_ids"] = positions[None].expand(len(input_ids), -1)
         output = model(input_ids=input_ids, past_key_values=self._cache, use_cache=True, **inputs)
-        self._cache = output.past_key_values
+        self._cache = getattr(output, "past_key_values", None)
+        if self._cache is None:
+            raise HftoolError("the model does not return a cache")
+        self._length += tokens
         if self._rewinds:
             _record_past(self._layers)
         return output
@@ -34,6 +55,7 @@ class TransformersCache:
     def crop(self, tokens: int) -> None:
         """Remove the last `tokens` tokens."""
         self._cache.crop(-tokens)
+        self._length -= tokens
 
     def select(self, rows: torch.Tensor) -> None:
         """Keep only the sequences with these indices, in this order."""
@@ -45,6 +67,13 @@ class TransformersCache:
         layers = [layer for layer in self._layers if layer.keys is not None]
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
 
+    def _counted(self) -> int:
+        """Return the number of tokens as the cache counts them."""
+        try:
+            return int(self._cache.get_seq_length())
+        except ValueError:  # a state does not count them, and needs no mask
+            return self._length
+
     @property
     def _layers(self) -> list[Any]:
         return list(getattr(self._cache, "layers", None) or [])
@@ -53,8 +82,23 @@ class TransformersCache:
 def holds_only_keys_and_values(config: Any) -> bool:
     """Return whether the cache of such a model holds only keys and values, not a state as Mamba's,
     in which the tokens seen are merged."""
-    layers = DynamicCache(config=config).layers
+    try:
+        layers = DynamicCache(config=config).layers
+    except AttributeError:  # transformers can't make a cache from such a config
+        return False
     return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+
+
+def _takes_positions(model: Any) -> bool:
+    """Return whether a model takes `position_ids` that count from 0. RoBERTa and related models
+    count from one above the id of the padding token, and do so themselves."""
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        return False
+    return not any(
+        isinstance(module, nn.Embedding) and module.padding_idx is not None
+        for name, module in model.named_modules()
+        if "position" in name
+    )
 
 
 def _record_past(layers: list[Any]) -> None:

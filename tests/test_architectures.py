@@ -1,0 +1,32 @@
+"""Architectures that need something of their own: hftool's answers are transformers'."""
+
+from pathlib import Path
+
+import pytest
+
+from tools.check_architectures import check
+from tools.tiny_architectures import Task, architectures
+
+# Each for something that the others don't have.
+SAMPLE: list[tuple[Task, str]] = [
+    ("causal", "bamba"),  # positions that its cache does not tell
+    ("causal", "minimax"),  # a cache that does not count its tokens
+    ("causal", "recurrent_gemma"),  # a state within the model, and no cache
+    ("causal", "bart"),  # learned positions, which padding moves
+    ("causal", "roberta"),  # positions that begin after the padding token's id
+    ("causal", "cpmant"),  # tokens of its own before the prompt
+    ("causal", "minicpm3"),  # multi-head latent attention
+    ("causal", "rwkv"),  # a model that divides its weights
+    ("causal", "llama4_text"),  # layers that compute more than a product
+]
+
+
+def failures(task: Task, model_type: str, folder: Path) -> object:
+    [architecture] = [a for a in architectures((task,)) if a.model_type == model_type]
+    result = check(architecture, folder)
+    return result.problem or result.failed
+
+
+@pytest.mark.parametrize(("task", "model_type"), SAMPLE, ids=str)
+def test_sample(task: Task, model_type: str, tmp_path: Path) -> None:
+    assert failures(task, model_type, tmp_path) == {}
