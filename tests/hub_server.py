@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import gguf
+import numpy as np
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
@@ -130,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._file(repository.files[commit].get(match[3]), commit)
         files = repository.files[commit]
         if match.re is _INFO:
-            siblings = [{"rfilename": name} for name in files]
+            siblings = [{"rfilename": name, "size": len(data)} for name, data in files.items()]
             return self._json({"id": match[1], "sha": commit, "siblings": siblings})
         entries = [
             {"type": "file", "path": name, "oid": _etag(data), "size": len(data)}
@@ -224,13 +225,19 @@ def _save_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
-def write_gguf(path: Path, model: LlamaForCausalLM, leave_out: str = "no tensor") -> None:
-    """A Llama as a GGUF file in float32, with `byte_tokenizer`; `leave_out` names a tensor.
+def write_gguf(
+    path: Path,
+    model: LlamaForCausalLM,
+    leave_out: str = "no tensor",
+    tensors_per_file: int = 0,
+) -> None:
+    """A Llama as a GGUF file in float32, with `byte_tokenizer`; `leave_out` names a tensor. With
+    `tensors_per_file` it is several files.
 
     Names and the order of the rows of Q and K as llama.cpp's convert_hf_to_gguf.py writes them.
     """
     config: Any = model.config
-    writer = gguf.GGUFWriter(str(path), "llama")
+    writer = gguf.GGUFWriter(str(path), "llama", split_max_tensors=tensors_per_file)
     writer.add_name("tiny")
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -259,6 +266,22 @@ def write_gguf(path: Path, model: LlamaForCausalLM, leave_out: str = "no tensor"
             tensor = _interleaved(tensor, config.num_key_value_heads)
         short = names.get_name(name, try_suffixes=(".weight",))
         writer.add_tensor(str(short), tensor.contiguous().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def write_gguf_tokenizer(path: Path, metadata: Mapping[str, Any]) -> None:
+    """A GGUF file with these values, for its tokenizer, and one small tensor."""
+    architecture = metadata.get("general.architecture", "llama")
+    writer = gguf.GGUFWriter(str(path), architecture)
+    for name, value in metadata.items():
+        if name != "general.architecture":
+            kind = gguf.GGUFValueType.get_type(value)
+            parts = gguf.GGUFValueType.get_type(value[0]) if isinstance(value, list) else None
+            writer.add_key_value(name, value, kind, parts)
+    writer.add_tensor("token_embd.weight", np.zeros((300, 8), np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

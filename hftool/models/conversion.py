@@ -5,7 +5,11 @@ status 0, or with status 1 and the cause as the last line of stderr.
 """
 
 import json
+import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +18,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from hftool.errors import HftoolError
-from hftool.json_files import read_json
+from hftool.json_files import not_the_file, read_json
+from hftool.models.gguf_reader import GgufHeader, read_header
+from hftool.models.gguf_tokenizer import GgufTokenizer
+from hftool.models.references import gguf_parts
+from hftool.models.tokenizer_conversion import convert_tokenizer
 from hftool.models.validation import require_fitting
 from hftool.nn.architectures import GGUF_CONFIG_KEYS
 
 LABELS = ("NEGATIVE", "POSITIVE")
-CONTROL_TOKEN = 3  # gguf.TokenType.CONTROL
 
 
 def merge_adapter(source: Path, adapter: Path, target: Path) -> None:
@@ -62,23 +69,14 @@ def convert_gguf(source: Path, target: Path, *, weights: bool) -> None:
     Raises:
         HftoolError, ValueError, or what transformers raises: the file is broken or unknown.
     """
-    fields = _gguf_fields(source)
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    file: dict[str, Any] = {"gguf_file": source.name, "local_files_only": True}
-    tokenizer = AutoTokenizer.from_pretrained(source.parent, **file)
-    _restore_gguf_tokenizer(fields, tokenizer.backend_tokenizer)
-    tokenizer.save_pretrained(target)
+    header = _gguf_header(source)
+    _write_gguf_tokenizer(header, target)
     if not weights:
-        AutoConfig.from_pretrained(source.parent, **file).save_pretrained(target)
+        rows = [t.shape[0] for t in header.tensors if t.name == "token_embd.weight"]
+        _write_json(target / "config.json", {"vocab_size": rows[0]} if rows else {})
         return
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        source.parent,
-        dtype="float32",
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # they are reported below
-        **file,
-    )
+    with _in_one_file(source, target) as file:
+        loaded = _load_gguf(file)
     model, info = loaded
     if problem := weights_problem(info):
         raise ValueError(f"it {problem}")
@@ -88,6 +86,22 @@ def convert_gguf(source: Path, target: Path, *, weights: bool) -> None:
         del model.config.quantization_config
     model.config.architectures = [type(model).__name__]
     model.save_pretrained(target)
+    path = target / "generation_config.json"
+    _write_json(path, read_json(path) | _gguf_generation_config(header))
+
+
+def _load_gguf(file: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        file.parent,
+        gguf_file=file.name,
+        local_files_only=True,
+        dtype="float32",
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are reported by the caller
+    )
+    return loaded
 
 
 def weights_problem(info: dict[str, Any]) -> str | None:
@@ -105,8 +119,8 @@ def weights_problem(info: dict[str, Any]) -> str | None:
     return None
 
 
-def _gguf_fields(source: Path) -> dict[str, Any]:
-    """Return the values in a GGUF file's header, after checking that they fit the file.
+def _gguf_header(source: Path) -> GgufHeader:
+    """Read the header of a GGUF file, or of a model in several, after checking that it fits them.
 
     transformers would take seconds to notice that a file is cut off, and forever to build a model
     far larger than the file.
@@ -114,56 +128,77 @@ def _gguf_fields(source: Path) -> dict[str, Any]:
     Raises:
         ValueError, HftoolError: the header is broken, or describes a larger model.
     """
-    from hftool.models.gguf_reader import BoundedReader
-
-    try:
-        reader = BoundedReader(source)
-        fields: dict[str, Any] = dict(reader.fields)
-        counts = {name.rpartition(".")[2]: f.contents() for name, f in fields.items() if f.data}
-    except Exception as error:  # the reader trusts a file's numbers, so they can raise anything
-        raise ValueError(f"it is cut off or not a GGUF file ({error})") from None
+    headers = [_header_of_one(part) for part in gguf_parts(source)]
+    tensors = tuple(tensor for header in headers for tensor in header.tensors)
+    header = replace(headers[0], tensors=tensors)
+    counts = {name.rpartition(".")[2]: value for name, value in header.metadata.items()}
     config = {ours: counts.get(theirs) for theirs, ours in GGUF_CONFIG_KEYS.items()}
     config["vocab_size"] = len(counts.get("tokens") or ())
-    total = sum(int(tensor.n_elements) for tensor in reader.tensors)
-    require_fitting(config, len(reader.tensors), total, "its header")
-    return fields
+    total = sum(math.prod(tensor.shape) for tensor in tensors)
+    require_fitting(config, len(tensors), total, "its header")
+    return header
 
 
-def _restore_gguf_tokenizer(fields: dict[str, Any], backend: Any) -> None:
-    """Add what transformers leaves out of a GGUF file's tokenizer.
-
-    Every control token is a special token, and the `smollm` pre-tokenizer splits numbers into
-    digits, as in llama.cpp and in SmolLM2's own tokenizer.json.
-    """
-    from tokenizers import AddedToken, pre_tokenizers
-
-    def value(name: str) -> Any:
-        return fields[name].contents() if name in fields else None
-
-    tokens = value("tokenizer.ggml.tokens") or []
-    kinds = value("tokenizer.ggml.token_type") or []
-    control = [t for t, kind in zip(tokens, kinds, strict=False) if kind == CONTROL_TOKEN]
-    backend.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in control])
-    if value("tokenizer.ggml.pre") == "smollm":
-        backend.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Digits(individual_digits=True), backend.pre_tokenizer]
-        )
+def _header_of_one(path: Path) -> GgufHeader:
+    try:
+        header = read_header(path)
+        if header.data_end > path.stat().st_size:
+            raise ValueError("its tensors are beyond its end")
+    except ValueError as error:
+        if problem := not_the_file(path):
+            raise HftoolError(*problem) from None
+        raise ValueError(f"it is cut off or not a GGUF file ({error})") from None
+    return header
 
 
-def convert_tokenizer(source: Path, target: Path) -> None:
-    """Write tokenizer.json and its settings for a folder that has only older tokenizer files.
+@contextmanager
+def _in_one_file(source: Path, target: Path) -> Iterator[Path]:
+    """Give the path of a file with all tensors of a model, which may be in several files."""
+    parts = gguf_parts(source)
+    if len(parts) == 1:
+        yield source
+        return
+    from gguf import GGUFReader, GGUFWriter
 
-    Raises:
-        ValueError, or what transformers raises: it can't convert them.
-    """
-    from transformers import AutoTokenizer
+    readers = [GGUFReader(part) for part in parts]
+    merged = target / "merged.gguf"
+    writer = GGUFWriter(merged, readers[0].fields["general.architecture"].contents())
+    for name, field in readers[0].fields.items():
+        if not name.startswith(("GGUF.", "split.")) and name != "general.architecture":
+            writer.add_key_value(
+                name, field.contents(), field.types[0], *field.types[-1:][: len(field.types) - 1]
+            )
+    for tensor in (tensor for reader in readers for tensor in reader.tensors):
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    try:
+        yield merged
+    finally:
+        merged.unlink()
 
-    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
-    if not hasattr(tokenizer, "backend_tokenizer"):
-        raise ValueError("its tokenizer is Python code without a tokenizer.json")
-    tokenizer.save_pretrained(target)
-    if (config := source / "config.json").is_file():  # has the number of embedding rows
-        (target / "config.json").write_bytes(config.read_bytes())
+
+def _write_gguf_tokenizer(header: GgufHeader, target: Path) -> None:
+    tokenizer = GgufTokenizer(header.metadata)
+    tokenizer.build().save(str(target / "tokenizer.json"))
+    config = tokenizer.config()
+    template = config.get("chat_template")
+    if isinstance(template, str):
+        (target / "chat_template.jinja").write_text(template, encoding="utf-8")
+        del config["chat_template"]
+    _write_json(target / "tokenizer_config.json", config)
+
+
+def _gguf_generation_config(header: GgufHeader) -> dict[str, Any]:
+    """Return what a GGUF file states about the end of a text and forbidden tokens."""
+    tokenizer = GgufTokenizer(header.metadata)
+    ends = tokenizer.end_ids()
+    config: dict[str, Any] = {"eos_token_id": ends[0] if len(ends) == 1 else ends} if ends else {}
+    if suppressed := tokenizer.setting("suppress_tokens"):
+        config["suppress_tokens"] = suppressed
+    return config
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -182,7 +217,7 @@ def main() -> None:
         else:
             convert_gguf(source, target, weights=job["kind"] == "gguf")
     except (
-        *(SafetensorError, OSError, ValueError, KeyError, IndexError, ImportError),
+        *(SafetensorError, OSError, ValueError, KeyError, IndexError, ImportError, RuntimeError),
         *(HftoolError, MemoryError, OverflowError),
     ) as error:
         cause = " ".join(str(error).split()) or type(error).__name__

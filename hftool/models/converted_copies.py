@@ -29,7 +29,7 @@ from hftool.errors import HftoolError
 from hftool.models.file_hashes import hash_file, known_sha256, sha256_of
 from hftool.models.hub import Need
 from hftool.models.manifest import FORMAT_VERSION, Kind, is_complete, missing_files, write_manifest
-from hftool.models.references import GgufFile
+from hftool.models.references import GgufFile, gguf_parts
 
 log = logging.getLogger("hftool")
 
@@ -40,7 +40,10 @@ MINILM_FILES = (
     *("config.json", "tokenizer.json", "tokenizer_config.json"),
     *("special_tokens_map.json", "vocab.txt"),
 )
-TOKENIZER_NAMES = ("tokenizer", "vocab", "spiece", "sentencepiece")
+TOKENIZER_NAMES = (
+    *("tokenizer", "vocab", "spiece", "sentencepiece", "spm", "source.spm"),
+    *("tekken", "tiktoken", "bpe.codes", "merges"),
+)
 WEIGHT_SUFFIXES = (
     *(".bin", ".ckpt", ".gguf", ".h5", ".msgpack", ".npz", ".onnx", ".ot", ".pt", ".pth"),
     ".safetensors",
@@ -118,23 +121,30 @@ def converted_gguf(source: GgufFile, need: Need, name: str) -> Path:
 
 def find_converted_gguf(source: GgufFile) -> Path | None:
     """Return the copy of a GGUF file with its weights, None if there is none yet."""
-    if source.sha256 is None and known_sha256(source.path) is None:
+    if source.sha256 is None and any(known_sha256(p) is None for p in gguf_parts(source.path)):
         return None
     folder = gguf_conversion(source).folder
     return folder if is_complete(folder) else None
 
 
 def gguf_conversion(source: GgufFile, kind: Kind = "gguf") -> Conversion:
-    """Describe the conversion of a GGUF file.
+    """Describe the conversion of a GGUF file, or of a model in several of them.
 
     Raises:
-        HftoolError: it can't be read.
+        HftoolError: it can't be read, or a part is missing.
     """
     if source.sha256 is not None:
         made_of = {"gguf": source.sha256}
         return Conversion(kind, source.path, made_of, "about 20 s", source.path)
-    duration = "this may take minutes" if kind == "gguf" else "about 10 s"
-    return Conversion(kind, source.path, {"gguf": sha256_of(source.path)}, duration)
+    duration = "this may take minutes" if kind == "gguf" else "a few seconds"
+    parts = gguf_parts(source.path)
+    for part in parts:
+        if not part.is_file():
+            raise HftoolError(
+                f"{source.path} is one of {len(parts)} files of a model, and {part.name} is missing"
+            )
+    made_of = {f"gguf {i}" if i else "gguf": sha256_of(part) for i, part in enumerate(parts)}
+    return Conversion(kind, source.path, made_of, duration)
 
 
 def minilm_conversion(base: Path, sha256: str) -> Conversion:
@@ -172,7 +182,12 @@ def tokenizer_conversion(source: Path) -> Conversion:
         files = sorted(path for path in source.iterdir() if path.is_file())
     except OSError as error:
         raise HftoolError(f"cannot read {source}: {error.strerror}") from None
-    made_of = {p.name: sha256_of(p) for p in files if p.suffix not in WEIGHT_SUFFIXES}
+    files += sorted((source / "additional_chat_templates").glob("*.jinja"))
+    made_of = {
+        str(path.relative_to(source)): sha256_of(path)
+        for path in files
+        if path.suffix not in WEIGHT_SUFFIXES
+    }
     return Conversion("tokenizer", source, made_of, "a few seconds")
 
 
@@ -187,9 +202,10 @@ def converted_tokenizer(source: Path, name: str) -> Path:
     if is_complete(conversion.folder):
         return conversion.folder
     files = conversion.made_of
-    if not any(file.startswith(TOKENIZER_NAMES) for file in files):
+    if not any(f.startswith(TOKENIZER_NAMES) or f.endswith(".tiktoken") for f in files):
         raise HftoolError(f"{source} has no tokenizer")
     pieces = next((file for file in files if file.endswith(".model")), None)
+    pieces = None if pieces == "tiktoken.model" else pieces
     by_words = any(file.startswith("vocab") for file in files)
     if pieces and not by_words and find_spec("sentencepiece") is None:
         raise HftoolError(

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from typing import Any, Literal, NoReturn
 
 from hftool.catalogue import BUILT_IN
 from hftool.errors import HftoolError
-from hftool.models.references import HubModel
+from hftool.models.references import HubGguf, HubModel, first_part, gguf_parts
 from hftool.models.validation import require_inside
 from hftool.options.model import SourceOptions
 
@@ -27,12 +28,17 @@ TOKENIZER_FILES = (
     "added_tokens.json",
     "chat_template.jinja",
     "generation_config.json",
+    "additional_chat_templates/*.jinja",
     "tokenizer.model",
     "spiece.model",
     "sentencepiece.bpe.model",
+    "tekken.json",
+    "tiktoken.model",
+    "*.tiktoken",
     "vocab.txt",
     "vocab.json",
     "merges.txt",
+    "bpe.codes",
 )
 MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors", "model.safetensors.index.json")
 REMOTE_CODE_FILES = ("*.py", "pytorch_model*.bin", "pytorch_model.bin.index.json")
@@ -95,7 +101,10 @@ def missing_files(folder: Path, need: Need, pickled: bool) -> Sequence[str]:
     if not (folder / "config.json").is_file() and need == "model":
         return ["config.json"]
     if need == "tokenizer":
-        names = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json")
+        names = (
+            *("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
+            *("tekken.json", "tiktoken.model", "vocab.txt", "vocab.json"),
+        )
         return [] if any((folder / name).is_file() for name in names) else ["tokenizer.json"]
     for index in ("model.safetensors.index.json", *(("pytorch_model.bin.index.json",) * pickled)):
         if (folder / index).is_file():
@@ -148,6 +157,103 @@ def download(model: HubModel, need: Need, options: SourceOptions) -> Path:
             else None,
         )
     return folder
+
+
+def download_gguf_if_missing(source: HubGguf, options: SourceOptions) -> Path:
+    """Return a GGUF file of a repository, of several files the first; download it unless it is
+    cached.
+
+    Raises: as `download_if_missing`.
+    """
+    if path := cached_gguf(source):
+        return path
+    if options.offline:
+        raise _not_cached(_model(source), None)
+    return download_gguf(source, options)
+
+
+def cached_gguf(source: HubGguf) -> Path | None:
+    """Return a GGUF file in the Hugging Face cache, None if it is not complete there."""
+    folder = cached_folder(_model(source))
+    if folder is None:
+        return None
+    names = [str(path.relative_to(folder)) for path in folder.rglob("*.gguf")]
+    found = _matching(names, source.which)
+    if len(found) != 1 or not all(part.is_file() for part in gguf_parts(folder / found[0])):
+        return None
+    return folder / found[0]
+
+
+def download_gguf(source: HubGguf, options: SourceOptions) -> Path:
+    """Download a GGUF file of a repository, with all its parts, and return its path.
+
+    Raises: as `download_if_missing`; or the repository has no such file, or several.
+    """
+    from huggingface_hub import HfApi, constants, snapshot_download
+
+    model = _model(source)
+    _check_responses()
+    try:
+        info = HfApi(token=options.hub_token).model_info(
+            model.repo,
+            revision=model.revision,
+            timeout=constants.HF_HUB_ETAG_TIMEOUT,
+            files_metadata=True,
+        )
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+        first = _only_gguf(source, list(sizes))
+        names = [str(part) for part in gguf_parts(Path(first))]
+        gigabytes = sum(sizes.get(name, 0) for name in names) / 1e9
+        log.info("downloading %s of %s from the hub (%.1f GB)", first, model.repo, gigabytes)
+        folder = _run_watched(
+            lambda: snapshot_download(
+                model.repo,
+                revision=model.revision,
+                token=options.hub_token,
+                allow_patterns=names,
+            ),
+            model,
+            PATIENCE * constants.HF_HUB_DOWNLOAD_TIMEOUT,
+        )
+    except HftoolError:
+        raise
+    except Exception as error:
+        _raise_for(error, model)
+    return folder / first
+
+
+def _model(source: HubGguf) -> HubModel:
+    return HubModel(source.repo, source.revision)
+
+
+def _matching(names: Sequence[str], which: str) -> list[str]:
+    """Return the GGUF files, of several parts the first, with a name or a quantization."""
+    quantization = re.compile(rf"(?:^|[-._/]){re.escape(which)}(?:[-./].*)?", re.IGNORECASE)
+    models = [name for name in names if name.endswith(".gguf") and "mmproj" not in name.lower()]
+    found = [n for n in models if which in (n, n.rpartition("/")[2])]
+    found = found or [n for n in models if quantization.search(n.removesuffix(".gguf"))]
+    return sorted({str(first_part(Path(name))) for name in found})
+
+
+def _only_gguf(source: HubGguf, names: Sequence[str]) -> str:
+    """Return the one GGUF file that a reference means.
+
+    Raises:
+        HftoolError: there is none, or several.
+    """
+    found = _matching(names, source.which)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise HftoolError(
+            f"{source.repo} has several GGUF files of {source.which}",
+            "name one: " + ", ".join(f"{source.repo}:{name}" for name in found[:4]),
+        )
+    others = sorted({str(first_part(Path(n))) for n in names if n.endswith(".gguf")})
+    raise HftoolError(
+        f"{source.repo} has no GGUF file {source.which}",
+        ("it has " + ", ".join(others[:8])) if others else "it has no GGUF file at all",
+    )
 
 
 def _check_responses() -> None:

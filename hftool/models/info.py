@@ -11,11 +11,12 @@ from hftool import config
 from hftool.catalogue import BUILT_IN, Alias
 from hftool.errors import HftoolError, UsageError
 from hftool.json_files import read_json
-from hftool.models.hub import download
+from hftool.models.hub import download, download_gguf
 from hftool.models.local_files import architectures_of, ensure_local, local_folder, source_size
 from hftool.models.references import (
     AdaptedMiniLM,
     GgufFile,
+    HubGguf,
     HubModel,
     LocalFolder,
     ModelSource,
@@ -181,6 +182,8 @@ def pull(ref: str, options: SourceOptions) -> ModelEntry:
     repository = source.base if isinstance(source, AdaptedMiniLM) else source
     if isinstance(repository, HubModel) and not options.offline:
         download(repository, "model", options)
+    elif isinstance(repository, HubGguf) and not options.offline:
+        download_gguf(repository, options)
     ensure_local(source, "model", options, ref)
     ensure_local(source, "tokenizer", options, ref)
     return _model_entry(ref, source, options)
@@ -249,12 +252,14 @@ def _tensors(folder: Path) -> tuple[list[str], int | None]:
 
 
 def _name(source: ModelSource) -> str:
+    if isinstance(source, HubGguf):
+        return f"{source.repo}:{source.which}"
     return source.repo if isinstance(source, HubModel) else str(getattr(source, "path", ""))
 
 
 def _origin(source: ModelSource) -> str:
-    if isinstance(source, HubModel):
-        return f"hub: {source.repo}" + (f"@{source.revision}" if source.revision else "")
+    if isinstance(source, HubModel | HubGguf):
+        return f"hub: {_name(source)}" + (f"@{source.revision}" if source.revision else "")
     if isinstance(source, AdaptedMiniLM):
         base = source.base
         return f"{base.repo if isinstance(base, HubModel) else base} with hftool's adapter"

@@ -15,13 +15,22 @@ from hftool.models.converted_copies import (
     find_converted_minilm,
     minilm_conversion,
 )
-from hftool.models.hub import Need, cached_folder, download_if_missing, missing_files
+from hftool.models.hub import (
+    Need,
+    cached_folder,
+    cached_gguf,
+    download_gguf_if_missing,
+    download_if_missing,
+    missing_files,
+)
 from hftool.models.references import (
     AdaptedMiniLM,
     GgufFile,
+    HubGguf,
     HubModel,
     LocalFolder,
     ModelSource,
+    gguf_parts,
     resolve_reference,
 )
 from hftool.models.resident import cached
@@ -40,6 +49,8 @@ def ensure_local(source: ModelSource, need: Need, options: SourceOptions, name: 
     Raises:
         HftoolError: the files are missing or broken, or the hub can't be reached.
     """
+    if isinstance(source, HubGguf):
+        source = GgufFile(download_gguf_if_missing(source, options))
     if isinstance(source, GgufFile):
         return converted_gguf(source, need, name)
     if isinstance(source, AdaptedMiniLM):
@@ -78,6 +89,9 @@ def local_folder(source: ModelSource, pickled: bool = False) -> Path | None:
         if not pickled:
             require_own_files(source.path)
         return source.path
+    if isinstance(source, HubGguf):
+        path = cached_gguf(source)
+        return path and find_converted_gguf(GgufFile(path))
     if isinstance(source, GgufFile):
         return find_converted_gguf(source)
     if isinstance(source, AdaptedMiniLM):
@@ -89,8 +103,11 @@ def local_folder(source: ModelSource, pickled: bool = False) -> Path | None:
 def source_size(source: ModelSource) -> int | None:
     """Return the bytes of the weights that a model's conversion starts from; None if they are not
     on this machine, or the model needs no conversion."""
+    if isinstance(source, HubGguf):
+        path = cached_gguf(source)
+        return source_size(GgufFile(path)) if path else None
     if isinstance(source, GgufFile):
-        return source.path.stat().st_size
+        return sum(part.stat().st_size for part in gguf_parts(source.path) if part.is_file())
     if isinstance(source, AdaptedMiniLM) and (base := _base_folder(source)):
         return (base / "model.safetensors").stat().st_size
     return None

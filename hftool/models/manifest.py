@@ -14,7 +14,7 @@ from hftool.models.file_hashes import hash_file
 
 Kind = Literal["gguf", "gguf-tokenizer", "minilm-sst2", "tokenizer"]
 
-FORMAT_VERSION = 2  # of the copies; with another one, all copies are made again
+FORMAT_VERSION = 3  # of the copies; with another one, all copies are made again
 MANIFEST = "hftool.json"
 REQUIRED_FILES: Mapping[Kind, Sequence[str]] = {
     "gguf": ("config.json", "tokenizer.json", "*.safetensors"),
@@ -36,9 +36,9 @@ def write_manifest(folder: Path, kind: Kind, source: Path, made_of: Mapping[str,
     `source` is the file or folder that was converted, `made_of` has the SHA-256 of its files.
     """
     files = {}
-    for path in folder.iterdir():
+    for path in (path for path in folder.rglob("*") if path.is_file()):
         stat = path.stat()
-        files[path.name] = {
+        files[str(path.relative_to(folder))] = {
             "size": stat.st_size,
             "mtime_ns": stat.st_mtime_ns,
             "sha256": hash_file(path),

@@ -19,11 +19,12 @@ from hftool.models.converted_copies import (
     tokenizer_conversion,
 )
 from hftool.models.file_hashes import remembered_hashes, sha256_of
-from hftool.models.hub import cached_folder
+from hftool.models.hub import cached_folder, cached_gguf
 from hftool.models.manifest import read_manifest
 from hftool.models.references import (
     AdaptedMiniLM,
     GgufFile,
+    HubGguf,
     HubModel,
     LocalFolder,
     ModelSource,
@@ -110,6 +111,11 @@ def _source(kind: Any, path: Path) -> ModelSource:
 def _folders_of(source: ModelSource) -> Iterator[Path]:
     """Yield the folders of the copies, made or not, that hftool would use for a model."""
     conversions: list[Conversion] = []
+    if isinstance(source, HubGguf):
+        path = cached_gguf(source)
+        if path is None:
+            return
+        source = GgufFile(path)
     if isinstance(source, GgufFile):
         conversions = [gguf_conversion(source), gguf_conversion(source, "gguf-tokenizer")]
     elif isinstance(source, AdaptedMiniLM):

@@ -11,27 +11,39 @@ from hftool import config
 from hftool.catalogue import BUILT_IN, Embedded
 from hftool.errors import HftoolError, UsageError
 
+# A folder with one of these is a model, an adapter or a tokenizer, and never a hub id.
+MODEL_FILES = (
+    *("config.json", "adapter_config.json", "tokenizer.json", "tokenizer_config.json"),
+    *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "tekken.json"),
+    *("tiktoken.model", "vocab.txt", "vocab.json"),
+)
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(?<!\.gguf)", re.ASCII)
 # The hub's first models, such as gpt2, have no owner in their ids.
 _ONE_WORD_ID = re.compile(r"\w[\w.-]{0,95}(?<!\.gguf)", re.ASCII)
+# owner/name:Q4_K_M@revision; what follows the name is optional.
+_HUB_REFERENCE = re.compile(r"(?P<repo>[^:@]+)(?::(?P<which>\w[\w./-]*))?(?:@(?P<revision>.*))?")
 _HUB_PAGE = re.compile(
-    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([^/?#]+(?:/[^/?#]+)?)"
-    r"(?:/(?:tree|blob|resolve)/([^/?#]+))?(?:[/?#].*)?",
+    r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<id>[^/?#]+(?:/[^/?#]+)?)"
+    r"(?:/(?:tree|blob|resolve)/(?P<revision>[^/?#]+)(?:/(?P<file>[^?#]+))?)?(?:[/?#].*)?",
     re.DOTALL,
 )
+_PART = re.compile(r"-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
 TYPING_ERROR = 0.75  # difflib's ratio: so close to an alias, a word is not asked of the hub
 
 
 @dataclass(frozen=True)
 class LocalFolder:
-    """A folder with config.json or tokenizer.json."""
+    """A folder with a model, an adapter or a tokenizer."""
 
     path: Path
 
 
 @dataclass(frozen=True)
 class GgufFile:
-    """A GGUF file; `sha256` is what the catalogue expects, None if it has no such file."""
+    """A GGUF file; `sha256` is what the catalogue expects, None if it has no such file.
+
+    Of a model in several files it is the first, as `first_part` returns it.
+    """
 
     path: Path
     sha256: str | None = None
@@ -51,6 +63,18 @@ class HubModel:
 
 
 @dataclass(frozen=True)
+class HubGguf:
+    """A GGUF file in a repository on the hub.
+
+    `which` is its name, or its quantization as in the name: "Q4_K_M".
+    """
+
+    repo: str
+    which: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
 class AdaptedMiniLM:
     """all-MiniLM-L6-v2, to be merged with hftool's adapter: `base` is a folder or a repository,
     `sha256` what the catalogue expects of its weights."""
@@ -59,7 +83,22 @@ class AdaptedMiniLM:
     sha256: str
 
 
-ModelSource = LocalFolder | GgufFile | HubModel | AdaptedMiniLM
+ModelSource = LocalFolder | GgufFile | HubModel | HubGguf | AdaptedMiniLM
+
+
+def gguf_parts(path: Path) -> list[Path]:
+    """Return the files of a model, whose first one may be named `…-00001-of-00003.gguf`."""
+    part = _PART.search(path.name)
+    if part is None:
+        return [path]
+    count = int(part["count"])
+    start = path.name[: part.start()]
+    return [path.with_name(f"{start}-{i:05}-of-{count:05}.gguf") for i in range(1, count + 1)]
+
+
+def first_part(path: Path) -> Path:
+    """Return the first file of a model in several files, of which `path` may be any."""
+    return gguf_parts(path)[0] if _PART.search(path.name) else path
 
 
 def resolve_reference(ref: str, revision: str | None = None) -> ModelSource:
@@ -71,7 +110,7 @@ def resolve_reference(ref: str, revision: str | None = None) -> ModelSource:
         UsageError: a revision was given for something that has none.
     """
     source = _resolve(ref, revision)
-    if revision and not isinstance(source, HubModel):
+    if revision and not isinstance(source, HubModel | HubGguf):
         raise UsageError(f"--revision needs a hub model, which '{ref}' is not")
     return source
 
@@ -97,18 +136,25 @@ def _at_path(ref: str) -> ModelSource | None:
     if path is None:
         return None
     if path.suffix == ".gguf" and path.is_file():
-        return GgufFile(path.resolve())
-    if any(os.path.isfile(path / name) for name in ("config.json", "tokenizer.json")):
+        return GgufFile(first_part(path.resolve()))
+    if any(os.path.isfile(path / name) for name in MODEL_FILES):
         return LocalFolder(path.resolve())
-    return None
+    files = {first_part(file.resolve()) for file in _gguf_files(path)}
+    return GgufFile(files.pop()) if len(files) == 1 else None
+
+
+def _gguf_files(folder: Path) -> list[Path]:
+    """Return a folder's GGUF files, except those with a model's part for images (`mmproj`)."""
+    try:
+        return [path for path in folder.glob("*.gguf") if "mmproj" not in path.name.lower()]
+    except OSError:
+        return []
 
 
 def _built_in_or_hub(ref: str, revision: str | None) -> ModelSource | None:
     alias = BUILT_IN.get(ref)
     if alias is None:
-        if source := _at_path(ref):
-            return source
-        return _hub_model(ref, revision)
+        return _at_path(ref) or _on_hub(ref, revision)
     file = alias.embedded and embedded_file(alias.embedded)
     if alias.embedded and file and revision is None:
         if file.suffix == ".gguf":
@@ -120,14 +166,21 @@ def _built_in_or_hub(ref: str, revision: str | None) -> ModelSource | None:
     return hub
 
 
-def _hub_model(ref: str, revision: str | None) -> HubModel | None:
+def _on_hub(ref: str, revision: str | None) -> HubModel | HubGguf | None:
+    """Return the model that an id or the address of a page on the hub refers to, None if it is
+    neither."""
     page = _HUB_PAGE.fullmatch(ref)
-    repo, at = page.groups() if page else ref.partition("@")[::2]
-    path = _path(ref)
-    is_word = _ONE_WORD_ID.fullmatch(repo) and path is None and not _close_aliases(repo)
-    if is_word or (_HUB_ID.fullmatch(repo) and not (path and path.is_file())):
-        return HubModel(repo, revision or at or None)
-    return None
+    found = _HUB_REFERENCE.fullmatch(page["id"] if page else ref)
+    if found is None or (page is None and _path(ref)):
+        return None
+    repo, which = found["repo"], found["which"]
+    is_word = _ONE_WORD_ID.fullmatch(repo) and not _close_aliases(repo)
+    if not is_word and not _HUB_ID.fullmatch(repo):
+        return None
+    revision = revision or found["revision"] or (page["revision"] if page else None) or None
+    if page and str(page["file"]).endswith(".gguf"):
+        which = page["file"]
+    return HubGguf(repo, which, revision) if which else HubModel(repo, revision)
 
 
 def _close_aliases(ref: str) -> list[str]:
@@ -147,10 +200,10 @@ def embedded_file(embedded: Embedded) -> Path | None:
 def _not_found(ref: str) -> ModelSource:
     path = _path(ref)
     if path is not None:
-        raise HftoolError(
-            f"{path} is not a model",
-            "a model is a folder with config.json or tokenizer.json, or a .gguf file",
-        )
+        a_model = "a model is a folder with config.json or tokenizer.json, or a .gguf file"
+        if _HUB_ID.fullmatch(ref) and path.is_dir():
+            a_model += f"; for the hub's model: https://huggingface.co/{ref}"
+        raise HftoolError(f"{path} is not a model", a_model)
     close = _close_aliases(ref)
     looks_like_path = ref.startswith((".", "/", "~")) or ref.endswith(".gguf")
     if looks_like_path:

@@ -63,7 +63,7 @@ class AddedTokens:
         self.roles: dict[str, Token] = {}
         for role in (*ROLES, *others):
             if (named_token := _as_written(named.get(role))) is not None:
-                flagged = by_text.get(_text(named_token), named_token)
+                flagged = by_text.get(text_of(named_token), named_token)
                 self.roles[role] = flagged if role in ROLES else named_token
         listed = [] if isinstance(own, dict) else _values(own)
         self.extra = [token for t in listed if (token := _as_written(t)) is not None]
@@ -71,7 +71,7 @@ class AddedTokens:
     @property
     def texts(self) -> dict[str, str]:
         """The special tokens' texts by role."""
-        return {role: _text(token) for role, token in self.roles.items()}
+        return {role: text_of(token) for role, token in self.roles.items()}
 
     def add_to(self, backend: Tokenizer, name: str) -> None:
         """Add the tokens to a tokenizer, with their flags.
@@ -83,7 +83,7 @@ class AddedTokens:
         present = {token.content for token in backend.get_added_tokens_decoder().values()}
         present |= {token.content for token in self.listed.values()}
         for token in (*self.roles.values(), *self.extra):
-            if _text(token) not in present and token not in tokens:
+            if text_of(token) not in present and token not in tokens:
                 tokens.append(token)
         by_role = set(self.texts.values())
         ready = []
@@ -137,5 +137,8 @@ def _as_token(token: Any) -> AddedToken:
     return AddedToken(**flags)
 
 
-def _text(token: Token) -> str:
-    return token if isinstance(token, str) else token.content
+def text_of(token: Any) -> str:
+    """Return the text of a token that is written as text or with its flags."""
+    if isinstance(token, AddedToken):
+        return token.content
+    return str(token["content"]) if isinstance(token, dict) else str(token)

@@ -21,6 +21,7 @@ from hftool.json_files import not_the_file, read_json
 from hftool.options.vocabulary import TokenKind
 from hftool.tokenization.added_tokens import AddedTokens
 from hftool.tokenization.chat_templates import DEFAULT, read_chat_templates
+from hftool.tokenization.sentencepiece_model import SENTENCEPIECE, use_sentencepiece
 from hftool.tokenization.token_bytes import BYTE_TOKEN, bytes_of, show_bytes
 
 _SPACED_PUNCTUATION = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
@@ -50,6 +51,8 @@ class Tokenizer:
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
             path = folder / "tokenizer_config.json"
             raise HftoolError(f"cannot read the added tokens of {path}: {error}") from None
+        if (folder / SENTENCEPIECE).is_file():
+            use_sentencepiece(self.backend, folder, added.texts.get("unk_token"))
         self.special_tokens = added.texts
         """The special tokens by role: {"eos_token": "<|im_end|>"}."""
 

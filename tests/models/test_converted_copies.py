@@ -129,12 +129,36 @@ def test_a_gguf_file_that_lacks_a_tensor(
     ]
 
 
+def test_a_model_in_several_gguf_files(
+    cache: Path, llama: LlamaForCausalLM, tmp_path: Path
+) -> None:
+    write_gguf(tmp_path / "tiny.gguf", llama, tensors_per_file=9)
+    parts = sorted(tmp_path.glob("*.gguf"))
+    assert len(parts) == 3
+    copy = converted_copies.converted_gguf(GgufFile(parts[0]), "model", "tiny")
+    assert sorted(p.name for p in copy.iterdir() if "gguf" in p.name) == []
+    ids = torch.arange(40).unsqueeze(0)
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(copy)(ids).logits
+        torch.testing.assert_close(logits, llama(ids).logits)
+    parts[1].unlink()
+    assert refused_error(parts[2]) == (
+        f"Error: {parts[0]} is one of 3 files of a model, and {parts[1].name} is missing"
+    )
+
+
+def refused_error(path: Path) -> str:
+    result = run("encode", TEXT, "-m", str(path))
+    assert (result.exit_code, result.stdout) == (1, "")
+    return result.stderr.splitlines()[0]
+
+
 def test_a_gguf_file_of_an_unknown_architecture(
     cache: Path, gguf_file: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "unknown.gguf"
     path.write_bytes(gguf_file.read_bytes().replace(b"llama", b"llamx"))
-    (line,) = refused(cache, "encode", TEXT, "-m", str(path))
+    (line,) = refused(cache, "topk", TEXT, "-m", str(path))
     assert line.startswith(f"Error: cannot read {path}: ")
     assert "llamx" in line
 

@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Finished, run_process
-from tests.hub_server import COMMIT, TOKEN, Hub, byte_tokenizer, save_llama, serving
+from tests.hub_server import (
+    COMMIT,
+    TOKEN,
+    Hub,
+    byte_tokenizer,
+    save_llama,
+    serving,
+    tiny_llama,
+    write_gguf,
+)
 
 TEXT = "the café"
 NAME = "somebody/tiny"
@@ -362,3 +371,54 @@ def test_a_base_from_the_hub_that_is_not_minilm(
     assert "model.safetensors is not the file that hftool expects: its SHA-256 is " in lines[-2]
     assert lines[-1].startswith("Hint: ")
     assert not list(caller.copies.glob("*/")) and not list(caller.copies.glob(".*.part"))
+
+
+@pytest.fixture(scope="module")
+def gguf_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with GGUF files of a tiny model, one of them in two parts."""
+    folder = tmp_path_factory.mktemp("gguf")
+    whole = folder / "tiny-Q8_0.gguf"
+    write_gguf(whole, tiny_llama())
+    for name in ("mmproj-tiny-Q8_0.gguf", "tiny-IQ4_XS.gguf", "other-IQ4_XS.gguf"):
+        shutil.copy(whole, folder / name)
+    write_gguf(folder / "tiny-Q4_K_M.gguf", tiny_llama(), tensors_per_file=12)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("which", "first", "files"),
+    [
+        ("Q8_0", "tiny-Q8_0.gguf", 1),
+        ("q8_0", "tiny-Q8_0.gguf", 1),
+        ("tiny-IQ4_XS.gguf", "tiny-IQ4_XS.gguf", 1),
+        ("Q4_K_M", "tiny-Q4_K_M-00001-of-00002.gguf", 2),
+    ],
+)
+def test_one_gguf_file_of_a_repository(
+    hub: Hub, caller: Caller, gguf_folder: Path, which: str, first: str, files: int
+) -> None:
+    hub.add(NAME, gguf_folder)
+    result = caller.encode(f"{NAME}:{which}")
+    assert (result.status, result.stdout) == (0, f"{IDS}\n"), result.stderr
+    assert f"downloading {first} of {NAME} from the hub (0.0 GB)" in result.stderr
+    assert len(list(caller.snapshot.iterdir())) == files
+    hub.requests.clear()
+    again = caller.encode(f"{NAME}:{which}")
+    assert (again.status, again.stdout, hub.requests) == (0, f"{IDS}\n", [])
+
+
+def test_a_gguf_file_that_is_not_there_or_not_the_only_one(
+    hub: Hub, caller: Caller, gguf_folder: Path
+) -> None:
+    hub.add(NAME, gguf_folder)
+    missing = caller.encode(f"{NAME}:Q2_K")
+    assert f"Error: {NAME} has no GGUF file Q2_K" in missing.stderr
+    assert "it has mmproj-tiny-Q8_0.gguf, other-IQ4_XS.gguf" in missing.stderr
+    several = caller.encode(f"{NAME}:IQ4_XS")
+    assert f"Error: {NAME} has several GGUF files of IQ4_XS" in several.stderr
+    assert f"{NAME}:tiny-IQ4_XS.gguf" in several.stderr
+    assert_refused(
+        caller.encode(f"{NAME}:Q8_0", "--offline"),
+        f"{NAME} is not in the local cache, and downloads are turned off",
+        f"without --offline and HF_HUB_OFFLINE, run: hftool models pull {NAME}",
+    )

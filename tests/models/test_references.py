@@ -10,8 +10,10 @@ from hftool import config
 from hftool.catalogue import BUILT_IN
 from hftool.errors import HftoolError, UsageError
 from hftool.models.references import (
+    MODEL_FILES,
     AdaptedMiniLM,
     GgufFile,
+    HubGguf,
     HubModel,
     LocalFolder,
     ModelSource,
@@ -77,10 +79,73 @@ def test_a_folder_hides_an_alias_and_any_other_file_does_not(here: Path) -> None
         ("o-w.n_er/Name-1.5B-GGUF", None, HubModel("o-w.n_er/Name-1.5B-GGUF")),
         ("gemma", None, HubModel("google/gemma-3-1b-it")),
         ("gemma", "dev", HubModel("google/gemma-3-1b-it", "dev")),
+        ("https://huggingface.co/owner/name", None, HubModel("owner/name")),
+        ("https://huggingface.co/owner/name/", None, HubModel("owner/name")),
+        ("hf.co/owner/name@v1", None, HubModel("owner/name", "v1")),
+        ("https://hf.co/owner/name/tree/dev", None, HubModel("owner/name", "dev")),
+        ("https://huggingface.co/owner/name?library=transformers", None, HubModel("owner/name")),
+        ("https://huggingface.co/one-word", None, HubModel("one-word")),
+        ("gpt2", None, HubModel("gpt2")),
+        ("gpt2-medium", "main", HubModel("gpt2-medium", "main")),
+        ("bert-base-uncased", None, HubModel("bert-base-uncased")),
+        (
+            "distilbert-base-uncased-finetuned-sst-2-english",
+            None,
+            HubModel("distilbert-base-uncased-finetuned-sst-2-english"),
+        ),
     ],
 )
 def test_hub_ids(here: Path, ref: str, revision: str | None, expected: HubModel) -> None:
     assert resolve_reference(ref, revision) == expected
+
+
+@pytest.mark.parametrize(
+    ("ref", "revision", "expected"),
+    [
+        ("o/n-GGUF:Q4_K_M", None, HubGguf("o/n-GGUF", "Q4_K_M")),
+        ("o/n:sub/m.Q8_0.gguf", None, HubGguf("o/n", "sub/m.Q8_0.gguf")),
+        ("o/n:Q4_0@dev", None, HubGguf("o/n", "Q4_0", "dev")),
+        ("o/n:Q4_0", "dev", HubGguf("o/n", "Q4_0", "dev")),
+        ("hf.co/o/n:Q4_0", None, HubGguf("o/n", "Q4_0")),
+        ("https://huggingface.co/o/n/blob/main/m.gguf", None, HubGguf("o/n", "m.gguf", "main")),
+    ],
+)
+def test_one_gguf_file_of_a_repository(
+    here: Path, ref: str, revision: str | None, expected: HubGguf
+) -> None:
+    assert resolve_reference(ref, revision) == expected
+
+
+@pytest.mark.parametrize("name", MODEL_FILES)
+def test_a_folder_with_a_file_of_a_model_is_never_a_hub_id(here: Path, name: str) -> None:
+    (here / "own" / "model").mkdir(parents=True)
+    (here / "own" / "model" / name).touch()
+    assert resolve_reference("own/model") == LocalFolder(here / "own" / "model")
+
+
+def test_a_folder_without_a_model_is_not_a_hub_id_either(here: Path) -> None:
+    (here / "own" / "model").mkdir(parents=True)
+    with pytest.raises(HftoolError, match="own/model is not a model") as caught:
+        resolve_reference("own/model")
+    assert "https://huggingface.co/own/model" in str(caught.value.hint)
+
+
+def test_a_folder_with_one_gguf_file(here: Path) -> None:
+    (here / "m").mkdir()
+    (here / "m" / "mmproj-m.gguf").touch()
+    (here / "m" / "m.gguf").touch()
+    assert resolve_reference("./m") == GgufFile(here / "m" / "m.gguf")
+    (here / "m" / "other.gguf").touch()
+    with pytest.raises(HftoolError, match="m is not a model"):
+        resolve_reference("./m")
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_any_part_of_a_gguf_model_means_the_whole(here: Path, number: int) -> None:
+    for i in range(1, 4):
+        (here / f"m-{i:05}-of-00003.gguf").touch()
+    first = GgufFile(here / "m-00001-of-00003.gguf")
+    assert resolve_reference(f"m-{number:05}-of-00003.gguf") == resolve_reference(".") == first
 
 
 def test_every_built_in_alias_is_that_of_the_design() -> None:

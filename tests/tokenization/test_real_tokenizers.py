@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from hftool.json_files import read_json
+from hftool.models.gguf_tokenizer import GgufTokenizer
 from hftool.options.inputs import PromptOptions
 from hftool.output.token_spans import encoded_spans
 from hftool.prompting.chat_template import chat_template
@@ -126,3 +128,44 @@ def test_the_dump_has_a_line_an_id(folder: Path, name: str) -> None:
     lines = done.stdout.split("\n")
     assert len(lines) == SIZES[name] + 1
     assert all(line.startswith(f"{i}:") for i, line in enumerate(lines[:-1]))
+
+
+def test_the_gguf_tokenizer_with_the_same_settings_gives_the_same_tokens(
+    tokenizer_of: Tokenizer, name: str
+) -> None:
+    content = read_json(tokenizer_of.folder / "tokenizer.json")
+    of_bytes = name != "gemma3"
+    tokens = [tokenizer_of.backend.id_to_token(i) or f"[PAD{i}]" for i in range(tokenizer_of.size)]
+    added = tokenizer_of.added_tokens
+    for i in () if of_bytes else added:  # llama.cpp's converter writes them so
+        tokens[i] = tokens[i].replace("▁", " ")
+    metadata = {
+        "model": "gpt2" if of_bytes else "llama",
+        "tokens": tokens,
+        "token_type": [
+            (3 if added[i].special else 4)
+            if i in added
+            else (1 if of_bytes or not token.startswith("<0x") else 6)
+            for i, token in enumerate(tokens)
+        ],
+        **(
+            {
+                "pre": {"llama3_1": "llama-bpe", "qwen3": "qwen2"}[name],
+                "merges": [
+                    merge if isinstance(merge, str) else " ".join(merge)
+                    for merge in content["model"]["merges"]
+                ],
+            }
+            if of_bytes
+            else {
+                "add_space_prefix": False,
+                "unknown_token_id": 3,
+                "scores": [-float(i) for i in range(len(tokens))],
+            }
+        ),
+    }
+    backend = GgufTokenizer({f"tokenizer.ggml.{key}": v for key, v in metadata.items()}).build()
+    for text in (*TEXTS, "tiếng Việt", "<think>hm</think><|im_start|>", "I'M you'LL 3.14159 x==y"):
+        ids = tokenizer_of.encode(text, special=False).ids
+        assert backend.encode(text, add_special_tokens=False).ids == ids, text
+        assert backend.decode(ids, skip_special_tokens=False) == tokenizer_of.decode(ids)
