@@ -18,7 +18,15 @@ from hftool.generation.steps import Step
 from hftool.models.info import AliasEntry, ModelEntry
 from hftool.models.prune import PrunedCopy
 from hftool.server.records import LoadedModel
-from hftool.tokenization.encode import Compared, Counted, Decoded, Encoded, Rendered, RoundTrip
+from hftool.tokenization.encode import (
+    Compared,
+    Counted,
+    Decoded,
+    Encoded,
+    FailedText,
+    Rendered,
+    RoundTrip,
+)
 from hftool.tokenization.vocabulary import VocabularyDifference, VocabularyEntry, VocabularyStats
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -31,6 +39,7 @@ RECORDS: dict[str, tuple[str, type[Any]]] = {
     "compared": ("encode --compare", Compared),
     "round-trip": ("encode --roundtrip", RoundTrip),
     "template": ("encode --show-template", Rendered),
+    "failed-text": ("encode --lines, a text that failed", FailedText),
     "decoded": ("decode", Decoded),
     "candidate": ("topk", Candidate),
     "scored-token": ("topk --position all", ScoredToken),

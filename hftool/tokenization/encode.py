@@ -5,12 +5,17 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import assert_never
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar, assert_never
 
 from hftool.errors import HftoolError, UsageError
 from hftool.inputs.readahead import read_ahead
 from hftool.options.encode import EncodeOptions
 from hftool.tokenization.tokenizer import Tokenizer
+from hftool.tokenization.unknown import NoTokenError
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 log = logging.getLogger("hftool")
 
@@ -79,6 +84,14 @@ class RoundTrip:
 
 
 @dataclass(frozen=True)
+class FailedText:
+    """A text that was not encoded, and why: the tokenizer has no token for a part of it."""
+
+    text: str
+    error: str
+
+
+@dataclass(frozen=True)
 class Decoded:
     """Token ids and their text."""
 
@@ -86,12 +99,16 @@ class Decoded:
     text: str
 
 
+EncodeRecord = Encoded | Counted | Rendered | RoundTrip | Compared | FailedText
+Record = TypeVar("Record")
+
+
 def encode_records(
     tokenizers: Sequence[Tokenizer],
     texts: Iterable[Sequence[str]],
     options: EncodeOptions,
     flush: Callable[[], None] = lambda: None,
-) -> Iterator[Encoded | Counted | Rendered | RoundTrip | Compared]:
+) -> Iterator[EncodeRecord]:
     """Yield what the options ask for about each text.
 
     Args:
@@ -105,7 +122,7 @@ def encode_records(
     match options.mode:
         case "tokens":
             most = options.max_tokens
-            return encode_texts(tokenizer, own, special=special, max_tokens=most, flush=flush)
+            return _encoded_or_failed(tokenizer, own, special, most, flush)
         case "count":
             return count_tokens(tokenizer, own, special=special, flush=flush)
         case "template":
@@ -119,21 +136,39 @@ def encode_records(
 
 
 def encode_texts(
-    tokenizer: Tokenizer,
-    texts: Iterable[str],
-    *,
-    special: bool,
-    max_tokens: int | None = None,
-    flush: Callable[[], None] = lambda: None,
+    tokenizer: Tokenizer, texts: Iterable[str], *, special: bool, max_tokens: int | None = None
 ) -> Iterator[Encoded]:
     """Yield each text with its tokens, at most the first `max_tokens` of them.
 
     After the last one, log how many were truncated, or the number of tokens of the only one.
+
+    Raises:
+        HftoolError: a part of a text has no token.
     """
+    for record in _encoded_or_failed(tokenizer, texts, special, max_tokens):
+        if isinstance(record, FailedText):
+            raise HftoolError(record.error, NoTokenError.HINT)
+        yield record
+
+
+def _encoded_or_failed(
+    tokenizer: Tokenizer,
+    texts: Iterable[str],
+    special: bool,
+    max_tokens: int | None,
+    flush: Callable[[], None] = lambda: None,
+) -> Iterator[Encoded | FailedText]:
+    def encode(part: Sequence[str]) -> Iterator[tuple[str, "Encoding"]]:
+        return zip(part, tokenizer.encode_batch(part, special), strict=True)
+
     count_of_texts, truncated, longest = 0, 0, 0
     for window in _windows(texts, WINDOW, flush):
         count_of_texts += len(window)
-        for text, encoding in zip(window, tokenizer.encode_batch(window, special), strict=True):
+        for item in _or_failures(encode, window):
+            if isinstance(item, FailedText):
+                yield item
+                continue
+            text, encoding = item
             count = len(encoding.ids)
             if max_tokens is not None and count > max_tokens:
                 truncated += 1
@@ -155,22 +190,45 @@ def encode_texts(
         log.warning("truncated %s to %d tokens; the longest had %d", which, max_tokens, longest)
 
 
+def _or_failures(
+    encode: Callable[[Sequence[str]], Iterable[Record]], texts: Sequence[str]
+) -> Iterator[Record | FailedText]:
+    """Yield the records of texts; if one of them can't be encoded, its failure in its place.
+
+    Args:
+        encode: encodes all the texts, or fails before its first record.
+    """
+    try:
+        yield from encode(texts)
+    except NoTokenError as error:
+        if len(texts) == 1:
+            yield FailedText(texts[0], error.message)
+            return
+        for text in texts:
+            yield from _or_failures(encode, [text])
+
+
 def count_tokens(
     tokenizer: Tokenizer,
     texts: Iterable[str],
     *,
     special: bool,
     flush: Callable[[], None] = lambda: None,
-) -> Iterator[Counted]:
+) -> Iterator[Counted | FailedText]:
     """Yield each text with its number of tokens."""
+
+    def counted(part: Sequence[str]) -> list[Counted | FailedText]:
+        return list(
+            _or_failures(lambda p: map(Counted, p, tokenizer.count_batch(p, special)), part)
+        )
+
     # In a thread, so that the caller writes the results of some texts while others are tokenized.
     pool = ThreadPoolExecutor(1)
     try:
         for window in _windows(texts, COUNT_WINDOW, flush):
             parts = [window[i : i + COUNT_PART] for i in range(0, len(window), COUNT_PART)]
-            counts = [pool.submit(tokenizer.count_batch, part, special) for part in parts]
-            for part, count in zip(parts, counts, strict=True):
-                yield from map(Counted, part, count.result())
+            for counts in [pool.submit(counted, part) for part in parts]:
+                yield from counts.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -185,29 +243,76 @@ def _windows(texts: Iterable[str], most: int, flush: Callable[[], None]) -> Iter
 
 def compare_tokenizers(
     tokenizers: Sequence[Tokenizer], texts: Iterable[Sequence[str]], *, special: bool
-) -> Iterator[Compared]:
+) -> Iterator[Compared | FailedText]:
     """Yield each text, as each tokenizer gets it, in the tokens of that tokenizer."""
     for versions in texts:
         for tokenizer, text in zip(tokenizers, versions, strict=True):
-            ids = tokenizer.encode(text, special).ids
-            yield Compared(
-                tokenizer.name,
-                text,
-                len(ids),
-                len(text.encode()) / len(ids) if ids else None,
-                tuple(ids),
-                tuple(tokenizer.token_text(i) for i in ids),
-            )
+            yield from _or_failures(partial(_compared, tokenizer, special), [text])
 
 
-def round_trips(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[RoundTrip]:
+def _compared(tokenizer: Tokenizer, special: bool, texts: Sequence[str]) -> Iterator[Compared]:
+    for text in texts:
+        ids = tokenizer.encode(text, special).ids
+        yield Compared(
+            tokenizer.name,
+            text,
+            len(ids),
+            len(text.encode()) / len(ids) if ids else None,
+            tuple(ids),
+            tuple(tokenizer.token_text(i) for i in ids),
+        )
+
+
+def round_trips(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[RoundTrip | FailedText]:
     """Yield for each text whether decoding its tokens gives it back."""
     for text in texts:
-        decoded = tokenizer.decode(tokenizer.encode(text, special=False).ids)
-        pairs = enumerate(zip(text, decoded, strict=False))
-        differs_at = next((i for i, (a, b) in pairs if a != b), min(len(text), len(decoded)))
-        same = text == decoded
-        yield RoundTrip(text, decoded, same, None if same else differs_at)
+        yield from _or_failures(lambda window: (_round_trip(tokenizer, t) for t in window), [text])
+
+
+def _round_trip(tokenizer: Tokenizer, text: str) -> RoundTrip:
+    decoded = tokenizer.decode(tokenizer.encode(text, special=False).ids)
+    pairs = enumerate(zip(text, decoded, strict=False))
+    differs_at = next((i for i, (a, b) in pairs if a != b), min(len(text), len(decoded)))
+    same = text == decoded
+    return RoundTrip(text, decoded, same, None if same else differs_at)
+
+
+class FailedTexts:
+    """Counts the texts that were not encoded.
+
+    Args:
+        go_on: log each of them, with the number of its line, and go on; otherwise fail.
+        per_text: the number of records for each text.
+    """
+
+    def __init__(self, *, go_on: bool, per_text: int = 1) -> None:
+        self._go_on = go_on
+        self._per_text = per_text
+        self._failed = 0
+
+    def count(self, records: Iterable[EncodeRecord]) -> Iterator[EncodeRecord]:
+        """Pass the records on, and count those that failed.
+
+        Raises:
+            HftoolError: one failed, without `go_on`.
+        """
+        for index, record in enumerate(records):
+            if isinstance(record, FailedText):
+                if not self._go_on:
+                    raise HftoolError(record.error, NoTokenError.HINT)
+                log.warning("line %d: %s", index // self._per_text + 1, record.error)
+                self._failed += 1
+            yield record
+
+    def require_none(self) -> None:
+        """Raise where texts have failed.
+
+        Raises:
+            HftoolError: with their number.
+        """
+        if self._failed:
+            texts = f"{self._failed} text" + "s" * (self._failed > 1)
+            raise HftoolError(f"{texts} failed", NoTokenError.HINT)
 
 
 def parse_ids(text: str) -> tuple[int, ...]:

@@ -5,11 +5,11 @@ tokenizer_config.json. The keys `add_bos_token` and `add_eos_token` there have n
 post-processor in tokenizer.json decides which special tokens are added around a text.
 """
 
-import json
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,19 @@ from hftool.json_files import not_the_file, read_json
 from hftool.options.vocabulary import TokenKind
 from hftool.tokenization.added_tokens import AddedTokens
 from hftool.tokenization.chat_templates import DEFAULT, read_chat_templates
+from hftool.tokenization.offsets import OffsetCorrection
+from hftool.tokenization.pipeline import decoder_steps
 from hftool.tokenization.sentencepiece_model import SENTENCEPIECE, use_sentencepiece
-from hftool.tokenization.token_bytes import BYTE_TOKEN, bytes_of, show_bytes
+from hftool.tokenization.token_bytes import (
+    BYTE_TOKEN,
+    Step,
+    bytes_of,
+    show_bytes,
+    stand_ins_of,
+)
+from hftool.tokenization.unknown import NoTokenError, UnknownParts
+
+log = logging.getLogger("hftool")
 
 _SPACED_PUNCTUATION = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 
@@ -40,6 +51,7 @@ class Tokenizer:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name = name
+        self._reported: set[str] = set()  # texts of which a part was left out
         self.folder = folder
         self.config: dict[str, Any] = read_json(folder / "tokenizer_config.json")
         self.backend = _read_backend(folder / "tokenizer.json")
@@ -94,47 +106,81 @@ class Tokenizer:
         return max(self.backend.get_vocab().values(), default=-1) + 1
 
     def encode(self, text: str, special: bool) -> tokenizers.Encoding:
-        """Encode a text, with `special` including the special tokens that the model adds."""
-        with self._encoding_errors():
-            return self.backend.encode(text, add_special_tokens=special)
+        """Encode a text, with `special` including the special tokens that the model adds.
+
+        A warning is logged if a part of the text has no token and is left out.
+
+        Raises:
+            NoTokenError: a part of the text has no token, and the model no unknown token for it.
+        """
+        with self._encoding_errors([text]):
+            encoding = self.backend.encode(text, add_special_tokens=special)
+        self._report_left_out([text])
+        return encoding
 
     def encode_batch(self, texts: Sequence[str], special: bool) -> list[tokenizers.Encoding]:
-        """Encode several texts, on all cores."""
-        with self._encoding_errors():
-            return self.backend.encode_batch(texts, add_special_tokens=special)
+        """Encode several texts, on all cores. Logs and raises as `encode`."""
+        with self._encoding_errors(texts):
+            encodings = self.backend.encode_batch(texts, add_special_tokens=special)
+        self._report_left_out(texts)
+        return encodings
 
     @contextmanager
-    def _encoding_errors(self) -> Iterator[None]:
-        """Report in one line that a text can't be encoded, as with a vocabulary that lacks its own
-        token for what is unknown."""
+    def _encoding_errors(self, texts: Iterable[str]) -> Iterator[None]:
+        """Report in one line that one of several texts can't be encoded."""
         try:
             yield
         except Exception as error:
             if type(error) is not Exception:  # tokenizers raises Exception itself
                 raise
+            for text in texts:
+                if spans := self._unknown.spans(text):
+                    raise NoTokenError(self.name, text, spans[0]) from None
             raise HftoolError(f"the tokenizer of {self.name} fails: {error}") from None
+
+    def _report_left_out(self, texts: Sequence[str]) -> None:
+        for text in texts:
+            if self._unknown.may_leave_out(text) and (spans := self._unknown.spans(text)):
+                message = f"{NoTokenError(self.name, text, spans[0])}: left out"
+                others = f", like {len(spans) - 1} more after it" if len(spans) > 1 else ""
+                if text not in self._reported:
+                    log.warning("%s%s", message, others)
+                    self._reported.add(text)
+
+    @cached_property
+    def _unknown(self) -> UnknownParts:
+        return UnknownParts(self.backend, self._offset_correction)
 
     def spans(self, text: str, encoding: tokenizers.Encoding) -> list[tuple[int, int]]:
         """Return the characters of a text that each token covers, at least in part: (start, end).
 
         A Unigram model gives all byte tokens of a run of unknown characters the span of the run.
         Here each of them has the span of its character, unless the run was normalized.
+
+        See `OffsetCorrection.corrected` for the rest.
         """
         spans = encoding.offsets
-        if not isinstance(self.backend.model, tokenizers.models.Unigram):
-            return spans
+        if isinstance(self.backend.model, tokenizers.models.Unigram):
+            self._split_byte_runs(text, encoding.ids, spans)
+        return self._offset_correction.corrected(text, encoding.tokens, spans)
+
+    @cached_property
+    def _offset_correction(self) -> OffsetCorrection:
+        return OffsetCorrection(self.backend)
+
+    def _split_byte_runs(self, text: str, ids: Sequence[int], spans: list[tuple[int, int]]) -> None:
         for (start, end), same in groupby(range(len(spans)), key=spans.__getitem__):
             run = list(same)
-            data = [self.token_bytes(encoding.ids[i]) for i in run] if end - start > 1 else []
+            data = [self.token_bytes(ids[i]) for i in run] if end - start > 1 else []
             if data and data == [bytes([byte]) for byte in text[start:end].encode()]:
                 starts = [start + i for i, c in enumerate(text[start:end]) for _ in c.encode()]
                 spans[run[0] : run[-1] + 1] = [(start, start + 1) for start in starts]
-        return spans
 
     def encode_windows(
         self, texts: Sequence[str], length: int | None, overlap: float
     ) -> list[list[list[int]]]:
-        """Encode several texts in windows, including the special tokens that the model adds.
+        """Encode several texts in windows, including the special tokens that the model adds. Raises
+        as `encode`.
 
         Args:
             length: the maximum number of tokens in a window; None for one window per text.
@@ -146,7 +192,7 @@ class Tokenizer:
             capacity = length - self.backend.num_special_tokens_to_add(False)
             self.backend.enable_truncation(length, stride=int(capacity * overlap))
         try:
-            with self._encoding_errors():
+            with self._encoding_errors(texts):
                 encodings = self.backend.encode_batch_fast(texts)
         finally:
             self.backend.no_truncation()
@@ -159,91 +205,147 @@ class Tokenizer:
         first text is truncated, and the encoding's `overflowing` has the rest.
 
         Raises:
-            HftoolError: the second text is too long by itself.
+            HftoolError: the second text is too long by itself; or as `encode`.
         """
         if length is not None:
             self.backend.enable_truncation(length, strategy="only_first")
         try:
-            return self.backend.encode_batch_fast(pairs)
-        except Exception as error:  # tokenizers raises Exception itself
-            raise HftoolError(f"{self.name}: {error}") from None
+            with self._encoding_errors(chain.from_iterable(pairs)):
+                return self.backend.encode_batch_fast(pairs)
         finally:
             self.backend.no_truncation()
 
     def count_batch(self, texts: Sequence[str], special: bool) -> list[int]:
-        """Return the number of tokens of each of several texts, on all cores."""
-        with self._encoding_errors():
+        """Return the number of tokens of each of several texts, on all cores. Logs and raises as
+        `encode`."""
+        with self._encoding_errors(texts):
             encodings = self.backend.encode_batch_fast(texts, add_special_tokens=special)
+        self._report_left_out(texts)
         return [len(encoding) for encoding in encodings]
 
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
         """Return the text of token ids; as in transformers' `decode`, bytes that are not valid
-        UTF-8 become U+FFFD."""
-        text = self.backend.decode(ids, skip_special_tokens=skip_special)
-        return self._cleaned(text)
+        UTF-8 become U+FFFD.
 
-    def _cleaned(self, text: str) -> str:
+        It is what the tokenizer's decoder makes of the tokens, except where that contradicts the
+        tokens' bytes: see `_spelling`.
+
+        Raises:
+            HftoolError: the decoder fails.
+        """
+        return self.clean_up(self.decode_uncleaned(ids, skip_special))
+
+    def decode_uncleaned(self, ids: Sequence[int], skip_special: bool) -> str:
+        """Do the same as `decode`, but leave spaces before punctuation."""
+        tokens = []
+        for token_id in ids:
+            if skip_special and self._is_special(token_id):
+                continue
+            token = self._spelling(token_id)
+            if token is not None:
+                tokens.append(token)
+        if self._decoder is None:
+            return " ".join(tokens)
+        if tokens and self._space_at_start is not None:
+            # The decoder would remove all of them.
+            tokens[0] = tokens[0][:1] + tokens[0][1:].replace(self._space_at_start, " ")
+        try:
+            text = self._decoder.decode(tokens)
+        except BaseException as error:  # a panic of tokenizers is not an Exception
+            if type(error).__name__ != "PanicException":
+                raise
+            raise HftoolError(f"the decoder of {self.name} fails: {error}") from None
+        return text.strip() if self._word_end else text
+
+    def _is_special(self, token_id: int) -> bool:
+        added = self.added_tokens.get(token_id)
+        return added is not None and added.special
+
+    def _spelling(self, token_id: int) -> str | None:
+        """Return a token as the decoder should get it; None for an unused id.
+
+        That differs from how it is stored for added tokens of a byte-level tokenizer, whose letters
+        do not stand for bytes, and for a suffix at the ends of words (CLIP's `</w>`) that the
+        decoder does not know.
+        """
+        added = self.added_tokens.get(token_id)
+        if added is not None:
+            return stand_ins_of(added.content) if self._is_byte_level else added.content
+        token = self.backend.id_to_token(token_id)
+        if token is not None and self._word_end and token.endswith(self._word_end):
+            space = stand_ins_of(" ") if self._is_byte_level else " "
+            return token.removesuffix(self._word_end) + space
+        return token
+
+    @cached_property
+    def _decoder(self) -> tokenizers.decoders.Decoder | None:
+        decoder: tokenizers.decoders.Decoder | None = self.backend.decoder
+        return decoder
+
+    @cached_property
+    def _is_byte_level(self) -> bool:
+        return "ByteLevel" in self._step_types
+
+    @cached_property
+    def _word_end(self) -> str | None:
+        """The suffix of tokens at the ends of words, None if there is none, or the decoder itself
+        replaces it."""
+        suffix = getattr(self.backend.model, "end_of_word_suffix", None)
+        replaced = [step["pattern"] for step in self._steps if step["type"] == "Replace"]
+        known = "BPEDecoder" in self._step_types or {"String": suffix} in replaced
+        return None if self._decoder is None or known else suffix or None
+
+    @cached_property
+    def _space_at_start(self) -> str | None:
+        """The character for spaces that the decoder removes at the start of a text."""
+        steps = (s for s in self._steps if s["type"] == "Metaspace")
+        kept = (s["replacement"] for s in steps if s.get("prepend_scheme") != "never")
+        return next(kept, None)
+
+    def clean_up(self, text: str) -> str:
         """Remove spaces before punctuation if tokenizer_config.json requests that.
 
         These are the replacements of transformers' `clean_up_tokenization`, which also leaves BPE
         models out.
         """
-        if not self._cleans:
+        if not self.cleans_up:
             return text
         for spaced in _SPACED_PUNCTUATION:
             text = text.replace(spaced, spaced.strip())
         return text
 
     @cached_property
-    def _cleans(self) -> bool:
+    def cleans_up(self) -> bool:
+        """Whether `decode` removes spaces before punctuation."""
         bpe = isinstance(self.backend.model, tokenizers.models.BPE)
         return not bpe and bool(self.config.get("clean_up_tokenization_spaces"))
 
     def token_text(self, token_id: int) -> str:
-        """Return a token as hftool shows it: its text, or its bytes (`<0xE4><0xBD>`) if these are
-        not text.
+        """Return a token as hftool shows it inside a text: its text, or its bytes
+        (`<0xE4><0xBD>`) if these are not text.
 
-        A space at the start is included, which some decoders (Llama 2's, T5's) remove at the
-        beginning of a text. So "▁good" is different from "good".
+        A space at its start or end is included, which some decoders (Llama 2's, T5's) remove at the
+        beginning or the end of a text. So "▁good" is different from "good". A WordPiece token
+        that continues a word keeps its "##".
         """
-        text = self.single_text(token_id)
-        return " " + text if self.token_bytes(token_id) == b" " + text.encode() else text
+        data = self.token_bytes(token_id)
+        if data is None or "WordPiece" in self._step_types:
+            return self.single_text(token_id)
+        return _text_or_bytes(data)
 
     def single_text(self, token_id: int) -> str:
         """Decode a single token, to its bytes (`<0xE4><0xBD>`) if these are not text."""
         text = self.decode([token_id])
-        return self._with_bytes(token_id, text) if "\ufffd" in text else text
-
-    def single_texts(self, ids: Sequence[int]) -> list[str]:
-        """Return the `single_text` of each token; for many tokens this is faster."""
-        texts = self.backend.decode_batch([[i] for i in ids], skip_special_tokens=False)
-        if self._cleans:
-            texts = [self._cleaned(text) for text in texts]
-        return [
-            self._with_bytes(i, text) if "\ufffd" in text else text
-            for i, text in zip(ids, texts, strict=True)
-        ]
-
-    def _with_bytes(self, token_id: int, text: str) -> str:
-        """Return the text of a token, with its bytes if U+FFFD was decoded from invalid ones."""
-        data = self.token_bytes(token_id)
-        if data is None:
-            return text
-        try:
-            return data.decode("utf-8")
-        except UnicodeDecodeError:
-            return show_bytes(data)
+        data = self.token_bytes(token_id) if "\ufffd" in text else None
+        return text if data is None else _text_or_bytes(data)
 
     def token_bytes(self, token_id: int) -> bytes | None:
         """Return the bytes of a token inside a text; None for special tokens and unused ids."""
-        token = self.backend.id_to_token(token_id)
-        return self._bytes(token, self.added_tokens.get(token_id))
-
-    def _bytes(self, token: str | None, added: AddedToken | None) -> bytes | None:
-        if added is not None and (added.special or "ByteLevel" in self._decoders):
-            return None if added.special else added.content.encode()
-        # Other added tokens are decoded like normal ones: Gemma's runs of ▁ are spaces.
-        return None if token is None else bytes_of(token, self._decoders)
+        if self._is_special(token_id):
+            return None
+        # Added tokens are decoded like normal ones: Gemma's runs of ▁ are spaces.
+        token = self._spelling(token_id)
+        return None if token is None else bytes_of(token, self._steps)
 
     def token_hex(self, token_id: int) -> str | None:
         """Return the bytes of a token in hex, as in records."""
@@ -258,12 +360,12 @@ class Tokenizer:
         """Return a token as it is stored, its bytes and its kind."""
         token = self.backend.id_to_token(token_id)
         added = self.added_tokens.get(token_id)
-        data = self._bytes(token, added)
+        data = self.token_bytes(token_id)
         if added is not None:
             return token or "", data, "special" if added.special else "added"
         if token is None or data is None:
             return "", None, "unused"
-        if "ByteFallback" in self._decoders and BYTE_TOKEN.fullmatch(token):
+        if "ByteFallback" in self._step_types and BYTE_TOKEN.fullmatch(token):
             return token, data, "byte"
         try:
             data.decode("utf-8")
@@ -278,19 +380,28 @@ class Tokenizer:
         invalid byte turns all of a run into U+FFFD. A special token that is skipped does not end
         such a run.
         """
-        if "ByteFallback" not in self._decoders:
+        if "ByteFallback" not in self._step_types:
             return False
-        if skip_special and self.kind(token_id) == "special":
+        if skip_special and self._is_special(token_id):
             return True
         return BYTE_TOKEN.fullmatch(self.backend.id_to_token(token_id) or "") is not None
 
     @cached_property
-    def _decoders(self) -> dict[str, dict[str, Any]]:
-        """The steps of the decoder by type, with their settings."""
-        if self.backend.decoder is None:
-            return {}
-        state = json.loads(self.backend.decoder.__getstate__())
-        return {step["type"]: step for step in state.get("decoders", [state])}
+    def _steps(self) -> tuple[Step, ...]:
+        """The steps of the decoder in their order."""
+        return decoder_steps(self._decoder)
+
+    @cached_property
+    def joins_tokens(self) -> bool:
+        """Whether the decoder works on the text of several tokens, such that a token may change the
+        text of those before it."""
+        types = [step["type"] for step in self._steps]
+        fused = next((i for i, t in enumerate(types) if t in ("Fuse", "ByteLevel")), len(types))
+        return not all(map(_is_local, self._steps[fused + 1 :]))
+
+    @cached_property
+    def _step_types(self) -> frozenset[str]:
+        return frozenset(step["type"] for step in self._steps)
 
 
 def _read_backend(path: Path) -> tokenizers.Tokenizer:
@@ -349,3 +460,20 @@ def _unknown_part(path: Path) -> tuple[str, str] | None:
             if isinstance(kind, str) and not hasattr(known, kind):
                 return name, kind
     return None
+
+
+def _text_or_bytes(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return show_bytes(data)
+
+
+def _is_local(step: Step) -> bool:
+    """Return whether a step of a decoder, applied to the text of many tokens, changes each
+    character by itself, except for one at the beginning or the end."""
+    if step["type"] == "Replace":
+        return len(step["pattern"].get("String", "")) == 1
+    if step["type"] == "Strip":
+        return bool(step["start"] <= 1)
+    return bool(step["type"] == "Fuse")

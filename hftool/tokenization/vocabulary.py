@@ -14,7 +14,6 @@ from hftool.tokenization.tokenizer import Tokenizer
 
 log = logging.getLogger("hftool")
 
-DECODE_BATCH = 4096  # tokens decoded by one call
 LONGEST_LISTED = 10  # tokens listed in the statistics
 MAX_IDS = 10_000_000  # more ids are in a broken or a hostile file
 
@@ -94,17 +93,10 @@ def _entries(tokenizer: Tokenizer, rows: bool) -> Iterator[VocabularyEntry]:
         raise HftoolError(
             f"the ids of {tokenizer.name} go up to {size - 1:,}, higher than in any vocabulary"
         )
-    for start in range(0, size, DECODE_BATCH):
-        ids = range(start, min(start + DECODE_BATCH, size))
-        for token_id, text in zip(ids, tokenizer.single_texts(ids), strict=True):
-            token, data, kind = tokenizer.describe(token_id)
-            yield VocabularyEntry(
-                token_id,
-                token,
-                "" if kind == "unused" else text,
-                None if data is None else data.hex(),
-                kind,
-            )
+    for token_id in range(size):
+        token, data, kind = tokenizer.describe(token_id)
+        text = "" if kind == "unused" else tokenizer.single_text(token_id)
+        yield VocabularyEntry(token_id, token, text, None if data is None else data.hex(), kind)
 
 
 def _conditions(selection: VocabularyOptions) -> list[Callable[[VocabularyEntry], bool]]:

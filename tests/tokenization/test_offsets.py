@@ -18,6 +18,7 @@ from tests.tokenization.test_tokenizer import (
     Builder,
     byte_level,
     gemma_like,
+    joined_bytes,
     llama2_like,
     saved,
     unigram,
@@ -137,9 +138,12 @@ def test_spans_cover_their_tokens_where_the_text_is_normalized(
     tokenizer = Tokenizer(folder, "normalizing")
     for text in TEXTS:
         record = encoded(tokenizer, text)
+        empty = [i for i, (a, b) in zip(record.ids, record.offsets, strict=True) if a == b]
+        # What is put before the text, which stands for nothing in it.
+        assert joined_bytes(tokenizer, empty).decode() in ("", " ", "▁", " ▁"), record
         before = (0, 0)
         for token_id, (start, end) in zip(record.ids, record.offsets, strict=True):
-            assert 0 <= start < end <= len(text), (text, record)
+            assert 0 <= start <= end <= len(text), (text, record)
             assert before[0] <= start and before[1] <= end, (text, record)
             before = (start, end)
             if tokenizer.kind(token_id) == "normal":
@@ -165,3 +169,76 @@ def test_a_special_token_stands_nowhere_in_the_text(build: Builder, tmp_path: Pa
     assert len(record.offsets) == record.count == 5
     assert (record.offsets[0], record.offsets[-1]) == ((0, 0), (0, 0))
     assert "".join(record.text[start:end] for start, end in record.offsets) == "a b"
+
+
+def chars(folder: Path, normalizer: normalizers.Normalizer) -> Tokenizer:
+    """A tokenizer with a token for each character that the normalizer leaves."""
+    backend = tokenizers.Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>"))
+    backend.normalizer = normalizer
+    backend.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex("(?m)."), "isolated")
+    return Tokenizer(saved(backend, folder, unk_token="<unk>"), "chars")
+
+
+SEQUENCE = normalizers.Sequence
+MERGING = {
+    "accent": (normalizers.NFC(), "cafe\u0301 ok", [(0, 1), (1, 2), (2, 3), (3, 5), (5, 6)]),
+    "two accents": (normalizers.NFC(), "e\u0302\u0323x", [(0, 3), (3, 4)]),
+    "an accent that stays": (normalizers.NFC(), "e\u0301\u0302x", [(0, 2), (2, 3), (3, 4)]),
+    "Hangul": (normalizers.NFKC(), "\u1100\u1161\u11a8\u1100", [(0, 3), (3, 4)]),
+    "kana": (normalizers.NFKC(), "か\u3099か", [(0, 2), (2, 3)]),
+    "removed accents": (
+        SEQUENCE([normalizers.NFD(), normalizers.StripAccents()]),
+        "e\u0301é",
+        [(0, 1), (2, 3)],
+    ),
+    "lowercase": (SEQUENCE([normalizers.NFC(), normalizers.Lowercase()]), "E\u0301", [(0, 2)]),
+    "quotes": (normalizers.Replace("''", '"'), "a''b'", [(0, 1), (1, 3), (3, 4), (4, 5)]),
+    "three as one": (normalizers.Replace("...", "…"), "...", [(0, 3)]),
+    "longer": (normalizers.Replace("ab", "xyz"), "cab", [(0, 1), *[(1, 3)] * 3]),
+    "spaces": (
+        normalizers.Replace(tokenizers.Regex(" +"), " "),
+        "a   b ",
+        [(0, 1), (1, 4), (4, 5), (5, 6)],
+    ),
+    "removed": (normalizers.Replace("ab", ""), "cabd", [(0, 1), (3, 4)]),
+    "ends": (SEQUENCE([normalizers.Strip(), normalizers.NFC()]), "  e\u0301 ", [(2, 4)]),
+    "expanded": (normalizers.NFKC(), "½a", [*[(0, 1)] * 3, (1, 2)]),
+}
+
+
+@pytest.mark.parametrize("case", MERGING)
+def test_characters_that_became_one_belong_to_its_token(case: str, tmp_path: Path) -> None:
+    normalizer, text, expected = MERGING[case]
+    offsets = encoded(chars(tmp_path, normalizer), text).offsets
+    assert list(offsets)[: len(expected)] == expected
+
+
+def test_bytes_of_one_character_have_all_of_its_characters(tmp_path: Path) -> None:
+    backend = tokenizers.Tokenizer.from_file(str(byte_level(tmp_path) / "tokenizer.json"))
+    backend.normalizer = normalizers.NFC()
+    record = encoded(Tokenizer(saved(backend, tmp_path), "nfc"), "xg\u0301y")
+    assert record.pieces == ("x", "<0xC7>", "<0xB5>", "y")
+    assert record.offsets == ((0, 1), (1, 3), (1, 3), (3, 4))
+
+
+def test_a_space_put_before_a_text_stands_for_none_of_its_characters(tmp_path: Path) -> None:
+    llama = Tokenizer(llama2_like(tmp_path / "llama"), "llama")
+    for text, expected in (
+        ("Xa", [(0, 0), (0, 1), (1, 2)]),  # X is a byte token
+        (" the", [(0, 0), (0, 3), (3, 4)]),
+        ("th", [(0, 2)]),
+        ("", []),
+    ):
+        record = encoded(llama, text)
+        assert list(record.offsets) == expected, record
+    roberta = Tokenizer(roberta_like(tmp_path / "roberta"), "roberta")
+    assert encoded(roberta, "é").offsets == ((0, 0), (0, 1), (0, 1))
+    assert encoded(roberta, " é").offsets == ((0, 1), (1, 2), (1, 2))
+
+
+def test_a_prefix_of_several_characters(tmp_path: Path) -> None:
+    backend = tokenizers.Tokenizer(models.BPE({c: i for i, c in enumerate("xyab")}, []))
+    backend.normalizer = normalizers.Prepend("xy")
+    tokenizer = Tokenizer(saved(backend, tmp_path), "prefixed")
+    assert encoded(tokenizer, "xab").tokens == ("x", "y", "x", "a", "b")
+    assert encoded(tokenizer, "xab").offsets == ((0, 0), (0, 0), (0, 1), (1, 2), (2, 3))

@@ -472,7 +472,129 @@ def test_show_bytes() -> None:
     assert show_bytes(b"\xe4\x0a") == "<0xE4><0x0A>"
 
 
+# Decoders
+
+
+def with_decoder(
+    folder: Path, tokens: Sequence[str], decoder: decoders.Decoder | None, **settings: Any
+) -> Tokenizer:
+    """A tokenizer with these tokens, which joins no characters itself."""
+    vocab = {token: i for i, token in enumerate(tokens)}
+    backend = tokenizers.Tokenizer(models.BPE(vocab, [], **settings))
+    backend.decoder = decoder
+    return Tokenizer(saved(backend, folder), "decoding")
+
+
+Decoders = decoders.Sequence
+WORD_CASES = [  # the decoder, the tokens, their bytes inside a text, and the text of all
+    (decoders.Metaspace(), ["a▁b", "▁c", "▁▁d"], [b"a b", b" c", b"  d"], "a b c  d"),
+    (decoders.Metaspace(), ["▁▁a", "b"], [b"  a", b"b"], " ab"),
+    (decoders.BPEDecoder("</w>"), ["a", "b</w>", "c</w>"], [b"a", b"b ", b"c "], "ab c"),
+    (decoders.WordPiece(), ["do", "##n", "t", "."], [b"do", b"n", b"t", b"."], "don t."),
+    (
+        decoders.CTC(),
+        ["a", "a", "<pad>", "a", "|", "b"],
+        [b"a", b"a", b"", b"a", b" ", b"b"],
+        "aa b",
+    ),
+    (
+        Decoders([decoders.Replace("_", " "), decoders.Replace("#", "_"), decoders.Fuse()]),
+        ["_a#", "#_b"],
+        [b" a_", b"_ b"],
+        " a__ b",
+    ),
+    (
+        Decoders([decoders.Replace(tokenizers.Regex("x+"), " "), decoders.Strip("-", 1, 0)]),
+        ["--axx", "-b"],
+        [b"-a ", b"b"],
+        "-a b",
+    ),
+    (
+        Decoders([decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]),
+        [" a", "<0xc3>", "<0xA9>", " "],
+        [b" a", b"\xc3", b"\xa9", b" "],
+        "aé ",
+    ),
+    (
+        Decoders([decoders.ByteLevel(), decoders.Replace("-", "+")]),
+        ["Ġa-", "Ã", "©", "é a"],
+        [b" a+", b"\xc3", b"\xa9", "é a".encode()],
+        " a+éé a",
+    ),
+]
+
+
+@pytest.mark.parametrize(("decoder", "tokens", "data", "text"), WORD_CASES)
+def test_bytes_texts_and_decode_agree(
+    decoder: decoders.Decoder, tokens: list[str], data: list[bytes], text: str, tmp_path: Path
+) -> None:
+    tokenizer = with_decoder(tmp_path, dict.fromkeys(tokens), decoder)  # type: ignore[arg-type]
+    ids = [id_of(tokenizer, token) for token in tokens]
+    assert list(map(tokenizer.token_bytes, ids)) == data
+    assert tokenizer.decode(ids) == text
+    if not isinstance(decoder, decoders.WordPiece):
+        assert [tokenizer.token_text(i) for i in ids] == [
+            show_bytes(d) if d in (b"\xc3", b"\xa9") else d.decode() for d in data
+        ]
+    assert_decodes(tokenizer, ids, skip=False)
+
+
+def test_added_tokens_beyond_ascii_are_their_own_text(tmp_path: Path) -> None:
+    backend = tokenizers.Tokenizer.from_file(str(byte_level(tmp_path) / "tokenizer.json"))
+    contents = ["größe", "č", "đem", "ĠX", "a\tb", "ﬁn", "日本"]
+    backend.add_tokens(contents)
+    backend.add_special_tokens(["<|é|>", "<｜begin▁of▁text｜>"])
+    tokenizer = Tokenizer(saved(backend, tmp_path), "added")
+    for content in (*contents, "<|é|>", "<｜begin▁of▁text｜>"):
+        ids = tokenizer.encode(content, special=False).ids
+        assert len(ids) == 1
+        assert tokenizer.token_text(ids[0]) == tokenizer.single_text(ids[0]) == content
+        data = None if content.startswith("<") else content.encode()
+        assert tokenizer.token_bytes(ids[0]) == data
+        around = [*tokenizer.encode("Ġé ", False).ids, *ids, *tokenizer.encode("大", False).ids]
+        assert tokenizer.decode(around) == f"Ġé {content}大"
+        assert_decodes(tokenizer, around, skip=False)
+        assert tokenizer.decode(around, skip_special=True).startswith("Ġé ")
+
+
+def test_clip_writes_a_space_at_the_end_of_a_word(tmp_path: Path) -> None:
+    """CLIP's tokenizer.json says "</w>" in the model only; transformers' class replaces it."""
+    from transformers import CLIPTokenizer
+
+    tokens = ["<|startoftext|>", "<|endoftext|>", *"ab", "a</w>", "b</w>", "ab</w>", "Ã©</w>"]
+    vocab = {token: i for i, token in enumerate(tokens)}
+    theirs = CLIPTokenizer(vocab=vocab, merges=[("a", "b</w>")])
+    theirs.save_pretrained(tmp_path)
+    ours = Tokenizer(tmp_path, "clip")
+    ids = ours.encode("ab a é", special=False).ids
+    ids = [*ids, id_of(ours, "a"), id_of(ours, "Ã©</w>"), id_of(ours, "ab</w>")]
+    for part in (ids, ids[:1], [0, *ids, 1]):
+        assert ours.decode(part) == theirs.decode(part)
+        assert_decodes(ours, part, skip=False)
+    assert ours.token_bytes(id_of(ours, "Ã©</w>")) == "é ".encode()
+    assert [ours.token_text(id_of(ours, t)) for t in ("ab</w>", "a")] == ["ab ", "a"]
+
+
+def test_a_decoder_that_fails_is_an_error(tmp_path: Path) -> None:
+    tokenizer = with_decoder(tmp_path, [" ", "a"], decoders.Strip(" ", 1, 1))
+    assert tokenizer.decode([1, 1]) == "aa"
+    with pytest.raises(HftoolError, match="the decoder of decoding fails"):
+        tokenizer.decode([0])
+
+
 # Incremental decoding
+
+
+def test_spaces_are_cleaned_up_in_a_stream_too(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(wordpiece(tmp_path), "cleaning")
+    assert tokenizer.cleans_up
+    for text in (*PAGE, "a , b . ' c ' n 't , . , d . ", "the hat . the cat"):
+        ids = tokenizer.encode(text, special=False).ids
+        decoder = IncrementalDecoder(tokenizer, skip_special=False)
+        pieces = list(map(decoder.step, ids))
+        assert "".join(pieces) + decoder.end() == tokenizer.decode(ids)
+    ids = tokenizer.encode("the hat . the cat", special=False).ids
+    assert any(map(IncrementalDecoder(tokenizer, skip_special=False).step, ids))
 
 
 def assert_decodes(tokenizer: Tokenizer, ids: Sequence[int], skip: bool) -> None:

@@ -37,7 +37,7 @@ def encode(
     from hftool.output.views.tokens import ENCODE_VIEWS
     from hftool.output.writer import flush_stdout, write
     from hftool.prompting.prompt import prompts, rendered
-    from hftool.tokenization.encode import encode_records
+    from hftool.tokenization.encode import FailedTexts, encode_records
 
     chatting = replace(chatting, chat=chatting.chat or encoding.show_template)
     refs = [source.model, *(encoding.compare.split(",") if encoding.compare is not None else ())]
@@ -48,5 +48,7 @@ def encode(
     if len(tokenizers) > 1 and chatting.templated:
         log.info("each model gets the chat in its own chat template")
     texts = ([rendered(t, prompt, chatting) for t in tokenizers] for prompt in given)
-    records = encode_records(tokenizers, texts, encoding, flush_stdout)
+    failed = FailedTexts(go_on=inputs.lines, per_text=len(tokenizers))
+    records = failed.count(encode_records(tokenizers, texts, encoding, flush_stdout))
     write(records, ENCODE_VIEWS[encoding.mode], output)
+    failed.require_none()

@@ -1,6 +1,8 @@
 """Views of tokens: vocabularies, encodings, next tokens."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hftool.options.encode import EncodeMode
@@ -164,12 +166,44 @@ ROUND_TRIPS = View(
     text=lambda r: "same\n" if r.same else f"differs at character {r.differs_at}\n",
 )
 
+
+def _with_failures(view: View) -> View:
+    """Return a view that also takes texts that were not encoded: an empty line as text, an error
+    in JSON."""
+
+    def table(records: Iterable[Any], console: Any) -> Iterator[str]:
+        from hftool.output.tables.base import plain_table
+
+        return (view.table or plain_table(view))(filter(_is_encoded, records), console)
+
+    def failure_rows(record: Any) -> list[Row]:
+        return [plain(record)] if "text" in view.columns else []
+
+    return replace(
+        view,
+        text=lambda record: view.text(record) if _is_encoded(record) else "\n",
+        rows=lambda record: view.rows(record) if _is_encoded(record) else failure_rows(record),
+        table=table,
+        page=None if view.page is None else partial(_page_without_failures, view.page),
+    )
+
+
+def _is_encoded(record: Any) -> bool:
+    from hftool.tokenization.encode import FailedText
+
+    return not isinstance(record, FailedText)
+
+
+def _page_without_failures(page: Callable[[list[Any]], str], records: list[Any]) -> str:
+    return page(list(filter(_is_encoded, records)))
+
+
 ENCODE_VIEWS: Mapping[EncodeMode, View] = {
-    "tokens": ENCODED,
-    "count": COUNTS,
+    "tokens": _with_failures(ENCODED),
+    "count": _with_failures(COUNTS),
     "template": RENDERED,
-    "roundtrip": ROUND_TRIPS,
-    "compare": COMPARED,
+    "roundtrip": _with_failures(ROUND_TRIPS),
+    "compare": _with_failures(COMPARED),
 }
 
 DECODED = View(
