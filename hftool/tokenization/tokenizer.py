@@ -239,7 +239,7 @@ class Tokenizer:
         """Do the same as `decode`, but leave spaces before punctuation."""
         tokens = []
         for token_id in ids:
-            if skip_special and self._is_special(token_id):
+            if skip_special and token_id in self._skipped:
                 continue
             token = self._spelling(token_id)
             if token is not None:
@@ -260,6 +260,21 @@ class Tokenizer:
     def _is_special(self, token_id: int) -> bool:
         added = self.added_tokens.get(token_id)
         return added is not None and added.special
+
+    @cached_property
+    def _skipped(self) -> frozenset[int]:
+        """The tokens that are left out with `skip_special`. These are also tokens that were special
+        when they were added first, and no longer are."""
+
+        def text(token_id: int, *, skip_special_tokens: bool) -> str:
+            return self.backend.decode([token_id], skip_special_tokens=skip_special_tokens)
+
+        return frozenset(
+            token_id
+            for token_id, token in self.added_tokens.items()
+            if token.special
+            or text(token_id, skip_special_tokens=True) != text(token_id, skip_special_tokens=False)
+        )
 
     def _spelling(self, token_id: int) -> str | None:
         """Return a token as the decoder should get it; None for an unused id.
@@ -382,7 +397,7 @@ class Tokenizer:
         """
         if "ByteFallback" not in self._step_types:
             return False
-        if skip_special and self._is_special(token_id):
+        if skip_special and token_id in self._skipped:
             return True
         return BYTE_TOKEN.fullmatch(self.backend.id_to_token(token_id) or "") is not None
 

@@ -8,7 +8,6 @@ import tokenizers
 from tokenizers import normalizers, pre_tokenizers
 
 from hftool.errors import HftoolError
-from hftool.terminal import one_line
 from hftool.tokenization.offsets import OffsetCorrection
 from hftool.tokenization.pipeline import steps_of
 from hftool.tokenization.token_bytes import stand_ins
@@ -31,7 +30,7 @@ class NoTokenError(HftoolError):
         line = text.count("\n", 0, start) + 1
         column = start - (text.rfind("\n", 0, start) + 1) + 1
         place = f"column {column}" if "\n" not in text else f"line {line}, column {column}"
-        part = f"“{one_line(text[start:end])}”"
+        part = f"“{text[start:end]}”"
         if end - start == 1:
             part += f" (U+{ord(text[start]):04X})"
         super().__init__(f"{name} has no token for {part} at {place}", self.HINT)

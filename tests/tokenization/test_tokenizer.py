@@ -563,7 +563,8 @@ def test_clip_writes_a_space_at_the_end_of_a_word(tmp_path: Path) -> None:
 
     tokens = ["<|startoftext|>", "<|endoftext|>", *"ab", "a</w>", "b</w>", "ab</w>", "Ã©</w>"]
     vocab = {token: i for i, token in enumerate(tokens)}
-    theirs = CLIPTokenizer(vocab=vocab, merges=[("a", "b</w>")])
+    merges: Any = [("a", "b</w>")]
+    theirs = CLIPTokenizer(vocab=vocab, merges=merges)
     theirs.save_pretrained(tmp_path)
     ours = Tokenizer(tmp_path, "clip")
     ids = ours.encode("ab a é", special=False).ids
