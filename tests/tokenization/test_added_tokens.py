@@ -93,7 +93,7 @@ def test_tokens_from_any_place_are_those_of_transformers(tmp_path: Path, seed: i
             assert ours.encode(text, special=False).ids == ids
             for skip in (True, False):
                 # transformers takes the é of an added token for the byte E9.
-                expected = theirs.decode(ids, skip_special_tokens=skip).replace("\ufffd", "é")
+                expected = str(theirs.decode(ids, skip_special_tokens=skip)).replace("\ufffd", "é")
                 assert ours.decode(ids, skip) == expected
 
 
