@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
@@ -12,6 +13,7 @@ from hftool.tokenization.unknown import NoTokenError
 from tests.conftest import run
 from tests.tokenization.test_tokenizer import byte_level, saved
 
+SCHEMAS = Path(__file__).parents[2] / "docs/schemas"
 LETTERS = {"a": 0, "b": 1, "##b": 2, "ab": 3}
 MODELS = {
     "wordlevel": models.WordLevel(LETTERS, unk_token="<unk>"),
@@ -79,6 +81,8 @@ def test_the_other_lines_go_on(tmp_path: Path) -> None:
     assert records[0] == {"text": "ab a", "count": 2}
     error = f"{folder} has no token for “x” (U+0078) at column 3"
     assert records[1] == {"text": "a x", "error": error}
+    schema = json.loads((SCHEMAS / "failed-text.json").read_text("utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(records[1])
     assert len(records) == 4 and result.exit_code == 1
     result = run("encode", "-m", folder, "--lines", "--count", "--format", "csv", stdin=stdin)
     assert result.stdout == "count,text\n2,ab a\n,a x\n1,b\n,y\n"
