@@ -47,7 +47,10 @@ class UnknownParts:
         self._correction = correction
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """Return the characters (start, end) of each part of a text that has no token."""
+        """Return the characters (start, end) of each part of a text that has no token; none where
+        sentencepiece splits the text, which knows its own unknown token."""
+        if type(self._backend.pre_tokenizer) is pre_tokenizers.PreTokenizer:
+            return []
         encoding = self._with_unknown_token.encode(text, add_special_tokens=False)
         unknown = self._with_unknown_token.token_to_id(_UNKNOWN)
         offsets = self._correction.corrected(text, encoding.tokens, encoding.offsets)
