@@ -137,6 +137,7 @@ class StepSampler:
 
     Attributes:
         steps: the steps so far.
+        limit: the most steps that the context and `max_steps` allow.
 
     Raises:
         HftoolError: the prompt is longer than the context.
@@ -158,8 +159,8 @@ class StepSampler:
         self.steps: list[Step] = []
         self._cached_model = CachedModel(language_model, rewinds=True)
         self._max_steps, self._k, self._stop = max_steps, k, stop
-        self._limit = new_token_limit(language_model, prompt_ids, max_steps)
-        self._filters = build_filters(settings, language_model, prompt_ids, self._limit)
+        self.limit = new_token_limit(language_model, prompt_ids, max_steps)
+        self._filters = build_filters(settings, language_model, prompt_ids, self.limit)
         self._distribution: _Distribution | None = None  # of the next step, once it is needed
         self._rewind()
 
@@ -178,7 +179,7 @@ class StepSampler:
         """Whether another step can follow."""
         ended = self.steps and self.steps[-1].id in self.language_model.end_ids
         ended = ended or any(stop in self.text for stop in self._stop)
-        return not ended and len(self.steps) < self._limit
+        return not ended and len(self.steps) < self.limit
 
     @property
     def text(self) -> str:
@@ -231,8 +232,8 @@ class StepSampler:
         )
         self.steps.append(step)
         self._distribution = None
-        if len(self.steps) == self._limit < self._max_steps:
-            log_context_full(self._limit)
+        if len(self.steps) == self.limit < self._max_steps:
+            log_context_full(self.limit)
         return step
 
     def undo(self) -> None:

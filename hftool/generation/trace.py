@@ -1,27 +1,45 @@
 """Record a run of `sample` in a file, replay it, and check that each step is the same.
 
 A trace is JSON Lines. Its first line describes the run: model, prompt and settings. Each further
-line has a step's token and the random number that drew it.
+line has a step's token and the random number that drew it. A replay takes all of it from the trace.
 """
 
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast, get_args
 
 from hftool.atomic_files import atomic_file
-from hftool.errors import HftoolError
+from hftool.errors import HftoolError, UsageError
 from hftool.generation.sampling import SamplingSettings
 from hftool.generation.steps import Step, StepSampler
 from hftool.models.load import LanguageModel
+from hftool.options.inputs import PromptOptions
+from hftool.options.model import (
+    LONG_DTYPES,
+    Dtype,
+    ExactLoadOptions,
+    LoadOptions,
+    Quantization,
+)
 
 log = logging.getLogger("hftool")
 
-FORMAT = 1
+FORMAT = 2
+# Options of a machine rather than of a run; a trace must not allow a repository's code to run.
+NOT_IN_TRACE = (
+    "model",
+    "dtype",
+    "device",
+    "offline",
+    "hub_token",
+    "trust_remote_code",
+    "no_daemon",
+)
 SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
 
 
@@ -33,8 +51,10 @@ class Trace:
         model: the model's name.
         fingerprint: as `fingerprint`.
         dtype: the precision of the model's weights.
+        load: other options that loaded the model, such as `quantize`.
         ids: the prompt's tokens.
         settings: the resolved sampling settings.
+        limit: the most steps that the run could have had.
         steps: each step's token id and drawn number.
         picked: the token ids that the user picked, by the number of the step (from 1).
     """
@@ -42,8 +62,10 @@ class Trace:
     model: str
     fingerprint: str
     dtype: str
+    load: dict[str, Any]
     ids: tuple[int, ...]
     settings: SamplingSettings
+    limit: int
     steps: tuple[tuple[int, float | None], ...]
     picked: dict[int, int]
 
@@ -58,9 +80,12 @@ def fingerprint(language_model: LanguageModel) -> str:
 
 @contextmanager
 def recording(
-    path: Path | None, sampler: StepSampler, steps: Iterator[Step]
+    path: Path | None, load: LoadOptions, sampler: StepSampler, steps: Iterator[Step]
 ) -> Iterator[Iterator[Step]]:
     """Provide a sampler's steps, each of which is also written to a trace, if `path` names one.
+
+    Args:
+        load: the options that loaded the sampler's model.
 
     The file appears, complete, when the block ends without an error.
 
@@ -71,17 +96,21 @@ def recording(
         yield steps
         return
     with atomic_file(path) as file:
-        yield _recorded(file, sampler, steps)
+        yield _recorded(file, load, sampler, steps)
 
 
-def _recorded(file: TextIO, sampler: StepSampler, steps: Iterable[Step]) -> Iterator[Step]:
+def _recorded(
+    file: TextIO, load: LoadOptions, sampler: StepSampler, steps: Iterable[Step]
+) -> Iterator[Step]:
     head = {
         "format": FORMAT,
         "model": sampler.language_model.name,
         "fingerprint": fingerprint(sampler.language_model),
         "dtype": _dtype(sampler.language_model),
+        "load": {n: value for n, value in asdict(load).items() if n not in NOT_IN_TRACE},
         "ids": sampler.prompt_ids,
         "settings": asdict(sampler.settings),
+        "limit": sampler.limit,
     }
     file.write(json.dumps(head, ensure_ascii=False) + "\n")
     for step in steps:
@@ -108,8 +137,10 @@ def read_trace(text: str) -> Trace:
             model=str(head["model"]),
             fingerprint=str(head["fingerprint"]),
             dtype=str(head["dtype"]),
+            load=dict(head["load"]),
             ids=tuple(map(int, head["ids"])),
             settings=_settings(head["settings"]),
+            limit=int(head["limit"]),
             steps=tuple((int(step["id"]), step["drawn"]) for step in steps),
             picked={
                 number: int(step["id"])
@@ -120,6 +151,10 @@ def read_trace(text: str) -> Trace:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         cause = f"{error} is missing" if isinstance(error, KeyError) else error
         raise HftoolError(f"this is not a trace of `hftool sample`: {cause}") from None
+    quantize, revision = trace.load.get("quantize", "none"), trace.load.get("revision")
+    known = trace.dtype in get_args(Dtype) and quantize in get_args(Quantization)
+    if not known or not isinstance(revision, str | None):
+        raise HftoolError("this is not a trace of `hftool sample`: it names an unknown precision")
     if not trace.ids or not trace.steps:
         raise HftoolError("this is not a trace of `hftool sample`: it has no prompt or no steps")
     return trace
@@ -136,6 +171,47 @@ def _settings(values: dict[str, Any]) -> SamplingSettings:
     return settings
 
 
+def replay_options(
+    trace: Trace, load: ExactLoadOptions, given: Mapping[str, tuple[str, Any]]
+) -> ExactLoadOptions:
+    """Return the options that load a trace's model as its run did.
+
+    Args:
+        load: the options of the command line.
+        given: which options the command line has, by name: how each is written, and its value.
+
+    Raises:
+        UsageError: options of the command line contradict the trace; the message names them all.
+    """
+    prompt = {"prompt", "pick", "file", "errors", *(f.name for f in fields(PromptOptions))}
+    if useless := [written for name, (written, _) in given.items() if name in prompt]:
+        raise UsageError(
+            f"--replay takes its prompt from the trace: leave out {', '.join(useless)}"
+        )
+    recorded = {**trace.load, **asdict(trace.settings), "steps": len(trace.steps)}
+    recorded["dtype"] = trace.dtype
+    if trace.settings.greedy:
+        recorded["temperature"] = 0.0
+    different = [
+        f"{written} {value} (the trace: {recorded[name]})"
+        for name, (written, value) in given.items()
+        if name in recorded and _long(value) not in ("auto", recorded[name])
+    ]
+    if different:
+        raise UsageError(
+            f"the command line contradicts the trace: {', '.join(different)}",
+            "leave these options out: --replay takes them from the trace",
+        )
+    known = {item.name for item in fields(load)} - set(NOT_IN_TRACE)
+    same: Any = {name: value for name, value in trace.load.items() if name in known}
+    model = load.model if "model" in given else trace.model
+    return replace(load, model=model, dtype=cast(Dtype, trace.dtype), **same)
+
+
+def _long(value: Any) -> Any:
+    return LONG_DTYPES.get(value, value) if isinstance(value, str) else value
+
+
 def sampler_of_trace(language_model: LanguageModel, trace: Trace, *, k: int) -> StepSampler:
     """Return a sampler that continues a trace's prompt with its settings.
 
@@ -143,7 +219,7 @@ def sampler_of_trace(language_model: LanguageModel, trace: Trace, *, k: int) -> 
         HftoolError: as `require_same_model`.
     """
     require_same_model(trace, language_model)
-    return StepSampler(language_model, trace.ids, trace.settings, max_steps=len(trace.steps), k=k)
+    return StepSampler(language_model, trace.ids, trace.settings, max_steps=trace.limit, k=k)
 
 
 def require_same_model(trace: Trace, language_model: LanguageModel) -> None:
@@ -155,9 +231,9 @@ def require_same_model(trace: Trace, language_model: LanguageModel) -> None:
     if trace.fingerprint != fingerprint(language_model):
         raise HftoolError(
             f"the trace comes from {trace.model}, a different model than {language_model.name}",
-            f"use -m {trace.model}",
+            f"leave out -m/--model, or use -m {trace.model}",
         )
-    rows = language_model.model.config.get_text_config().vocab_size
+    rows = language_model.embedding_rows
     if not all(0 <= token_id < rows for token_id in (*trace.ids, *trace.picked.values())):
         raise HftoolError(f"the trace has ids that {language_model.name} does not have")
     dtype = _dtype(language_model)
@@ -177,7 +253,7 @@ def replayed(sampler: StepSampler, trace: Trace) -> Iterator[Step]:
         HftoolError: a step differs, or the run ends early.
     """
     count = 0
-    for step, (token_id, drawn) in zip(sampler.run(trace.picked), trace.steps, strict=False):
+    for (token_id, drawn), step in zip(trace.steps, sampler.run(trace.picked), strict=False):
         if (step.id, step.drawn) != (token_id, drawn):
             ours, theirs = f"id {step.id}", f"id {token_id}"
             if step.id == token_id:

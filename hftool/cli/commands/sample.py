@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.options.generation import SamplingOptions
 from hftool.options.inputs import FileOptions, PromptOptions, TextArgument
@@ -13,6 +15,7 @@ from hftool.options.shared import option
 
 @expand_dataclasses
 def sample(
+    context: typer.Context,
     prompt: TextArgument = None,
     *,
     load: ExactLoadOptions,
@@ -43,7 +46,7 @@ def sample(
         option(
             "--replay",
             metavar="FILE",
-            help="Replay a recorded run and check that it gives the same tokens.",
+            help="Replay a recorded run (model, prompt and settings are its) and check the tokens.",
         ),
     ] = None,
     output: PictureOptions,
@@ -59,9 +62,15 @@ def sample(
         hftool sample --replay run.jsonl
     """
     from hftool.cli import token_picker
-    from hftool.errors import UsageError, exclude
+    from hftool.cli.given_options import given_options
     from hftool.generation.steps import sampler_of_prompt
-    from hftool.generation.trace import read_trace, recording, replayed, sampler_of_trace
+    from hftool.generation.trace import (
+        read_trace,
+        recording,
+        replay_options,
+        replayed,
+        sampler_of_trace,
+    )
     from hftool.inputs.texts import one_text
     from hftool.models.load import load_language_model
     from hftool.output.views.generation import steps_view
@@ -70,11 +79,9 @@ def sample(
 
     if pick:
         token_picker.require_terminal()
-    exclude({"--replay": replay is not None, "--messages": prompting.messages is not None})
     if replay is not None:
-        if pick or prompt is not None:
-            raise UsageError("--replay takes its prompt from the trace: leave out TEXT and --pick")
         run = read_trace(one_text(None, FileOptions(replay)))
+        load = replay_options(run, load, given_options(context))
         sampler = sampler_of_trace(load_language_model(load), run, k=k)
         records = replayed(sampler, run)
     else:
@@ -83,5 +90,5 @@ def sample(
             load_language_model(load), given, prompting, sampling, max_steps=steps, k=k
         )
         records = token_picker.picked_steps(sampler, output.color) if pick else sampler.run()
-    with recording(trace, sampler, records) as recorded:
+    with recording(trace, load, sampler, records) as recorded:
         write(recorded, steps_view(sampler.prompt, picked=pick), output)
