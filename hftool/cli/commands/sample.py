@@ -46,7 +46,7 @@ def sample(
         option(
             "--replay",
             metavar="FILE",
-            help="Replay a recorded run (model, prompt and settings are its) and check the tokens.",
+            help="Replay a recorded run with its model and settings, and check its tokens.",
         ),
     ] = None,
     output: PictureOptions,
