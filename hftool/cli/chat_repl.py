@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from hftool.config import history_path
 from hftool.errors import HftoolError, UsageError
 from hftool.generation.records import Piece
-from hftool.inputs.texts import STDIN, lines
+from hftool.inputs.streams import STDIN
+from hftool.inputs.texts import lines
 from hftool.options.inputs import ByteErrors, FileOptions
 from hftool.terminal import is_terminal, show_error, show_on_stderr
 

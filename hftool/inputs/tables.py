@@ -1,29 +1,31 @@
-"""Texts with the columns they came with, from lines, CSV, TSV, JSON Lines and Parquet."""
+"""Texts with the columns they came with, from lines, CSV, TSV, JSON, Parquet and Excel."""
 
-import csv
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from hftool.errors import HftoolError, UsageError
-from hftool.inputs.texts import STDIN, decoded_lines, each_text, source_name
+from hftool.inputs.columns import TEXT, text_column
+from hftool.inputs.delimited import looks_like_table
+from hftool.inputs.files import input_files, is_table_name, one_format
+from hftool.inputs.json_records import begins_with_record, kind
+from hftool.inputs.records import (
+    Columns,
+    Records,
+    Shape,
+    delimited_records,
+    json_file_records,
+    lines_shape,
+    merged_shape,
+    open_records,
+)
+from hftool.inputs.streams import STDIN, is_live, source_name
+from hftool.inputs.texts import LineSource, each_argument
 from hftool.options.inputs import InputFormat, TableInputOptions
-from hftool.tsv import LONGEST_CELL, tsv_cells
 
-SUFFIXES: dict[str, InputFormat] = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-}
-TEXT = "text"  # the column that is read where no other is named
 MISSING = object()
-
-Columns = Mapping[str, Any]
+LOOKED_AT = 10  # lines of plain text that must not look like a table
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,214 +53,217 @@ class TextTable:
     """A table's rows as they arrive.
 
     Attributes:
-        names: the columns in order; in JSON Lines those of the first record.
-        column: the column that holds the text.
+        shape: what all rows have in common.
+        column: the name of the column that holds the text.
         rows: the rows, which can be read only once.
-        schema: a Parquet file's schema (`pyarrow.Schema`), None for other formats.
     """
 
-    names: tuple[str, ...]
+    shape: Shape
     column: str
     rows: Iterator[TextRow]
-    schema: Any = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns in order."""
+        return self.shape.names
 
     def __iter__(self) -> Iterator[TextRow]:
         return self.rows
 
 
-def read_table(arguments: Sequence[str] | None, options: TableInputOptions) -> TextTable:
-    """Read the arguments; else the lines of the file or of stdin, or the records of a table.
+def read_table(
+    arguments: Sequence[str] | None, options: TableInputOptions, *, whole: bool = False
+) -> TextTable:
+    """Read the arguments; else the lines of the files or of stdin, or the records of tables.
+
+    Args:
+        whole: whether the columns of JSON from stdin must be those of all records, so that stdin
+            is read to its end first; otherwise they are those of the first record.
 
     Raises:
         UsageError: no text was given, or the options don't fit the input.
         HftoolError: the input can't be read or lacks the column, raised by the call itself; or a
             file is broken, raised by the rows when they get there.
     """
-    name = options.input_format or format_by_suffix(options.file)
-    if arguments or name == "lines":
-        _require_no_table_options(arguments, options)
-        rows = (
-            TextRow(text, {TEXT: text}, _place(number, arguments, options))
-            for number, text in enumerate(each_text(arguments, options), 1)
-        )
-        return TextTable((TEXT,), TEXT, rows)
-    if name == "parquet":
-        return _parquet_table(options)
-    names, records = _READERS[name](options)
-    column = _text_column(names, options)
-    return TextTable(names, column, _text_rows(records, column, options))
-
-
-def _place(number: int, arguments: Sequence[str] | None, options: TableInputOptions) -> str:
     if arguments:
-        return f"text {number}" if len(arguments) > 1 else ""
-    return f"{source_name(options)}: line {number}"
+        _require_texts(arguments, options)
+        texts = each_argument(arguments)
+        places = [f"text {number}" for number in range(1, len(texts) + 1)] if texts[1:] else [""]
+        rows = (TextRow(text, {TEXT: text}, at) for text, at in zip(texts, places, strict=True))
+        return TextTable(lines_shape(), TEXT, rows)
+    files: list[Path | None] = [*input_files(options.files or [], options.input_format)] or [None]
+    if files[0] in (None, STDIN) and options.input_format is None and _needs_table(options):
+        return _table_of_stdin(files[0], options, whole=whole)
+    format_ = _format(files, options)
+    if format_ == "lines":
+        return TextTable(lines_shape(), TEXT, chain.from_iterable(_line_rows(files, options)))
+    if len(files) == 1:
+        records = open_records(files[0], format_, options, whole=whole)
+        column = shape_column(records.shape, options, source_name(files[0]))
+        return TextTable(records.shape, column, _text_rows(records, column, files[0], options))
+    shapes = [open_records(file, format_, options).shape for file in files]
+    shape = merged_shape(shapes, [source_name(file) for file in files], format_)
+    column = shape_column(shape, options, source_name(files[0]))
+    known = [replace(options, encoding=each.encoding or options.encoding) for each in shapes]
+    each_files = (
+        text_rows(file, format_, inputs, shape, column)
+        for file, inputs in zip(files, known, strict=True)
+    )
+    return TextTable(shape, column, chain.from_iterable(each_files))
 
 
-def format_by_suffix(file: Path | None) -> InputFormat:
-    """Return the format that a file's suffix names; "lines" where it names none."""
-    return "lines" if file is None else SUFFIXES.get(file.suffix.lower(), "lines")
+def _require_texts(arguments: Sequence[str], options: TableInputOptions) -> None:
+    """Raise where the arguments are not meant as texts.
+
+    Raises:
+        UsageError: with the way to say what is meant.
+    """
+    if options.files:
+        raise UsageError("a text was given twice: as an argument and with --file")
+    for option in ("column", "input_format", "delimiter", "header", "null"):
+        if getattr(options, option) is not None:
+            name = {"header": "--header", "input_format": "--input-format"}.get(option)
+            raise UsageError(
+                f"{name or '--' + option} needs a table, but the input is arguments",
+                "name a file with -f, as in -f reviews.csv",
+            )
+    for argument in arguments:
+        if is_table_name(argument):
+            raise UsageError(
+                f"'{argument}' is the name of a file, not a text",
+                f"-f '{argument}' reads the file; to label the name itself, pipe it into stdin",
+            )
 
 
-def _require_no_table_options(arguments: Sequence[str] | None, options: TableInputOptions) -> None:
-    if options.column is None and not (arguments and options.input_format):
+def _needs_table(options: TableInputOptions) -> bool:
+    given = (options.column, options.delimiter, options.header, options.null)
+    return any(value is not None for value in given)
+
+
+def _table_of_stdin(file: Path | None, options: TableInputOptions, *, whole: bool) -> TextTable:
+    """Read stdin as JSON Lines or as CSV, whichever it looks like."""
+    source = LineSource(file, options)
+    head, _ = source.head(least=1)
+    if begins_with_record(head):
+        records = json_file_records(file, "jsonl", options, whole=whole, source=source)
+    else:
+        records = delimited_records(file, options, tsv=False, source=source)
+    column = shape_column(records.shape, options, source.name)
+    return TextTable(records.shape, column, _text_rows(records, column, file, options))
+
+
+def _format(files: Sequence[Path | None], options: TableInputOptions) -> InputFormat:
+    """Return the format of the input. Where neither its name nor its first bytes say it, and an
+    option needs a table, it is JSON Lines or CSV.
+
+    Raises:
+        UsageError: the files have several formats, or are plain lines where a table is needed.
+    """
+    named = [file for file in files if file is not None and file != STDIN]
+    format_ = one_format(named, options.input_format) if named else options.input_format or "lines"
+    if format_ != "lines" or not _needs_table(options):
+        return format_
+    if options.input_format == "lines":
+        raise UsageError(
+            "--column needs a table, but the input is plain lines",
+            "leave out --input-format, or name another one",
+        )
+    head, _ = LineSource(named[0], options).head()
+    return "jsonl" if begins_with_record(head) else "csv"
+
+
+def _line_rows(
+    files: Sequence[Path | None], options: TableInputOptions
+) -> Iterator[Iterator[TextRow]]:
+    """Return the rows of each file; the first is opened by the call itself."""
+    sources = [LineSource(files[0], options)]
+    if not is_live(files[0]):
+        _require_plain_lines(sources[0].head()[0][:LOOKED_AT], sources[0].name, options)
+    rest = (LineSource(file, options) for file in files[1:])
+    return (_rows_of_lines(source, options) for source in chain(sources, rest))
+
+
+def _rows_of_lines(source: LineSource, options: TableInputOptions) -> Iterator[TextRow]:
+    first, _ = source.head()
+    seen = first[:LOOKED_AT]
+    _require_plain_lines(seen, source.name, options)
+    for number, line in enumerate(source, 1):
+        if len(seen) < number <= LOOKED_AT:
+            seen.append(line)
+            _require_plain_lines(seen, source.name, options)
+        text = line.removesuffix("\n").removesuffix("\r")
+        yield TextRow(text, {TEXT: text}, f"{source.name}: line {number}")
+
+
+def _require_plain_lines(head: Sequence[str], name: str, options: TableInputOptions) -> None:
+    """Raise where lines look like a table, whose header and other columns nobody wants labelled."""
+    if options.input_format == "lines":
         return
-    option = "--column" if options.column is not None else "--input-format"
-    given = "arguments" if arguments else "plain lines"
-    raise UsageError(
-        f"{option} needs a table, but the input is {given}",
-        "give a file such as -f reviews.csv, or name the format: --input-format csv",
+    if begins_with_record(head):
+        found, way = "JSON", "--input-format json"
+    elif layout := looks_like_table(head, options, complete=False):
+        names = ", ".join(f"'{cell}'" for cell in layout.header[:5])
+        found, way = f"a table with the columns {names}", "--input-format csv"
+    else:
+        return
+    raise HftoolError(
+        f"{name} looks like {found}, not like a text on each line",
+        f"{way} reads it so; --input-format lines labels each line",
     )
 
 
-def _text_column(names: Sequence[str], options: TableInputOptions) -> str:
-    """Return the column of `--column`, else the only column, else `text`.
-
-    Raises:
-        HftoolError: the table has columns, but not this one.
-    """
-    if not names:
+def shape_column(shape: Shape, options: TableInputOptions, source: str) -> str:
+    """Return the name of the column with the texts, as `text_column`."""
+    if not shape.names:
         return options.column or TEXT
-    column = options.column or (names[0] if len(names) == 1 else TEXT)
-    if column not in names:
-        raise HftoolError(
-            f"{source_name(options)}: no column '{column}'; the columns are {', '.join(names)}",
-            "choose the column that holds the texts with --column",
-        )
-    return column
+    return shape.names[text_column(shape.header, options.column, source)]
+
+
+def text_rows(
+    file: Path | None, format_: InputFormat, options: TableInputOptions, shape: Shape, column: str
+) -> Iterator[TextRow]:
+    """Yield the rows of one of several files, with the types that the columns have in all."""
+    if format_ == "lines":
+        yield from _rows_of_lines(LineSource(file, options), options)
+        return
+    records = open_records(file, format_, options)
+    if format_ == "parquet":
+        from hftool.inputs.parquet import cast_rows
+
+        records = replace(records, records=cast_rows(records.records, shape.schema()))
+    yield from _text_rows(records, column, file, options)
 
 
 def _text_rows(
-    records: "Iterable[NumberedRecord]",
-    column: str,
-    options: TableInputOptions,
-    unit: str = "line",
+    records: Records, column: str, file: Path | None, options: TableInputOptions
 ) -> Iterator[TextRow]:
-    """Yield a row for each numbered record; a null is an empty text."""
-    source = source_name(options)
-    for number, record in records:
-        place = f"{source}: {unit} {number}"
+    """Yield a row for each numbered record; a missing value is an empty text."""
+    for number, record in records.records:
+        place = f"{source_name(file)}: {records.unit} {number}"
         if isinstance(record, HftoolError):
             yield TextRow("", {}, place, record)
             continue
-        text = record.get(column, MISSING)
-        if not isinstance(text, str | None):
-            cause = "is missing" if text is MISSING else f"is {_kind(text)}, not text"
-            yield TextRow("", record, place, HftoolError(f"'{column}' {cause}"))
+        found = record.get(column, MISSING)
+        is_cell = records.unit == "row" and records.shape.types  # of a workbook: "10" is a number
+        if isinstance(found, bytes):  # Impala and old versions of Spark write texts so
+            found = _text_of_bytes(found, options)
+        elif is_cell and isinstance(found, int | float):
+            found = str(found)
+        if isinstance(found, str | None):
+            yield TextRow(found if found and found != options.null else "", record, place)
             continue
-        yield TextRow(text or "", record, place)
+        if not isinstance(found, HftoolError):
+            cause = "is missing" if found is MISSING else f"is {kind(found)}, not text"
+            found = HftoolError(f"'{column}' {cause}")
+        yield TextRow("", record, place, found)
 
 
-def _kind(value: Any) -> str:
-    name = type(value).__name__
-    numbers = dict.fromkeys(("int", "float", "Decimal"), "a number")
-    kinds = {"NoneType": "null", "dict": "an object", "list": "a list", "bool": "a boolean"}
-    return (kinds | numbers).get(name, f"of type {name}")
-
-
-def _broken(options: TableInputOptions, line: int, cause: str) -> HftoolError:
-    return HftoolError(f"{source_name(options)}: line {line}: {cause}")
-
-
-# A record or why it can't be read, with the number of its line.
-NumberedRecord = tuple[int, Columns | HftoolError]
-# The names of the columns, and the records.
-NumberedRecords = tuple[tuple[str, ...], Iterator[NumberedRecord]]
-
-
-def _csv_records(options: TableInputOptions) -> NumberedRecords:
-    csv.field_size_limit(LONGEST_CELL)
-    # Strict: otherwise a quote that is never closed makes one text of the rest of the file.
-    reader = csv.reader(decoded_lines(options), strict=True)
-
-    def cells() -> Iterator[tuple[int, list[str]]]:
-        try:
-            yield from ((reader.line_num, row) for row in reader if row)
-        except csv.Error as error:
-            raise _broken(options, reader.line_num, f"not valid CSV: {error}") from None
-
-    return _records_under_header(cells(), options)
-
-
-def _tsv_records(options: TableInputOptions) -> NumberedRecords:
-    rows = (
-        (number, tsv_cells(line.removesuffix("\n").removesuffix("\r")))
-        for number, line in enumerate(decoded_lines(options), 1)
-    )
-    return _records_under_header(rows, options)
-
-
-def _records_under_header(
-    rows: Iterator[tuple[int, list[str]]], options: TableInputOptions
-) -> NumberedRecords:
-    """Return the records in numbered rows of cells, the first of which names the columns."""
-    _, names = next(rows, (0, []))
-    _require_distinct(names, options)
-
-    def records() -> Iterator[NumberedRecord]:
-        for number, cells in rows:
-            if len(cells) == len(names):
-                yield number, dict(zip(names, cells, strict=True))
-            else:
-                cause = f"expected {len(names)} cells as in the header, got {len(cells)}"
-                yield number, HftoolError(cause)
-
-    return tuple(names), records()
-
-
-def _json_records(options: TableInputOptions) -> NumberedRecords:
-    def records() -> Iterator[NumberedRecord]:
-        for number, line in enumerate(decoded_lines(options), 1):
-            if not line.isspace():
-                yield number, _json_object(line)
-
-    rest = records()
-    begun: list[NumberedRecord] = []
-    for number, record in rest:
-        begun.append((number, record))
-        if not isinstance(record, HftoolError):
-            return tuple(record), chain(begun, rest)
-    return (), iter(begun)
-
-
-def _json_object(line: str) -> Columns | HftoolError:
+def _text_of_bytes(data: bytes, options: TableInputOptions) -> str | HftoolError:
+    encoding = options.encoding or "utf-8"
     try:
-        record = json.loads(line.rstrip())
-        if "\\ud" in line.lower():  # perhaps half a surrogate pair, which can't be written as UTF-8
-            json.dumps(record, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return HftoolError("half a surrogate pair is not a character")
-    except json.JSONDecodeError as error:
-        return HftoolError(f"not valid JSON: {error.msg} (character {error.colno})")
-    except (ValueError, RecursionError) as error:
-        return HftoolError(f"not valid JSON: {error}")
-    if not isinstance(record, dict):
-        return HftoolError(f"the record is {_kind(record)}, not a JSON object")
-    return record
-
-
-def _require_distinct(names: Sequence[str], options: TableInputOptions) -> None:
-    if len(set(names)) < len(names):
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise HftoolError(f"{source_name(options)}: the column '{repeated}' is named twice")
-
-
-_READERS: dict[str, Callable[[TableInputOptions], NumberedRecords]] = {
-    "csv": _csv_records,
-    "tsv": _tsv_records,
-    "jsonl": _json_records,
-}
-
-
-def _parquet_table(options: TableInputOptions) -> TextTable:
-    from hftool.inputs.parquet import open_parquet, read_records
-
-    if options.file is None or options.file == STDIN:
-        raise UsageError("Parquet is read from a file, not from stdin", "name it with -f/--file")
-    file = open_parquet(options.file)
-    schema = file.schema_arrow
-    _require_distinct(schema.names, options)
-    column = _text_column(schema.names, options)
-    records = enumerate(read_records(file, options.file), 1)
-    rows = _text_rows(records, column, options, "row")
-    return TextTable(tuple(schema.names), column, rows, schema)
+        return data.decode(encoding, options.errors)
+    except UnicodeDecodeError as error:
+        return HftoolError(
+            f"byte {error.start + 1} of the text is not {encoding}",
+            "name the encoding with --encoding, or use --errors replace",
+        )

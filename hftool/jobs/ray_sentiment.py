@@ -16,7 +16,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,16 @@ from hftool import config
 from hftool.classification.classify import Scorer, classify, log_truncated
 from hftool.errors import HftoolError, UsageError
 from hftool.extras import import_extra
-from hftool.inputs.tables import TextRow, format_by_suffix, read_table
-from hftool.inputs.texts import STDIN
+from hftool.inputs.files import input_files, one_format
+from hftool.inputs.records import Shape, merged_shape, open_shape
+from hftool.inputs.streams import STDIN
+from hftool.inputs.tables import TextRow, shape_column, text_rows
 from hftool.models.references import GgufFile, LocalFolder, resolve_reference
 from hftool.options.inputs import InputFormat, TableInputOptions
 from hftool.options.labels import LabelOptions
 from hftool.options.model import ClassifierOptions
 from hftool.options.output import TableOptions
-from hftool.output.parquet import ROW_GROUP, schema_of, write_parquet
+from hftool.output.parquet import write_parquet
 from hftool.output.resume import resumable_folder
 from hftool.output.views.classification import classifications_view
 
@@ -61,16 +62,18 @@ class _Task:
     """A job as its workers get it.
 
     Attributes:
-        inputs: the job's, with the format and the column set.
-        names: the columns of all files.
-        schema: the columns' types (`pyarrow.Schema`).
+        format: the format of all files.
+        shape: the columns of all files.
+        column: the name of the column with the texts.
+        encodings: the encoding of each file's text, as far as it is known.
         folder: where the parts are written.
     """
 
     job: LabelJob
-    inputs: TableInputOptions
-    names: tuple[str, ...]
-    schema: Any
+    format: InputFormat
+    shape: Shape
+    column: str
+    encodings: tuple[str | None, ...]
     folder: Path
 
 
@@ -98,8 +101,8 @@ def label_files(
     files, format_ = _input_files(paths, job.inputs, output.output)
     job = replace(job, load=_portable(job.load))
     with resumable_folder(output, _fingerprint(files, job)) as folder:
-        task = _task(files, format_, job, folder)
         with _cluster(address, verbose=output.verbose):
+            task = _task(files, format_, job, folder)
             rows = truncated = 0
             for part in _parts(files, task):
                 rows, truncated = rows + part["rows"], truncated + part["truncated"]
@@ -121,42 +124,18 @@ def _input_files(
             the input; the files have several formats.
         HftoolError: a folder has no tables.
     """
-    if inputs.file == STDIN or not (paths or inputs.file):
+    if STDIN in (inputs.files or []) or not (paths or inputs.files):
         raise UsageError("--engine ray reads files and folders", "name them as arguments")
-    if paths and inputs.file:
+    if paths and inputs.files:
         raise UsageError("the input was given twice: as an argument and with --file")
-    files: list[Path] = []
-    for path in map(Path, paths or [str(inputs.file)]):
-        absolute = path.resolve()
-        if output.resolve().is_relative_to(absolute):
+    given = [Path(path).resolve() for path in paths or inputs.files or []]
+    for path, name in zip(given, paths or inputs.files or [], strict=True):
+        if output.resolve().is_relative_to(path):
             raise UsageError(
-                f"-o {output} is inside the input {path}", "name another folder with -o/--output"
+                f"-o {output} is inside the input {name}", "name another folder with -o/--output"
             )
-        if not absolute.is_dir():
-            files.append(absolute)
-            continue
-        tables = sorted(file for file in absolute.rglob("*") if _is_table(file, absolute, inputs))
-        if not tables:
-            kind = f"{inputs.input_format} files" if inputs.input_format else "tables"
-            raise HftoolError(
-                f"no {kind} in {path}", "files in folders need a suffix such as .csv or .txt"
-            )
-        files += tables
-    formats = {inputs.input_format or format_by_suffix(file) for file in files}
-    if len(formats) > 1:
-        names = ", ".join(sorted(formats))
-        raise UsageError(f"the input has several formats: {names}", "choose with --input-format")
-    return files, formats.pop()
-
-
-def _is_table(file: Path, folder: Path, inputs: TableInputOptions) -> bool:
-    """Return whether a file in a folder is input, which its suffix determines; names that begin
-    with "." or "_" are not, as in Spark and Hive."""
-    if any(part.startswith((".", "_")) for part in file.relative_to(folder).parts):
-        return False
-    format_ = format_by_suffix(file)
-    wanted = format_ == (inputs.input_format or format_)
-    return wanted and (format_ != "lines" or file.suffix.lower() == ".txt") and file.is_file()
+    files = input_files(given, inputs.input_format)
+    return files, one_format(files, inputs.input_format)
 
 
 def _portable(load: ClassifierOptions) -> ClassifierOptions:
@@ -188,19 +167,36 @@ def _fingerprint(files: Sequence[Path], job: LabelJob) -> str:
 
 
 def _task(files: Sequence[Path], format_: InputFormat, job: LabelJob, folder: Path) -> _Task:
-    """Complete a job with the columns and types of the first file that has columns."""
-    inputs = replace(job.inputs, input_format=format_)
-    for file in files:
-        table = read_table(None, replace(inputs, file=file))
-        if table.names:
-            break
-    names = table.names or (table.column,)
-    schema = table.schema
-    if schema is None:
-        schema = schema_of([row.columns for row in islice(table, ROW_GROUP)], names)
-    if format_ != "lines":
-        inputs = replace(inputs, column=table.column)
-    return _Task(job, inputs, names, schema, folder)
+    """Complete a job with the columns and types of all files, which Ray's tasks find out."""
+    shapes: dict[int, Shape] = {}
+    found = (
+        _ray()
+        .data.from_items(_sources(files))
+        .map(_shape, fn_args=(format_, job.inputs), num_cpus=0, concurrency=READERS)
+    )
+    for row in found.iter_rows():
+        shapes[row["number"]] = pickle.loads(row["shape"])
+    in_order = [shapes[number] for number in range(len(files))]
+    for file, shape in zip(files, in_order, strict=True):
+        if shape.encoding not in (None, "utf-8"):
+            log.info("%s is read as %s", file, shape.encoding)
+    names = [str(file) for file in files]
+    shape = merged_shape(in_order, names, format_)
+    column = shape_column(shape, job.inputs, names[0])
+    return _Task(job, format_, shape, column, tuple(s.encoding for s in in_order), folder)
+
+
+def _sources(files: Sequence[Path]) -> list[RayRow]:
+    return [{"number": number, "file": str(file)} for number, file in enumerate(files)]
+
+
+def _shape(source: RayRow, format_: InputFormat, inputs: TableInputOptions) -> RayRow:
+    """Return what all records of a file have in common."""
+    from ray import cloudpickle  # a shape has a function
+
+    dumps: Any = cloudpickle.dumps
+    shape = open_shape(Path(source["file"]), format_, inputs)
+    return {"number": source["number"], "shape": dumps(shape)}
 
 
 @contextmanager
@@ -284,8 +280,7 @@ def _parts(files: Sequence[Path], task: _Task) -> Iterator[RayRow]:
     many of their texts were `truncated`."""
     ray = _ray()
     gpus = _gpus_per_worker(task.job.load.device)
-    sources = [{"number": number, "file": str(file)} for number, file in enumerate(files)]
-    chunks = ray.data.from_items(sources).flat_map(
+    chunks = ray.data.from_items(_sources(files)).flat_map(
         _chunks,
         fn_args=(task,),
         num_cpus=0,  # readers reserve no CPU: workers can have them all
@@ -313,12 +308,10 @@ def _gpus_per_worker(device: str) -> int:
 def _chunks(source: RayRow, task: _Task) -> Iterator[RayRow]:
     """Yield the rows of a file in chunks, each with the name of its part; one without rows if the
     file has none."""
-    file = Path(source["file"])
-    table = read_table(None, replace(task.inputs, file=file))
-    if table.names and task.inputs.input_format != "jsonl" and {*table.names} != {*task.names}:
-        names, first = ", ".join(table.names), ", ".join(task.names)
-        raise HftoolError(f"{file}: its columns are {names}; those of the first file are {first}")
-    for number, chunk in enumerate(_chunked(table)):
+    encoding = task.encodings[source["number"]] or task.job.inputs.encoding
+    inputs = replace(task.job.inputs, encoding=encoding)
+    rows = text_rows(Path(source["file"]), task.format, inputs, task.shape, task.column)
+    for number, chunk in enumerate(_chunked(rows)):
         yield {
             "part": f"part-{source['number']:06}-{number:06}.parquet",
             "rows": pickle.dumps(chunk),
@@ -356,9 +349,7 @@ class _ClassifyActor:
         if self._scorer is None:  # not in __init__: Ray would report its errors as a dead actor
             self._scorer = load_scorer(task.job.load, task.job.labelling)
         scorer = self._scorer
-        view = classifications_view(
-            task.names, task.schema, scorer.labels, all_scores=task.job.all_scores
-        )
+        view = classifications_view(task.shape, scorer.labels, all_scores=task.job.all_scores)
         before = scorer.truncated_texts
         classifications = classify(scorer, rows, task.job.threshold)
         write_parquet((row for c in classifications for row in view.rows(c)), view, part)

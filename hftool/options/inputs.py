@@ -9,7 +9,7 @@ from hftool.errors import exclude
 from hftool.options.shared import Argument, option
 
 ByteErrors = Literal["strict", "replace"]
-InputFormat = Literal["lines", "csv", "tsv", "jsonl", "parquet"]
+InputFormat = Literal["lines", "csv", "tsv", "json", "jsonl", "parquet", "xlsx"]
 _input = functools.partial(option, panel="Input")
 
 TextArgument = Annotated[
@@ -29,6 +29,17 @@ ErrorsOption = Annotated[
 ]
 
 
+EncodingOption = Annotated[
+    str | None,
+    _input(
+        "--encoding",
+        metavar="NAME",
+        show_default="by the byte-order mark, else utf-8",
+        help="Encoding of the input, such as utf-16 or cp1252.",
+    ),
+]
+
+
 @dataclass(frozen=True)
 class FileOptions:
     """Text from a file or stdin."""
@@ -44,6 +55,7 @@ class FileOptions:
         ),
     ] = None
     errors: ErrorsOption = "strict"
+    encoding: EncodingOption = None
 
 
 @dataclass(frozen=True)
@@ -56,9 +68,19 @@ class InputOptions(FileOptions):
 
 
 @dataclass(frozen=True)
-class TableInputOptions(FileOptions):
-    """Texts from lines or from a table."""
+class TableInputOptions:
+    """Texts from lines or from tables."""
 
+    files: Annotated[
+        list[Path] | None,
+        _input(
+            "--file",
+            "-f",
+            metavar="FILE",
+            help="Read FILE or a folder (- is stdin); can be repeated.",
+            common=True,
+        ),
+    ] = None
     input_format: Annotated[
         InputFormat | None,
         _input(
@@ -72,12 +94,48 @@ class TableInputOptions(FileOptions):
         str | None,
         _input(
             "--column",
-            metavar="NAME",
-            show_default="text",
+            metavar="NAME|N",
+            show_default="text, or another usual name",
             help="Column of the table with the text.",
             common=True,
         ),
     ] = None
+    delimiter: Annotated[
+        str | None,
+        _input(
+            "--delimiter",
+            metavar="CHAR",
+            show_default="recognised",
+            help="Character between the cells of a csv file; 'tab' for a tab.",
+        ),
+    ] = None
+    header: Annotated[
+        bool | None,
+        _input(
+            "--header/--no-header",
+            show_default="recognised",
+            help="Whether the first row of a csv or tsv file names the columns.",
+        ),
+    ] = None
+    null: Annotated[
+        str | None,
+        _input(
+            "--null",
+            metavar="TEXT",
+            show_default="\\N in tsv",
+            help="What the table has for a missing value.",
+        ),
+    ] = None
+    encoding: Annotated[
+        str | None,
+        _input(
+            "--encoding",
+            metavar="NAME",
+            show_default="recognised",
+            help="Encoding of the input, such as utf-16 or cp1252.",
+        ),
+    ] = None
+    errors: ErrorsOption = "strict"
 
 
 @dataclass(frozen=True)

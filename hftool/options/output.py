@@ -116,4 +116,12 @@ class TableOptions(ResumableOptions, PictureOptions):
             help="A text that fails: stop the run, write a record with its error, or leave it out.",
         ),
     ] = "stop"
+    bom: Annotated[
+        bool | None,
+        _output(
+            "--bom/--no-bom",
+            show_default="as in the input",
+            help="Begin csv with a byte-order mark, by which Excel knows UTF-8.",
+        ),
+    ] = None
     by_suffix: ClassVar[Mapping[str, str]] = {".parquet": "parquet"}

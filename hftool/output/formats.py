@@ -56,10 +56,11 @@ def json_array(events: Iterable[Any], view: View) -> Iterator[str]:
 
 def csv_lines(events: Iterable[Any], view: View) -> Iterator[str]:
     """Yield a header and one line per row, quoted where needed (RFC 4180, with Unix line ends)."""
-    yield _csv_line(view.columns)
+    yield ("\ufeff" if view.bom else "") + _csv_line(view.header or view.columns)
     for record in records_only(events):
         for row in view.rows(record):
-            yield _csv_line(cell_text(row.get(name)) for name in view.columns)
+            values = map(row.get, view.columns)
+            yield _csv_line(view.null if v is None else cell_text(v) for v in values)
 
 
 def _csv_line(cells: Iterable[str]) -> str:
@@ -71,14 +72,12 @@ def _csv_line(cells: Iterable[str]) -> str:
 
 def tsv_lines(events: Iterable[Any], view: View) -> Iterator[str]:
     r"""Yield a header and one line per row; cells have \t, \n, \r and \\ as escapes."""
-    yield "\t".join(map(escape_cell, view.columns)) + "\n"
+    yield "\t".join(map(escape_cell, view.header or view.columns)) + "\n"
     for record in records_only(events):
         for row in view.rows(record):
-            yield "\t".join(_tsv_cell(row.get(name)) for name in view.columns) + "\n"
-
-
-def _tsv_cell(value: Any) -> str:
-    return escape_cell(cell_text(value))
+            values = map(row.get, view.columns)
+            cells = (view.null if v is None else escape_cell(cell_text(v)) for v in values)
+            yield "\t".join(cells) + "\n"
 
 
 FORMATS: dict[str, Callable[[Iterable[Any], View], Iterator[str]]] = {

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,32 @@ def plain(value: Any) -> Any:
     return value
 
 
+class Beside(Mapping[str, Any]):
+    """A row with the columns of a record of the input, and others that a command adds to them.
+
+    Attributes:
+        given: the record, whose values are looked up only when they are needed.
+        added: the columns beside it.
+    """
+
+    def __init__(
+        self, given: Mapping[str, Any], names: Mapping[str, str], added: Mapping[str, Any]
+    ) -> None:
+        """Make a row; `names` has the names of the columns in the record, by those in the row."""
+        self.given, self.added = given, added
+        self._names = names
+
+    def __getitem__(self, name: str) -> Any:
+        return self.added[name] if name in self.added else self.given[self._names[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (new for new, name in self._names.items() if name in self.given)
+        yield from self.added
+
+    def __len__(self) -> int:
+        return len(list(self))
+
+
 @dataclass(frozen=True)
 class View:
     """How the records of one command are written.
@@ -53,8 +79,11 @@ class View:
         lines_per_write: how many lines to write together. More are faster, but the stream gets
             them later.
         record: converts a record for json and jsonl.
-        schema: returns the Parquet schema (`pyarrow.Schema`), given the first rows; None if the
-            records are not written as Parquet.
+        schema: returns the Parquet schema (`pyarrow.Schema`); None if the records are not written
+            as Parquet.
+        header: what csv and tsv call the columns, if not by the names in `columns`.
+        null: what csv and tsv write for a missing value.
+        bom: whether csv begins with a byte-order mark.
     """
 
     columns: tuple[str, ...]
@@ -70,7 +99,10 @@ class View:
     live: bool = True
     lines_per_write: int = 1
     record: Callable[[Any], Any] = plain
-    schema: Callable[[Sequence[Row]], Any] | None = None
+    schema: Callable[[], Any] | None = None
+    header: tuple[str, ...] | None = None
+    null: str = ""
+    bom: bool = False
 
 
 def has_failed(record: Any) -> bool:

@@ -147,7 +147,7 @@ FORMATS: list[InputFormat] = ["lines", "csv", "tsv", "jsonl"]
 def test_rows(data: bytes, name: InputFormat, column: str | None) -> None:
     def read(path: Path) -> None:
         named_column = None if name == "lines" else column
-        options = TableInputOptions(file=path, input_format=name, column=named_column)
+        options = TableInputOptions(files=[path], input_format=name, column=named_column)
         for row in read_table(None, options):
             row.text.encode()
 

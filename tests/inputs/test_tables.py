@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def read(file: Path, data: bytes, **options: Any) -> list[tuple[str, dict[str, Any]]]:
     """Return the texts and columns of a file with this content."""
     file.write_bytes(data)
-    rows = list(read_table(None, TableInputOptions(file=file, **options)))
+    rows = list(read_table(None, TableInputOptions(files=[file], **options)))
     assert not [row.error for row in rows if row.error]
     return [(row.text, dict(row.columns)) for row in rows]
 
@@ -63,7 +63,7 @@ def test_jsonl_keeps_what_each_record_has(tmp_path: Path) -> None:
 
 def test_suffix_is_overruled_and_stdin_is_lines(tmp_path: Path, folder: Path) -> None:
     assert read(tmp_path / "a.csv", b"a,b\n", input_format="lines") == [("a,b", {"text": "a,b"})]
-    assert read(tmp_path / "a.txt", b"x\na\n", input_format="csv") == [("a", {"x": "a"})]
+    assert read(tmp_path / "a.txt", b"text\na\n", input_format="csv") == [("a", {"text": "a"})]
     sentiment = ("sentiment", "-m", str(folder), "--format", "jsonl")
     assert json.loads(run(*sentiment, stdin="text,b\n").stdout)["text"] == "text,b"
     result = run(*sentiment, "--input-format", "csv", stdin="text,b\nx,y\n")
@@ -80,9 +80,9 @@ def test_an_empty_file_has_no_rows(name: str, tmp_path: Path, folder: Path) -> N
 @pytest.mark.parametrize(
     ("name", "data", "error"),
     [
-        ("a.csv", b"id,body\n1,x\n", "no column 'text'; the columns are id, body"),
-        ("a.jsonl", b'{"id": 1, "body": "x"}\n', "no column 'text'; the columns are id, body"),
-        ("a.csv", b"text,id,id\n", "the column 'id' is named twice"),
+        ("a.csv", b"id,words\n1,x\n", "no column 'text'; the columns are 'id', 'words'"),
+        ("a.jsonl", b'{"id": 1, "n": "x"}\n', "no column 'text'; the columns are 'id', 'n'"),
+        ("a.csv", b"text,id,text\n", "several columns could be meant: 1 'text', 3 'text'"),
         ("a.csv", b'text,n\na,1\n"b,2\nc,3\n', "line 4: not valid CSV: unexpected end of data"),
         ("a.csv", b"text,n\na,1\nb\n", "line 3: expected 2 cells as in the header, got 1"),
         ("a.tsv", b"text\tn\na\t1\t2\n", "line 2: expected 2 cells as in the header, got 3"),
@@ -256,11 +256,10 @@ def test_a_broken_parquet_file_is_an_error_of_one_line(folder: Path, tmp_path: P
         return result.stderr.splitlines()[0]
 
     twice = pyarrow.table([["a"], ["b"]], names=["text", "text"])
-    assert error(twice) == f"Error: {file}: the column 'text' is named twice"
+    cause = "several columns could be meant: 1 'text', 2 'text'"
+    assert error(twice) == f"Error: {file}: {cause}"
     data = pyarrow.table({"text": [f"text {i}" for i in range(10_000)]})
     assert error(data, 2000).startswith(f"Error: cannot read {file}: ")
-    late = pyarrow.table({"text": ["x"], "at": pyarrow.array([10**15], pyarrow.timestamp("ms"))})
-    assert error(late).startswith(f"Error: cannot read {file}: ")
     days = pyarrow.table({"text": [datetime.date(2020, 1, 1)]})
     assert error(days) == f"Error: {file}: row 1: 'text' is of type date, not text"
 
@@ -275,11 +274,11 @@ def test_parquet_is_read_and_written_in_constant_memory(tmp_path: Path) -> None:
 
     def records() -> Iterator[dict[str, Any]]:
         nonlocal most
-        for row in read_table(None, TableInputOptions(file=source)):
+        for row in read_table(None, TableInputOptions(files=[source])):
             most = max(most, pyarrow.total_allocated_bytes() - before)
             yield dict(row.columns)
 
-    view = View(columns=("text",), text=str, schema=lambda group: texts.schema)
+    view = View(columns=("text",), text=str, schema=lambda: texts.schema)
     write_parquet(records(), view, target)
     assert most < 60_000_000  # of 80
     assert pyarrow.parquet.read_table(target) == texts
@@ -298,7 +297,7 @@ def test_parquet_from_json(folder: Path, tmp_path: Path) -> None:
 
 
 def test_column_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(HftoolError, match="no column 'b'; the columns are a, text"):
+    with pytest.raises(HftoolError, match="no column 'b'; the columns are 'a', 'text'"):
         read(tmp_path / "a.csv", b"a,text\n", column="b")
     assert read(tmp_path / "b.csv", b"a,text\nx,y\n", column="a")[0][0] == "x"
     with pytest.raises(UsageError):

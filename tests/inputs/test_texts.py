@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hftool.errors import HftoolError, UsageError
-from hftool.inputs.texts import each_text, lines, one_text, texts
+from hftool.inputs.texts import each_argument, lines, one_text, texts
 from hftool.options.inputs import FileOptions, InputOptions
 from tests.conftest import run, run_process
 
@@ -129,7 +129,7 @@ def test_folder_is_not_a_file(tmp_path: Path) -> None:
 
 
 def test_each_argument_is_a_text() -> None:
-    assert list(each_text(["a", "b\nc"], FileOptions())) == ["a", "b\nc"]
+    assert each_argument(["a", "b\nc"]) == ["a", "b\nc"]
 
 
 def test_argument_that_is_not_utf8() -> None:
@@ -178,7 +178,7 @@ def test_file_as_a_whole(file: Path, data: bytes, text: str) -> None:
 )
 def test_file_by_lines(file: Path, data: bytes, expected: list[str]) -> None:
     assert read(file, data, by_lines=True) == expected
-    assert list(each_text(None, FileOptions(file=file))) == expected
+    assert list(lines(FileOptions(file=file))) == expected
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

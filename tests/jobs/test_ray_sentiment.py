@@ -203,8 +203,7 @@ def test_errors_of_workers_are_one_line(model: Path, cluster: Any, tmp_path: Pat
     broken.write_text('id,text,label\n1,x,y\n2,"never closed,z\n')
     assert "Error: /in-csv/more/d.csv: line 3: not valid CSV: " in error(str(folder))
     broken.write_text("id,body\n1,x\n")
-    expected = "Error: /in-csv/more/d.csv: no column 'text'; the columns are id, body"
-    assert error(str(folder)) == expected
+    assert "d.csv: its columns are id, body; those of the first file are" in error(str(folder))
     broken.write_text("text,id,other\nx,1,2\n")
     assert "more/d.csv: its columns are text, id, other" in error(str(folder))
 

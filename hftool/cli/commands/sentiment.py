@@ -73,6 +73,7 @@ def sentiment(
     from hftool.classification.summary import Check, Failures, summarize
     from hftool.inputs.tables import read_table
     from hftool.models.fingerprint import model_digest
+    from hftool.output.formats import format_name
     from hftool.output.resume import remaining, resumable
     from hftool.output.run_log import Settings, run_settings
     from hftool.output.views.classification import SUMMARY, classifications_view
@@ -84,12 +85,14 @@ def sentiment(
         digest = model_digest(name, load)
         return run_settings(load, labelling, model=name, model_digest=digest, **own)
 
-    table = read_table(text, inputs)
+    all_columns = not summary and format_name(output, SUMMARY) in ("csv", "tsv", "parquet")
+    table = read_table(text, inputs, whole=all_columns)
     scorer = load_scorer(load, labelling)
     checked, left_out = Check(check, scorer.labels), output.on_error == "skip"
     view = classifications_view(
-        *(table.names, table.schema, scorer.labels),
+        *(table.shape, scorer.labels),
         all_scores=all_scores,
+        bom=table.shape.marked if output.bom is None else output.bom,
         errors=output.on_error == "report",
     )
     with nullcontext() if summary else resumable(output, view, settings) as partial:

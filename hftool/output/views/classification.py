@@ -1,9 +1,9 @@
 """Views of `sentiment`: the input's columns, then the label and its scores; and summaries."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
-from hftool.output.view import Row, View, escaped, line
+from hftool.output.view import Beside, Row, View, escaped, line
 
 if TYPE_CHECKING:
     from hftool.classification.classify import Classification
@@ -24,30 +24,52 @@ def names_in_records(names: Sequence[str], reserved: Collection[str]) -> dict[st
     return renamed
 
 
+class InputShape(Protocol):
+    """What the view needs to know about the table that the texts are from."""
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """The names of the columns, as csv and tsv write them."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The same names, each of them once."""
+
+    @property
+    def schema(self) -> Callable[[], Any]:
+        """A function that returns the columns' types (`pyarrow.Schema`)."""
+
+    @property
+    def null(self) -> str:
+        """How csv and tsv write a missing value."""
+
+
 def classifications_view(
-    names: Sequence[str],
-    schema: Any,
+    given: InputShape,
     labels: Sequence[str],
     *,
     all_scores: bool,
     errors: bool = False,
+    bom: bool = False,
 ) -> View:
     """Return the view of `sentiment`'s records.
 
     Args:
-        names: the columns of the input, in order.
-        schema: the input's schema (`pyarrow.Schema`) if it was Parquet, else None.
+        given: the table that the texts are from.
         all_scores: whether the records have the score of each label: in `scores`, and in csv, tsv
             and Parquet in a column for each.
         errors: whether a text that failed has a record, with the cause in `error`.
+        bom: whether csv begins with a byte-order mark.
     """
     scores = tuple(f"score_{label}" for label in labels) if all_scores else ()
     results = ("label", "score", *scores, *("error",) * errors)
     reserved = {*results, *("scores",) * all_scores}
-    new_names = names_in_records(names, reserved)
+    new_names = names_in_records(given.names, reserved)
+    old_names = {new: name for name, new in new_names.items()}
+    new_header = names_in_records(given.header, reserved)
 
     def inputs(c: "Classification") -> Row:
-        # In JSON Lines a record may have columns that the first one lacks.
+        # A record of JSON from stdin may have columns that the first one lacks.
         known = c.columns.keys() <= new_names.keys()
         by_name = new_names if known else names_in_records([*c.columns], reserved)
         return {by_name[name]: value for name, value in c.columns.items()}
@@ -60,7 +82,7 @@ def classifications_view(
     def row(c: "Classification") -> Row:
         by_label = {f"score_{label}": score for label, score in c.scores.items()}
         more = {**(by_label if all_scores else {}), **({"error": c.error} if errors else {})}
-        return {**inputs(c), "label": c.label, "score": c.score, **more}
+        return Beside(c.columns, old_names, {"label": c.label, "score": c.score, **more})
 
     def text(c: "Classification") -> str:
         scores = [f"{escaped(label)}={score}" for label, score in c.scores.items()]
@@ -68,10 +90,10 @@ def classifications_view(
         error = [] if c.error is None else [f"error={escaped(c.error)}"]
         return line(escaped(c.label), c.score, escaped(c.text), *more, *error)
 
-    def output_schema(rows: Sequence[Row]) -> Any:
+    def schema() -> Any:
         from hftool.output.parquet import classification_schema
 
-        return classification_schema(rows, new_names, schema, results)
+        return classification_schema(given.schema(), new_names, results)
 
     def table(records: Iterable["Classification"], console: Any) -> Iterator[str]:
         from hftool.output.tables.classification import classifications
@@ -80,11 +102,14 @@ def classifications_view(
 
     return View(
         columns=(*new_names.values(), *results),
+        header=(*(new_header[name] for name in given.header), *results),
+        null=given.null,
+        bom=bom,
         text=text,
         record=record,
         rows=lambda classification: [row(classification)],
         table=table,
-        schema=output_schema,
+        schema=schema,
     )
 
 

@@ -1,0 +1,35 @@
+"""Read Excel workbooks, with the extra `hftool-cli[tables]`."""
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hftool.errors import HftoolError
+from hftool.extras import import_extra
+
+
+def read_cells(path: Path) -> Iterator[tuple[int, list[Any]]]:
+    """Yield the rows of a workbook's first sheet that are not empty, after their numbers.
+
+    Raises:
+        HftoolError: the file is not a workbook, or openpyxl is not installed.
+    """
+    openpyxl = import_extra("openpyxl", needed_for="an Excel workbook", extra="tables")
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        sheet = book.worksheets[0]
+        sheet.reset_dimensions()  # which some programs write wrong
+        for number, row in enumerate(sheet.iter_rows(values_only=True), 1):
+            cells = list(row)
+            while cells and cells[-1] is None:
+                cells.pop()
+            if cells:
+                yield number, cells
+    except OSError as error:
+        raise HftoolError(f"cannot read {path}: {error.strerror or error}") from None
+    except (zipfile.BadZipFile, KeyError, ValueError, IndexError) as error:
+        raise HftoolError(f"cannot read {path} as an Excel workbook: {error}") from None
+    finally:
+        if "book" in locals():
+            book.close()

@@ -1,0 +1,91 @@
+"""Open the input: a file or stdin, decompressed where it is compressed."""
+
+import bz2
+import gzip
+import io
+import lzma
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from hftool.errors import HftoolError, UsageError
+from hftool.extras import import_extra
+
+STDIN = Path("-")
+BUFFER_BYTES = 1 << 18  # to read of a file together, and to peek at
+THREE_WAYS = "give it as an argument, name a file with -f/--file, or pipe it into stdin"
+
+
+def source_name(file: Path | None) -> str:
+    """Return what errors call the input: "stdin", or the file's path."""
+    return "stdin" if file in (None, STDIN) else str(file)
+
+
+def is_live(file: Path | None) -> bool:
+    """Return whether reading may have to wait for more input: from stdin or another pipe."""
+    return file is None or file == STDIN or not file.is_file()
+
+
+def open_stream(file: Path | None) -> io.BufferedReader:
+    """Open a file, or stdin for None and "-", for reading.
+
+    Raises:
+        UsageError: there is no stdin, or it is a terminal that nobody asked to read.
+        HftoolError: the file can't be opened.
+    """
+    if file is None or file == STDIN:
+        if sys.stdin is None or (file is None and sys.stdin.isatty()):
+            raise UsageError("no text was given", THREE_WAYS)
+        stdin: Any = sys.stdin.buffer
+        return stdin if hasattr(stdin, "peek") else io.BufferedReader(stdin)
+    try:
+        return io.BufferedReader(io.FileIO(file), BUFFER_BYTES)
+    except OSError as error:
+        raise HftoolError(f"cannot read {file}: {error.strerror}") from None
+
+
+def decompressed(stream: io.BufferedReader) -> io.BufferedReader:
+    """Return a stream that decompresses what begins like a gzip, zstd, bzip2 or xz file, and the
+    stream itself where it begins otherwise.
+
+    Raises:
+        HftoolError: the package that decompresses it is not installed.
+    """
+    head = stream.peek(8)
+    opener = next((o for magic, o in _DECOMPRESSORS.items() if head.startswith(magic)), None)
+    return stream if opener is None else io.BufferedReader(opener(stream), BUFFER_BYTES)
+
+
+def _zstd(stream: BinaryIO) -> Any:
+    zstandard = import_extra("zstandard", needed_for="a zstd file", extra="tables")
+    return zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+
+
+_DECOMPRESSORS: dict[bytes, Callable[[BinaryIO], Any]] = {
+    b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
+    b"\x28\xb5\x2f\xfd": _zstd,
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
+}
+COMPRESSED = (
+    ".gz",
+    ".zst",
+    ".bz2",
+    ".xz",
+)  # suffixes before which a name has the suffix of its format
+
+
+@contextmanager
+def decompression_errors(name: str) -> Iterator[None]:
+    """Turn the errors of a damaged compressed file into one line."""
+    try:
+        yield
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise HftoolError(f"cannot read {name}: {error}") from None
+    except Exception as error:
+        if type(error).__name__ == "ZstdError":
+            raise HftoolError(f"cannot read {name}: {error}") from None
+        raise
