@@ -173,6 +173,7 @@ def _line_editor(errors: ByteErrors) -> ReadLine:
         history=_history(),
         completer=WordCompleter(commands, sentence=True),
         complete_while_typing=False,
+        enable_suspend=True,  # Ctrl-Z
     )
     return session.prompt
 

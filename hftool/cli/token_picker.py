@@ -93,7 +93,8 @@ def _answers() -> Iterator[str]:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.output import create_output
 
-    session: PromptSession[str] = PromptSession(output=create_output(stdout=sys.stderr))
+    output = create_output(stdout=sys.stderr)
+    session: PromptSession[str] = PromptSession(output=output, enable_suspend=True)  # Ctrl-Z
     while True:
         try:
             yield session.prompt("pick> ")

@@ -238,6 +238,33 @@ def test_a_chat_at_a_terminal(
     assert "+My name is Ada." in history.read_text()
 
 
+def test_ctrl_z_suspends_a_chat(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model")
+    shell: pexpect.spawn[str] = pexpect.spawn(
+        "bash",
+        ["--norc", "--noprofile", "-i"],  # only a shell's job can be stopped
+        env={**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "PS1": "shell$ "},
+        encoding="utf-8",
+        timeout=60,
+        dimensions=(40, 80),
+    )
+    shell.sendline(f"{HFTOOL} chat -m {shlex.quote(str(folder))} -n 5 --save {tmp_path}/c.json")
+    shell.expect("/help lists the commands")
+    shell.expect(PROMPT)
+    shell.send("half a line\x1a")
+    shell.expect("Stopped")
+    shell.sendline("fg")
+    shell.expect(PROMPT)
+    shell.send(" more\r")
+    shell.expect(PROMPT)
+    shell.sendeof()
+    shell.expect(r"shell\$ ")
+    shell.sendline("exit")
+    shell.close()
+    messages = json.loads((tmp_path / "c.json").read_text())["messages"]
+    assert messages[0]["content"] == "half a line more"
+
+
 def test_a_chat_at_a_dumb_terminal_without_a_home(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "model")
     child = terminal("chat", "-m", str(folder), "-n", "5", TERM="dumb", HOME="/nowhere")
