@@ -119,7 +119,7 @@ def _notations(messages: list[Message]) -> Iterator[list[Message]]:
     """Yield the messages in every notation of the same contents."""
     contents = (_unchanged, _in_text, _in_parts)
     arguments = (_unchanged, _with_json_arguments)
-    absent = (_unchanged, _with_empty_content, _with_null_content)
+    absent = (_unchanged, _with_null_content, _with_empty_content)
     for without, argument, content in product(absent, arguments, contents):
         yield [without(argument(content(message))) for message in messages]
 
@@ -169,4 +169,5 @@ def _with_empty_content(message: Message) -> Message:
 
 
 def _with_null_content(message: Message) -> Message:
-    return {"content": None, **message} if message["role"] == "assistant" else message
+    answers = message["role"] == "assistant" and not message.get("content")
+    return {**message, "content": None} if answers else message

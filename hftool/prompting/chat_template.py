@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property, lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -232,16 +233,12 @@ class ChatTemplate:
         _, prompt, arrangement = best
         for change in arrangement.changes:
             self._warn(change)
-        for missing in missing_texts(messages, prompt):
-            self._warn(f"leaves out {missing.place}: {_shortened(missing.text)}")
+        for place, group in groupby(missing_texts(messages, prompt), key=lambda text: text.place):
+            texts = ", ".join(text.text.strip() for text in group)
+            self._warn(f"leaves out {place}: {texts if len(texts) <= 60 else texts[:59] + '…'}")
         return prompt
 
     def _warn(self, what: str) -> None:
         if what not in self._warned and len(self._warned) < MAX_WARNINGS:
             log.warning("%s %s", self._name, what)
         self._warned.add(what)
-
-
-def _shortened(text: str) -> str:
-    text = text.strip()
-    return text if len(text) <= 60 else text[:59] + "…"

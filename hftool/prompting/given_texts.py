@@ -33,20 +33,22 @@ def missing_texts(messages: Sequence[Message], prompt: str) -> list[GivenText]:
 
 def missing_extras(chat: Chat, prompt: str) -> list[str]:
     """Return which of a chat's "tools" and "documents" are not in a prompt at all."""
-    tools = [GivenText(name, "tools") for tool in chat.tools or () if (name := tool_name(tool))]
-    documents = [
-        GivenText(value, "documents")
-        for document in chat.documents or ()
-        for value in document.values()
-        if isinstance(value, str) and value.strip()
+    groups = {
+        "tools": [_description(tool) or tool_name(tool) for tool in chat.tools or ()],
+        "documents": [
+            max(_leaves(document), key=len, default="") for document in chat.documents or ()
+        ],
+    }
+    return [
+        name
+        for name, texts in groups.items()
+        if texts and len(_missing([GivenText(text, name) for text in texts], prompt)) == len(texts)
     ]
-    groups = {"tools": tools, "documents": documents}
-    return [name for name, given in groups.items() if given and _missing(given, prompt) == given]
 
 
 def is_garbled(messages: Sequence[Message], prompt: str) -> bool:
-    """Return whether a template printed a list of parts or an object as Python shows it, because
-    it expects a text."""
+    """Return whether a template printed a list of parts, an object or null as Python shows it,
+    because it expects a text."""
     texts = "\0".join(text for m in messages for text in texts_of(m.get("content")))
     in_parts = any(is_parts(m.get("content")) for m in messages)
     if in_parts and len(_PART.findall(prompt)) > len(_PART.findall(texts)):
@@ -55,6 +57,8 @@ def is_garbled(messages: Sequence[Message], prompt: str) -> bool:
     arguments = [a for m in messages for a in _arguments(m)]
     objects = [o for o in (*results, *arguments) if isinstance(o, dict | list)]
     shown = {repr(a) for a in objects} - {json.dumps(a, ensure_ascii=False) for a in objects}
+    if any(m.get("content", "") is None for m in messages):
+        shown.add("None")
     return any(prompt.count(form) > texts.count(form) for form in shown)
 
 
@@ -62,6 +66,12 @@ def tool_name(tool: dict[str, Any]) -> str:
     """Return the name of a tool, or of the one that is called."""
     function = tool.get("function")
     return str((function if isinstance(function, dict) else tool).get("name") or "")
+
+
+def _description(tool: dict[str, Any]) -> str:
+    function = tool.get("function")
+    text = (function if isinstance(function, dict) else tool).get("description")
+    return text if isinstance(text, str) else ""
 
 
 def _texts_of_message(message: Message, number: int) -> Iterator[GivenText]:
@@ -76,7 +86,7 @@ def _texts_of_message(message: Message, number: int) -> Iterator[GivenText]:
         yield GivenText(tool_name(call), f"a tool call of {place}")
     for arguments in _arguments(message):
         for leaf in _leaves(arguments):
-            yield GivenText(leaf, f"arguments of a tool call of {place}")
+            yield GivenText(leaf, f"a tool call of {place}")
 
 
 def _arguments(message: Message) -> Iterator[Any]:
