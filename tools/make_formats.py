@@ -25,6 +25,7 @@ from hftool.tokenization.encode import (
     Encoded,
     FailedText,
     Rendered,
+    RenderedDiff,
     RoundTrip,
 )
 from hftool.tokenization.vocabulary import VocabularyDifference, VocabularyEntry, VocabularyStats
@@ -39,6 +40,7 @@ RECORDS: dict[str, tuple[str, type[Any]]] = {
     "compared": ("encode --compare", Compared),
     "round-trip": ("encode --roundtrip", RoundTrip),
     "template": ("encode --show-template", Rendered),
+    "template-diff": ("encode --show-template --diff-arg", RenderedDiff),
     "failed-text": ("encode --lines, a text that failed", FailedText),
     "decoded": ("decode", Decoded),
     "candidate": ("topk", Candidate),

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from hftool.errors import exclude
+from hftool.errors import UsageError, exclude
 from hftool.options.shared import option
 
-EncodeMode = Literal["tokens", "count", "template", "roundtrip", "compare"]
+EncodeMode = Literal["tokens", "count", "template", "diff", "roundtrip", "compare"]
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class EncodeOptions:
     """The choice of what `encode` writes about each text.
 
     Raises:
-        UsageError: two options that exclude each other.
+        UsageError: two options that exclude each other, or one that needs another.
     """
 
     special: Annotated[
@@ -27,6 +27,14 @@ class EncodeOptions:
     show_template: Annotated[
         bool, option("--show-template", help="Write only the text that the chat template makes.")
     ] = False
+    diff_arg: Annotated[
+        list[str] | None,
+        option(
+            "--diff-arg",
+            metavar="KEY=VALUE",
+            help="With --show-template: mark what this variable changes (repeatable).",
+        ),
+    ] = None
     compare: Annotated[
         str | None,
         option("--compare", metavar="REF2,REF3", help="Also encode with these models' tokenizers."),
@@ -46,11 +54,14 @@ class EncodeOptions:
             }
         )
 
+        if self.diff_arg and not self.show_template:
+            raise UsageError("--diff-arg needs --show-template")
+
     @property
     def mode(self) -> EncodeMode:
         """The one thing that is written about each text."""
         if self.show_template:
-            return "template"
+            return "diff" if self.diff_arg else "template"
         if self.count:
             return "count"
         if self.roundtrip:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -105,6 +105,16 @@ def template_arguments(options: TemplateOptions, *, no_generation_prompt: bool =
         options.think,
         not no_generation_prompt,
     )
+
+
+def with_variables(prompt: Prompt, given: Sequence[str]) -> Prompt:
+    """Return a chat with more variables, each as KEY=VALUE; a text unchanged.
+
+    Raises: as `parse_variable`.
+    """
+    if isinstance(prompt, str):
+        return prompt
+    return replace(prompt, variables={**prompt.variables, **dict(map(parse_variable, given))})
 
 
 def overlaid(chat: Chat, other: Chat) -> Chat:

@@ -5,8 +5,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar, assert_never
+from typing import TYPE_CHECKING, Literal, TypeVar, assert_never
 
 from hftool.errors import HftoolError, UsageError
 from hftool.inputs.readahead import read_ahead
@@ -73,6 +74,24 @@ class Compared:
 
 
 @dataclass(frozen=True)
+class TemplatePart:
+    """A part of a text that a chat template makes: whether it is the same with and without some
+    variables, is only there with them, or only without them."""
+
+    change: Literal["same", "added", "removed"]
+    text: str
+
+
+@dataclass(frozen=True)
+class RenderedDiff:
+    """The text that a chat template makes of a chat with some more variables, and its parts,
+    together with those of the text without these variables."""
+
+    text: str
+    parts: tuple[TemplatePart, ...]
+
+
+@dataclass(frozen=True)
 class RoundTrip:
     """A text, the text that decoding its tokens gives, and the index of the first character that
     differs."""
@@ -99,7 +118,7 @@ class Decoded:
     text: str
 
 
-EncodeRecord = Encoded | Counted | Rendered | RoundTrip | Compared | FailedText
+EncodeRecord = Encoded | Counted | Rendered | RenderedDiff | RoundTrip | Compared | FailedText
 Record = TypeVar("Record")
 
 
@@ -113,7 +132,8 @@ def encode_records(
 
     Args:
         tokenizers: the model's first, then those to compare it with.
-        texts: each as every tokenizer gets it, which differs if it is a chat.
+        texts: each as every tokenizer gets it, which differs if it is a chat; to show a difference,
+            without and with the variables that make it.
         flush: called before more texts are waited for, so that the caller can pass on the records
             of those before.
     """
@@ -127,6 +147,8 @@ def encode_records(
             return count_tokens(tokenizer, own, special=special, flush=flush)
         case "template":
             return map(Rendered, own)
+        case "diff":
+            return (template_diff(*versions) for versions in texts)
         case "roundtrip":
             return round_trips(tokenizer, own)
         case "compare":
@@ -248,6 +270,25 @@ def compare_tokenizers(
     for versions in texts:
         for tokenizer, text in zip(tokenizers, versions, strict=True):
             yield from _or_failures(partial(_compared, tokenizer, special), [text])
+
+
+def template_diff(without: str, text: str) -> RenderedDiff:
+    """Return the parts of a text that are new, and those of another that are gone, word by word."""
+    before, after = _words(without), _words(text)
+    parts: list[TemplatePart] = []
+    matcher = SequenceMatcher(None, before, after, autojunk=False)
+    for _, start, end, new_start, new_end in matcher.get_opcodes():
+        removed, added = "".join(before[start:end]), "".join(after[new_start:new_end])
+        if removed == added:
+            parts.append(TemplatePart("same", added))
+            continue
+        parts += [TemplatePart("removed", removed)] * bool(removed)
+        parts += [TemplatePart("added", added)] * bool(added)
+    return RenderedDiff(text, tuple(parts))
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+|.", text, re.DOTALL)
 
 
 def _compared(tokenizer: Tokenizer, special: bool, texts: Sequence[str]) -> Iterator[Compared]:

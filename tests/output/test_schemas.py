@@ -21,6 +21,7 @@ RUNS: list[tuple[tuple[str, ...], list[str], str]] = [
     (("compared",), ["encode", "--lines", "--compare", "minilm-sst2"], "good\n\n"),
     (("round-trip",), ["encode", "Good 大", "--roundtrip", "-m", "minilm-sst2"], ""),
     (("template",), ["encode", "hi", "--show-template"], ""),
+    (("template-diff",), ["encode", "hi", "--show-template", "--diff-arg", "eos_token=x"], ""),
     (("decoded",), ["decode", "--lines"], "260 1015\n178\n"),
     (("candidate",), ["topk", "1+1=", "-k", "3", "--target", "two dogs", "--top-p", "0.5"], ""),
     (("candidate",), ["topk", "--lines", "-k", "2"], "One,\n你\n"),

@@ -215,3 +215,19 @@ def test_a_chat_uses_and_changes_them(
     for option in ("--load", "--messages"):
         loaded = run("chat", "-m", str(model), option, file, stdin="/template\n")
         assert loaded.stderr.startswith("<sky>calm[user]Hi[assistant]")
+
+
+def test_what_a_variable_changes_is_marked(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(model)
+    shown = prompt(model, "Hi", "--diff-arg", "tone=calm", "--diff-arg", "enable_thinking=false")
+    assert shown == "{+calm+}[user]Hi[assistant]{+!+}"
+    arguments = ("--template-arg", "tone=very loud", "--diff-arg", "tone=very calm")
+    assert prompt(model, "Hi", *arguments) == "very [-loud-]{+calm+}[user]Hi[assistant]"
+    request = ("--messages", "request.jsn", "--diff-arg", 'tone=""')
+    assert prompt(model, *request) == "<sky>[-calm-][system]Be brief.[user]Hi[assistant]"
+    done = run("encode", "Hi", "--show-template", *arguments, "-m", str(model), "--json")
+    [record] = json.loads(done.stdout)
+    assert record["text"] == "very calm[user]Hi[assistant]"
+    assert [part["change"] for part in record["parts"]] == ["same", "removed", "added", "same"]
+    done = run("encode", "Hi", "--diff-arg", "tone=calm", "-m", str(model))
+    assert (done.exit_code, done.stderr) == (2, "Error: --diff-arg needs --show-template\n")

@@ -192,6 +192,10 @@ def transformers_prompt(name: str, source: str, chat: dict[str, Any], tokenizer:
     messages = as_documented(chat, NEEDS.get(name, {}))
     last = messages[-1]
     open_ended = last["role"] == "assistant" and "tool_calls" not in last
+    variables: dict[str, Any] = {
+        **tokenizer.special_tokens,
+        **chat.get("chat_template_kwargs", {}),
+    }
     rendered: Any = render_jinja_template(
         conversations=[messages],
         chat_template=source,
@@ -199,8 +203,7 @@ def transformers_prompt(name: str, source: str, chat: dict[str, Any], tokenizer:
         documents=chat.get("documents"),
         add_generation_prompt=last["role"] != "assistant",
         continue_final_message=open_ended,
-        **tokenizer.special_tokens,
-        **chat.get("chat_template_kwargs", {}),
+        **variables,
     )
     return str(rendered[0][0])
 

@@ -1,13 +1,19 @@
 """`hftool encode`"""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.options.encode import EncodeOptions
 from hftool.options.inputs import ChatOptions, InputOptions, TextArgument
 from hftool.options.model import ModelOptions
 from hftool.options.output import PictureOptions
+
+if TYPE_CHECKING:
+    from hftool.prompting.prompt import Prompt
+    from hftool.tokenization.tokenizer import Tokenizer
 
 log = logging.getLogger("hftool")
 
@@ -36,7 +42,7 @@ def encode(
     from hftool.models.local_files import load_tokenizer
     from hftool.output.views.tokens import ENCODE_VIEWS
     from hftool.output.writer import flush_stdout, write
-    from hftool.prompting.prompt import prompts, rendered
+    from hftool.prompting.prompt import prompts
     from hftool.tokenization.encode import FailedTexts, encode_records
 
     chatting = replace(chatting, chat=chatting.chat or encoding.show_template)
@@ -47,8 +53,24 @@ def encode(
     given = prompts(text, inputs, chatting)
     if len(tokenizers) > 1 and chatting.templated:
         log.info("each model gets the chat in its own chat template")
-    texts = ([rendered(t, prompt, chatting) for t in tokenizers] for prompt in given)
+    texts = (_versions(prompt, tokenizers, chatting, encoding.diff_arg or ()) for prompt in given)
     failed = FailedTexts(go_on=inputs.lines, per_text=len(tokenizers))
     records = failed.count(encode_records(tokenizers, texts, encoding, flush_stdout))
     write(records, ENCODE_VIEWS[encoding.mode], output)
     failed.require_none()
+
+
+def _versions(
+    prompt: "Prompt",
+    tokenizers: Sequence["Tokenizer"],
+    chatting: ChatOptions,
+    diff_arg: Sequence[str],
+) -> list[str]:
+    """Return a prompt as each tokenizer gets it; or with `diff_arg`, without and with these
+    variables."""
+    from hftool.prompting.prompt import rendered, with_variables
+
+    if diff_arg:
+        versions = [prompt, with_variables(prompt, diff_arg)]
+        return [rendered(tokenizers[0], version, chatting) for version in versions]
+    return [rendered(tokenizer, prompt, chatting) for tokenizer in tokenizers]

@@ -8,8 +8,10 @@ from itertools import accumulate, groupby, pairwise, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
+from rich.color import ColorSystem
 from rich.console import Console, Group
 from rich.containers import Lines
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -24,11 +26,12 @@ from hftool.output.tables.base import (
     shown,
 )
 from hftool.output.token_spans import Span, encoded_spans
+from hftool.output.views.tokens import marked
 from hftool.terminal import one_line, visible
 
 if TYPE_CHECKING:
     from hftool.generation.next_token import Candidate, Perplexity, ScoredToken
-    from hftool.tokenization.encode import Compared, Encoded
+    from hftool.tokenization.encode import Compared, Encoded, RenderedDiff
     from hftool.tokenization.vocabulary import VocabularyStats
 
 # These differ on light and on dark backgrounds; without colours, bars separate the tokens.
@@ -44,6 +47,21 @@ def text_field(records: Iterable[Any], console: Console) -> Iterator[str]:
 def token_style(index: int) -> str:
     """Return the colours of the token at an index."""
     return TOKEN_STYLES[index % len(TOKEN_STYLES)]
+
+
+def changed_text(records: Iterable["RenderedDiff"], console: Console) -> Iterator[str]:
+    """Render the text of each record with what was added in green and what was removed in red;
+    without colours, with marks."""
+    styles = {"added": Style(color="green"), "removed": Style(color="red", strike=True)}
+    for record in records:
+        for part in record.parts:
+            text = visible(part.text)
+            style = styles.get(part.change, Style.null())
+            if console.color_system is None:
+                yield marked(part.change, text)
+            else:
+                yield style.render(text, color_system=ColorSystem.STANDARD)
+        yield "\n"
 
 
 def _edged_pieces(parts: Iterable[str], console: Console) -> Text:

@@ -38,6 +38,12 @@ def _text_field_table(records: Iterable[Any], console: Any) -> Iterator[str]:
     return tokens.text_field(records, console)
 
 
+def _changed_text_table(records: Iterable[Any], console: Any) -> Iterator[str]:
+    from hftool.output.tables import tokens
+
+    return tokens.changed_text(records, console)
+
+
 def _scored_table(records: Iterable[Any], console: Any) -> Iterator[str]:
     from hftool.output.tables import tokens
 
@@ -134,6 +140,11 @@ def _encoded_rows(encoded: "Encoded") -> Iterator[Row]:
         }
 
 
+def marked(change: str, text: str) -> str:
+    """Return a part of a text with the marks that `git diff --word-diff` has for a change."""
+    return {"added": f"{{+{text}+}}", "removed": f"[-{text}-]"}.get(change, text)
+
+
 ENCODED = View(
     columns=("index", "id", "token", "piece", "start", "end"),
     text=lambda encoded: " ".join(map(str, encoded.ids)) + "\n",
@@ -159,6 +170,13 @@ RENDERED = View(
     columns=("text",),
     text=lambda rendered: rendered.text + "\n",
     table=_text_field_table,
+)
+
+RENDERED_DIFF = View(
+    columns=("change", "text"),
+    text=lambda diff: "".join(marked(part.change, part.text) for part in diff.parts) + "\n",
+    rows=lambda diff: plain(diff.parts),
+    table=_changed_text_table,
 )
 
 ROUND_TRIPS = View(
@@ -202,6 +220,7 @@ ENCODE_VIEWS: Mapping[EncodeMode, View] = {
     "tokens": _with_failures(ENCODED),
     "count": _with_failures(COUNTS),
     "template": RENDERED,
+    "diff": RENDERED_DIFF,
     "roundtrip": _with_failures(ROUND_TRIPS),
     "compare": _with_failures(COMPARED),
 }
