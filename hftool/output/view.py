@@ -139,3 +139,8 @@ def line(*cells: Any) -> str:
 def escaped(text: str) -> str:
     r"""Escape a text for a line of the text format ("\n" as \\n), so that it can be undone."""
     return one_line(text)
+
+
+def marked(change: str, text: str) -> str:
+    """Return a part of a text with the marks that `git diff --word-diff` has for a change."""
+    return {"added": f"{{+{text}+}}", "removed": f"[-{text}-]"}.get(change, text)

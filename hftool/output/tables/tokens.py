@@ -26,7 +26,7 @@ from hftool.output.tables.base import (
     shown,
 )
 from hftool.output.token_spans import Span, encoded_spans
-from hftool.output.views.tokens import marked
+from hftool.output.view import marked
 from hftool.terminal import one_line, visible
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hftool.options.encode import EncodeMode
-from hftool.output.view import Row, View, escaped, line, plain
+from hftool.output.view import Row, View, escaped, line, marked, plain
 
 if TYPE_CHECKING:
     from hftool.generation.next_token import Candidate, Perplexity, ScoredToken
@@ -138,11 +138,6 @@ def _encoded_rows(encoded: "Encoded") -> Iterator[Row]:
             "start": start,
             "end": end,
         }
-
-
-def marked(change: str, text: str) -> str:
-    """Return a part of a text with the marks that `git diff --word-diff` has for a change."""
-    return {"added": f"{{+{text}+}}", "removed": f"[-{text}-]"}.get(change, text)
 
 
 ENCODED = View(
