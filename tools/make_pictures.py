@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pexpect
@@ -15,7 +16,38 @@ from hftool.output.export import svg
 FOLDER = Path(__file__).parent.parent / "docs" / "pictures"
 WIDTH = 80
 HEAT = "The capital of France is Paris, and the capital of Germany is Banana."
-REVIEWS = "I love it\\nWhat a film!\\nToo long.\\nI hate it\\nA quiet joy.\\nBeautiful.\\n"
+REVIEWS = """\
+I love it
+What a film!
+Too long.
+I hate it
+A quiet joy.
+Beautiful.
+It broke after a week.
+Works as described.
+Terrible support, never again.
+My kids adore it.
+It is okay.
+The box is blue.
+A waste of money.
+Better than I expected.
+Not bad at all.
+It came on Tuesday.
+Dull, and far too loud.
+Fast, quiet and well made.
+I expected more, but it works.
+The ending ruins it.
+Good value.
+Arrived damaged.
+Charming from the first minute.
+I would not buy it again.
+The plot makes no sense, and yet I laughed.
+Average in every way.
+The best lamp I have owned.
+Nothing special.
+The battery lasts two hours.
+A small masterpiece.
+"""
 QUESTIONS = ("What is the capital of France?", "And of Italy?")
 PICTURES = {
     "tour": (
@@ -27,16 +59,17 @@ PICTURES = {
     "encode": ('hftool encode "Tokens are pieces: 大家好, naïve 🙂" --format table',),
     "topk": ('hftool topk "1+1=" --format table',),
     "sample": ('hftool sample "Once upon a time" --steps 3 --seed 4 --top-p 0.9 --format table',),
-    "sentiment": (f"printf '{REVIEWS}' | hftool sentiment --summary --format table",),
+    "sentiment": ("hftool sentiment -f reviews.txt --summary --format table",),
     "surprisal": (f'hftool topk "{HEAT}" --position all --format table',),
 }
 
 
-def run(command: str) -> str:
-    """Run a command and return what it shows on a terminal of `WIDTH` columns."""
+def run(command: str, folder: str | None = None) -> str:
+    """Run a command in a folder, and return what it shows on a terminal of `WIDTH` columns."""
     process = subprocess.run(
         f"COLUMNS={WIDTH} {command} --color always",
         shell=True,
+        cwd=folder,
         check=True,
         stdout=subprocess.PIPE,
         text=True,
@@ -82,7 +115,9 @@ def main() -> None:
         else:
             if name == "surprisal":
                 draw_heat_map()
-            draw(name, [(command, run(command)) for command in PICTURES[name]])
+            with tempfile.TemporaryDirectory() as folder:
+                Path(folder, "reviews.txt").write_text(REVIEWS, encoding="utf-8")
+                draw(name, [(command, run(command, folder)) for command in PICTURES[name]])
 
 
 if __name__ == "__main__":

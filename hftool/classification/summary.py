@@ -1,8 +1,11 @@
 """Summarize many classifications, or check that all have one label."""
 
 import logging
+import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from hftool.classification.classify import UNCERTAIN, Classification
 from hftool.errors import CheckFailed, HftoolError, UsageError
@@ -10,6 +13,7 @@ from hftool.errors import CheckFailed, HftoolError, UsageError
 log = logging.getLogger("hftool")
 
 BINS = 10
+LISTED = 5  # labels that the last line of a run counts
 
 
 @dataclass(frozen=True)
@@ -49,19 +53,45 @@ def summarize(
         yield LabelSummary(label, count, count / total if total else 0.0, mean, tuple(bins[label]))
 
 
-class Failures:
-    """Counts the texts that failed, starting from those of an earlier run that this one resumes."""
+class Tally:
+    """Counts the texts of a run, by label, and those that failed.
 
-    def __init__(self, failed_before: int = 0) -> None:
+    Args:
+        done_before, failed_before: the texts of an earlier run that this one resumes.
+    """
+
+    def __init__(self, done_before: int = 0, failed_before: int = 0) -> None:
+        self._began = time.perf_counter()
+        self._done_before = done_before
         self._failed = failed_before
+        self._texts = 0
+        self._labels: Counter[str] = Counter()
 
     def counted(self, classifications: Iterable[Classification]) -> Iterator[Classification]:
-        """Yield the same classifications, counting those that failed."""
+        """Yield the same classifications, counting them."""
         for classification in classifications:
-            self._failed += classification.error is not None
+            failed = classification.error is not None
+            self._failed += failed
+            self._texts += 1
+            self._labels[classification.label] += not failed
             yield classification
 
-    def report(self, *, left_out: bool) -> None:
+    def log_end(self, output: Path | None) -> None:
+        """Log how many texts there were, how long they took, how many have each label, and in which
+        file they are."""
+        more = " more" if self._done_before else ""
+        words = f"{self._texts:,}{more} text" + "s" * (self._texts != 1)
+        words += f" in {time.perf_counter() - self._began:.1f} s"
+        counts = [(n, label) for label, n in self._labels.most_common() if n and label]
+        listed = [f"{n:,} {label}" for n, label in counts[:LISTED]]
+        if others := sum(n for n, _ in counts[LISTED:]):
+            listed.append(f"{others:,} with {len(counts) - LISTED} other labels")
+        if self._labels[""]:
+            listed.append(f"{self._labels['']:,} empty")
+        written = f" -> {output}" if output else ""
+        log.info("%s%s%s", words, f": {', '.join(listed)}" * bool(listed), written)
+
+    def report_failures(self, *, left_out: bool) -> None:
         """Log how many failed if they were left out of the output.
 
         Raises:

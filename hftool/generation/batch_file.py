@@ -41,6 +41,11 @@ CHAT_FIELDS: dict[str, type] = {
 _KINDS = {list: "a list", dict: "an object", str: "text", bool: "true or false"}
 
 
+def completion_tokens(record: Generation | FailedRequest) -> int:
+    """Return how many tokens were generated for a record."""
+    return 0 if isinstance(record, FailedRequest) else record.usage.completion_tokens
+
+
 class FailureCounter:
     """Counts the failed records of a run, starting from those of an earlier run that this one
     resumes.

@@ -14,6 +14,8 @@ TableFormat = Literal["text", "table", "json", "jsonl", "csv", "tsv", "parquet"]
 OnError = Literal["stop", "report", "skip"]
 Color = Literal["auto", "always", "never"]
 PICTURES = (".svg", ".html")
+SUFFIXES = ("csv", "tsv", "json", "jsonl")  # those of a file that name its format
+UNWRITTEN = (".parquet", ".xlsx", ".xls", ".ods", ".gz", ".zst", ".bz2", ".xz", ".zip")
 _output = functools.partial(option, panel="Output")
 FORMAT = _output(
     "--format",
@@ -28,7 +30,8 @@ class OutputOptions:
     """The format and the destination of records.
 
     Raises:
-        UsageError: two formats were asked for.
+        UsageError: two formats were asked for, or the suffix of `output` names one that hftool does
+            not write.
     """
 
     format: Annotated[Format | None, FORMAT] = None
@@ -39,15 +42,15 @@ class OutputOptions:
             "--output",
             "-o",
             metavar="FILE",
-            help="Write to FILE; it appears when it is complete.",
+            help="Write to FILE; its suffix chooses the format unless --format does.",
             common=True,
         ),
     ] = None
     color: Annotated[
         Color, _output("--color", help="When to use colour; NO_COLOR turns it off.")
     ] = "auto"
-    by_suffix: ClassVar[Mapping[str, str]] = {}
-    """The formats that a suffix of `output` chooses."""
+    by_suffix: ClassVar[Mapping[str, str]] = {f".{name}": name for name in SUFFIXES}
+    """The formats that a suffix of `output` chooses where no option does."""
     quiet: Annotated[
         bool, _output("--quiet", "-q", help="Write no notes and no progress to stderr.")
     ] = False
@@ -58,6 +61,12 @@ class OutputOptions:
     def __post_init__(self) -> None:
         if self.json and self.format not in (None, "json"):
             raise UsageError(f"--json and --format {self.format} exclude each other")
+        suffix = self.output.suffix.lower() if self.output else ""
+        if suffix in UNWRITTEN and suffix not in self.by_suffix and not (self.format or self.json):
+            raise UsageError(
+                f"-o {self.output}: this command does not write {suffix[1:]} files",
+                f"use another suffix ({', '.join(self.by_suffix)}), or choose with --format",
+            )
 
 
 @dataclass(frozen=True)
@@ -124,4 +133,7 @@ class TableOptions(ResumableOptions, PictureOptions):
             help="Begin csv with a byte-order mark, by which Excel knows UTF-8.",
         ),
     ] = None
-    by_suffix: ClassVar[Mapping[str, str]] = {".parquet": "parquet"}
+    by_suffix: ClassVar[Mapping[str, str]] = {
+        **OutputOptions.by_suffix,
+        ".parquet": "parquet",
+    }

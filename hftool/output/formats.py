@@ -6,13 +6,14 @@ holds as a whole. `text` and `table` write pieces as they come; the other format
 
 import csv
 import io
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from hftool.generation.records import Piece
 from hftool.options.output import OutputOptions
-from hftool.output.view import View, cell_text, dumps
+from hftool.output.view import Row, View, cell_text, dumps, number
 from hftool.terminal import is_terminal
 from hftool.tsv import escape_cell
 
@@ -59,8 +60,7 @@ def csv_lines(events: Iterable[Any], view: View) -> Iterator[str]:
     yield ("\ufeff" if view.bom else "") + _csv_line(view.header or view.columns)
     for record in records_only(events):
         for row in view.rows(record):
-            values = map(row.get, view.columns)
-            yield _csv_line(view.null if v is None else cell_text(v) for v in values)
+            yield _csv_line(_cells(row, view, cell_text))
 
 
 def _csv_line(cells: Iterable[str]) -> str:
@@ -75,9 +75,22 @@ def tsv_lines(events: Iterable[Any], view: View) -> Iterator[str]:
     yield "\t".join(map(escape_cell, view.header or view.columns)) + "\n"
     for record in records_only(events):
         for row in view.rows(record):
-            values = map(row.get, view.columns)
-            cells = (view.null if v is None else escape_cell(cell_text(v)) for v in values)
-            yield "\t".join(cells) + "\n"
+            yield "\t".join(_cells(row, view, _tsv_cell)) + "\n"
+
+
+def _tsv_cell(value: Any) -> str:
+    return escape_cell(cell_text(value))
+
+
+def _cells(row: Row, view: View, cell: Callable[[Any], str]) -> Iterator[str]:
+    for name in view.columns:
+        value = row.get(name)
+        if value is None:
+            yield view.null
+        elif name in view.rounded and isinstance(value, float) and math.isfinite(value):
+            yield number(value)
+        else:
+            yield cell(value)
 
 
 FORMATS: dict[str, Callable[[Iterable[Any], View], Iterator[str]]] = {
@@ -91,9 +104,8 @@ HEADED = ("csv", "tsv")  # formats whose first line names the columns
 
 
 def format_name(options: OutputOptions, view: View) -> str:
-    """Return the format to write: the one asked for, else the view's default, else "table" on a
-    terminal and "text" anywhere else.
-    """
+    """Return the format to write: the one asked for, else the one that the file's suffix names,
+    else the view's default, else "table" on a terminal and "text" anywhere else."""
     terminal = options.output is None and is_terminal(sys.stdout)
     suffix = options.output.suffix.lower() if options.output else ""
     requested = "json" if options.json else options.format or options.by_suffix.get(suffix)

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from hftool.output.tables.base import counted, number
+from hftool.output.tables.base import counted
 from hftool.output.token_spans import Span, encoded_spans, scored_spans
+from hftool.output.view import number
 from hftool.terminal import one_line, visible
 
 if TYPE_CHECKING:

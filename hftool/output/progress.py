@@ -1,35 +1,48 @@
 """Show the progress of a long run on stderr."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
-from hftool.generation.records import FailedRequest, Generation
 from hftool.options.output import OutputOptions
 from hftool.terminal import is_terminal
 
+T = TypeVar("T")
+
 
 def show_progress(
-    records: Iterable[Generation | FailedRequest], options: OutputOptions
-) -> Iterator[Generation | FailedRequest]:
-    """Pass on the records of a batch, and show their number and the tokens per second.
+    records: Iterable[T],
+    options: OutputOptions,
+    noun: str,
+    unit: str,
+    amount: Callable[[T], int] = lambda record: 1,
+    *,
+    at_end: bool = False,
+) -> Iterator[T]:
+    """Pass on records, and show how many there were and how much of a unit per second.
 
     Nothing is shown where stderr is not a terminal, or where the records themselves go to one.
+
+    Args:
+        noun: what the records are called ("texts").
+        unit: what is measured per second ("tokens").
+        amount: returns how much of it is in a record.
+        at_end: whether something is written only after the last record.
     """
-    records_on_terminal = options.output is None and is_terminal(sys.stdout)
+    records_on_terminal = options.output is None and is_terminal(sys.stdout) and not at_end
     if options.quiet or records_on_terminal or not is_terminal(sys.stderr):
         yield from records
         return
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns: Any = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("0 records")
-        tokens = 0
+        task = progress.add_task(f"0 {noun}")
+        total = 0
         for count, record in enumerate(records, 1):
             yield record
-            if isinstance(record, Generation):
-                tokens += record.usage.completion_tokens
+            total += amount(record)
             elapsed = progress.tasks[0].elapsed or 1e-9
-            words = f"{count} records, {tokens / elapsed:.0f} tokens/s"
+            words = f"{count:,} {noun}, {total / elapsed:,.0f} {unit}/s"
             progress.update(task, description=words)

@@ -36,12 +36,14 @@ class Partial:
     """A partial file and the log of its run, open to append records.
 
     Attributes:
-        failed: how many of the records that it held when it was opened have failed.
+        done: how many records it held when it was opened.
+        failed: how many of these have failed.
         grew: whether a record was appended since.
     """
 
     def __init__(self, path: Path, output: BinaryIO, run: RunLog) -> None:
         self.path = path
+        self.done = run.entries
         self.failed = sum(entry.failed for entry in run)
         self.grew = False
         self._output, self._run = output, run

@@ -72,6 +72,7 @@ class View:
             table.
         default: the format to use if none is asked for; by default table or text.
         token_columns: the columns that hold tokens, whose spaces a table makes visible.
+        rounded: the columns whose numbers csv and tsv show with four digits, as tables do.
         drop: the columns that a narrow table leaves out, in this order.
         private: whether a new file of these records is readable by the user only.
         live: whether each record is flushed as soon as it is known; otherwise the stream decides,
@@ -94,6 +95,7 @@ class View:
     page: Callable[[list[Any]], str] | None = None
     default: Format | None = None
     token_columns: tuple[str, ...] = ()
+    rounded: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     private: bool = False
     live: bool = True
@@ -103,6 +105,11 @@ class View:
     header: tuple[str, ...] | None = None
     null: str = ""
     bom: bool = False
+
+
+def number(value: float) -> str:
+    """Format a number with four digits: 0.8231, 12.34, 3.1e-05."""
+    return f"{value:.4f}" if value == 0 or 1e-4 <= abs(value) < 10 else f"{value:.4g}"
 
 
 def has_failed(record: Any) -> bool:

@@ -74,7 +74,7 @@ def test_suffix_is_overruled_and_stdin_is_lines(tmp_path: Path, folder: Path) ->
 def test_an_empty_file_has_no_rows(name: str, tmp_path: Path, folder: Path) -> None:
     assert read(tmp_path / name, b"") == []
     result = run("sentiment", "-m", str(folder), "-f", str(tmp_path / name))
-    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "0 texts in 0.0 s\n")
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_parquet_in_and_out_keeps_the_schema(folder: Path, tmp_path: Path) -> No
     source, target = tmp_path / "in.parquet", tmp_path / "out.parquet"
     pyarrow.parquet.write_table(table, source, row_group_size=700)
     arguments = ("sentiment", "-m", str(folder), "-f", str(source))
-    result = run(*arguments, "-o", str(target))
+    result = run(*arguments, "-o", str(target), "-q")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
     written = pyarrow.parquet.read_table(target)
     assert written.select(["n", "day", "text"]) == table
@@ -238,7 +238,8 @@ def test_a_null_is_an_empty_text(name: str, folder: Path, tmp_path: Path) -> Non
             continue
         whole = target.read_bytes()
         result = run(*arguments, "--resume")  # its last record is that of a null
-        assert (result.exit_code, result.stderr) == (0, "resuming after record 4\n")
+        notes = f"resuming after record 4\n0 more texts in 0.0 s -> {target}\n"
+        assert (result.exit_code, result.stderr) == (0, notes)
         assert target.read_bytes() == whole
 
 

@@ -195,6 +195,49 @@ def test_two_formats_exclude_each_other(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["csv", "tsv", "json", "jsonl"])
+def test_the_suffix_of_the_output_chooses_the_format(name: str, tmp_path: Path) -> None:
+    for arguments in (
+        *(["encode", "a b"], ["decode", "1", "2"], ["vocab-dump", "--ids", "5-9"]),
+        ["models", "list"],
+    ):
+        expected = run(*arguments, "--format", name)
+        assert expected.exit_code == 0
+        for suffix in (name, name.upper()):
+            target = tmp_path / f"{arguments[0]}.{suffix}"
+            assert run(*arguments, "-o", str(target)).exit_code == 0
+            assert target.read_text() == expected.stdout
+        target = tmp_path / f"asked.{name}"
+        assert run(*arguments, "--format", "text", "-o", str(target)).exit_code == 0
+        assert target.read_text() == run(*arguments, "--format", "text").stdout
+
+
+@pytest.mark.parametrize("suffix", ["xlsx", "csv.gz", "parquet", "ZIP"])
+def test_a_suffix_that_names_another_format_is_refused(suffix: str, tmp_path: Path) -> None:
+    target = tmp_path / f"out.{suffix}"
+    done = run("encode", "a", "-o", str(target))
+    kind = suffix.rpartition(".")[2].lower()
+    assert (done.exit_code, f"does not write {kind} files" in done.stderr) == (2, True)
+    assert "Hint: use another suffix (.csv, .tsv, .json, .jsonl)" in done.stderr
+    assert not target.exists()
+    assert run("encode", "a", "-o", str(target), "--format", "csv").exit_code == 0
+
+
+def test_numbers_of_columns_are_rounded(capsys: pytest.CaptureFixture[str]) -> None:
+    """With four digits in csv and tsv, and with all in JSON."""
+    view = dataclasses.replace(VIEW, rounded=("score",))
+    values = [0.97424, 0.99999, 1 / 3, 0.0, 3e-07, 123.456, -2.5, float("nan"), None]
+    records = [Labelled("", "", value, {"a": 1 / 3}) for value in values]
+    shown = ["0.9742", "1.0000", "0.3333", "0.0000", "3e-07", "123.5", "-2.5000", "", ""]
+    for name in ("csv", "tsv"):
+        lines = written(capsys, records, view, format=name).splitlines()[1:]
+        cells = [line.split("," if name == "csv" else "\t")[2] for line in lines]
+        assert cells == shown
+        assert "0.3333333333333333" in lines[0]
+    found = json.loads(written(capsys, records, view, format="json"))
+    assert [record["score"] for record in found] == [*values[:-2], None, None]
+
+
 def test_one_command_in_every_format() -> None:
     def out(name: str) -> str:
         return run("encode", "good morning", "--format", name).stdout

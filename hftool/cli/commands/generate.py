@@ -114,6 +114,7 @@ def _generate_batch(
     from hftool.generation.batch import generate_batch
     from hftool.generation.batch_file import (
         FailureCounter,
+        completion_tokens,
         numbered_records,
         requests_of_records,
     )
@@ -138,5 +139,6 @@ def _generate_batch(
         requests = requests_of_records(language_model, rest, inputs, options)
         guesses = load_candidate_generator(language_model, load, options.generation)
         records = failures.count(generate_batch(language_model, requests, batch_size, guesses))
-        write(show_progress(records, output), GENERATION_BATCH, output, partial)
+        records = show_progress(records, output, "records", "tokens", completion_tokens)
+        write(records, GENERATION_BATCH, output, partial)
     failures.require_none()

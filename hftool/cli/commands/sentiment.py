@@ -54,7 +54,7 @@ def sentiment(
     Examples:
         hftool sentiment "I love programming!"
         # A file with one text per line
-        hftool sentiment -f reviews.txt -o labels.tsv --format tsv
+        hftool sentiment -f reviews.txt -o labels.csv
         # The number of texts with each label
         hftool sentiment -f reviews.txt --summary
         # Your own labels, by a language model
@@ -70,10 +70,11 @@ def sentiment(
         return
     from hftool.classification.classify import classify
     from hftool.classification.scorers import default_model, load_scorer
-    from hftool.classification.summary import Check, Failures, summarize
+    from hftool.classification.summary import Check, Tally, summarize
     from hftool.inputs.tables import read_table
     from hftool.models.fingerprint import model_digest
     from hftool.output.formats import format_name
+    from hftool.output.progress import show_progress
     from hftool.output.resume import remaining, resumable
     from hftool.output.run_log import Settings, run_settings
     from hftool.output.views.classification import SUMMARY, classifications_view
@@ -88,7 +89,7 @@ def sentiment(
     all_columns = not summary and format_name(output, SUMMARY) in ("csv", "tsv", "parquet")
     table = read_table(text, inputs, whole=all_columns)
     scorer = load_scorer(load, labelling)
-    checked, left_out = Check(check, scorer.labels), output.on_error == "skip"
+    checked = Check(check, scorer.labels)
     view = classifications_view(
         *(table.shape, scorer.labels),
         all_scores=all_scores,
@@ -97,14 +98,17 @@ def sentiment(
     )
     with nullcontext() if summary else resumable(output, view, settings) as partial:
         rows = remaining(partial, table, lambda row: (row.text, dict(row.columns)))
-        failures = Failures(partial.failed if partial else 0)
+        tally = Tally(partial.done, partial.failed) if partial else Tally()
         records = classify(scorer, rows, threshold, output.on_error)
-        records = checked.counted(failures.counted(records))
+        records = checked.counted(tally.counted(records))
+        records = show_progress(records, output, "texts", "texts", at_end=summary)
         if summary:
             write(summarize(records, scorer.labels), SUMMARY, output)
         else:
             write(records, view, output, partial)
-    failures.report(left_out=left_out or summary)
+    if not text or output.output is not None:
+        tally.log_end(output.output)
+    tally.report_failures(left_out=output.on_error == "skip" or summary)
     checked.require()
 
 

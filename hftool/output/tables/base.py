@@ -15,7 +15,7 @@ from rich.text import Text
 
 from hftool.options.output import Color
 from hftool.output.formats import records_only
-from hftool.output.view import Row, View
+from hftool.output.view import Row, View, number
 from hftool.terminal import one_line
 
 BLOCK = 200  # rows to measure and to render together
@@ -80,11 +80,6 @@ def right(number: str) -> Text:
     return Text(number, justify="right")
 
 
-def number(value: float) -> str:
-    """Format a number with four digits: 0.8231, 12.34, 3.1e-05."""
-    return f"{value:.4f}" if value == 0 or 1e-4 <= abs(value) < 10 else f"{value:.4g}"
-
-
 def counted(count: int, noun: str) -> str:
     """Format a number of things: "1 token", "2 tokens"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
@@ -119,11 +114,13 @@ def barred(
     columns: Sequence[str],
     rows: Sequence[Sequence[Text]],
     shares: Sequence[float],
-    style: str,
+    style: str | Sequence[str],
     row_styles: Sequence[str] = (),
     drop: Sequence[str] = (),
 ) -> Table:
     """Return a table with a bar for each row's share (0 to 1), if the console is wide enough.
+
+    `style` is that of all bars, or of each.
 
     If the columns alone don't fit, those in `drop` are left out, in this order.
     """
@@ -132,7 +129,8 @@ def barred(
     width = min(console.width // BAR_SHARE, console.width - console.measure(plain_rows).maximum - 3)
     if width < LEAST_BAR_WIDTH or not shares:
         return plain_rows
-    bars = [Text(bar(share, width), style) for share in shares]
+    styles = [style] * len(shares) if isinstance(style, str) else style
+    bars = [Text(bar(share, width), one) for share, one in zip(shares, styles, strict=True)]
     return _filled([*columns, ""], [[*r, b] for r, b in zip(rows, bars, strict=True)], row_styles)
 
 

@@ -18,6 +18,8 @@ STYLES = {"POSITIVE": "green", "NEGATIVE": "red", "UNCERTAIN": "yellow"}
 LEAST_WIDTH = 12  # of the column of labels
 BAR_WIDTH = 8
 LEVELS = " ▁▂▃▄▅▆▇█"
+BIN_WIDTH = 2  # characters of a tenth of the scores
+SCORES = "0      scores      1"  # as wide as the histogram below it
 
 
 def classifications(
@@ -50,20 +52,23 @@ def summary(records: Iterable["LabelSummary"], console: Console) -> Iterator[str
     """Render a row for each label: how many texts got it, their mean score, and the histogram of
     their scores."""
     summaries = list(records)
+    styles = [STYLES.get(s.label, "cyan") for s in summaries]
     rows = [
         (
-            Text(one_line(s.label) or "(empty)", STYLES.get(s.label, "bold")),
+            Text(one_line(s.label) or "(empty)", f"bold {style}"),
             *(cell(s.count), Text(f"{s.share:.1%}", justify="right"), cell(s.mean_score)),
-            Text(_levels(s.histogram)),
+            Text(_levels(s.histogram), style),
         )
-        for s in summaries
+        for s, style in zip(summaries, styles, strict=True)
     ]
-    names = ("label", "texts", "share", "mean score", "0 scores 1")
-    yield rendered(console, barred(console, names, rows, [s.share for s in summaries], "green"))
+    names = ("label", "texts", "share", "mean score", SCORES)
+    shares = [s.share for s in summaries]
+    yield rendered(console, barred(console, names, rows, shares, styles, drop=(SCORES,)))
 
 
 def _levels(histogram: Sequence[int]) -> str:
-    """Return counts as columns of up to eight eighths, relative to the highest; a count above 0
-    has at least one."""
+    """Return counts as columns of up to eight eighths, relative to the highest: a count above 0
+    has at least one, and 0 is a dot."""
     most = max(histogram) or 1
-    return "".join(LEVELS[max(count > 0, round(8 * count / most))] for count in histogram)
+    levels = (LEVELS[max(1, round(8 * count / most))] if count else "·" for count in histogram)
+    return "".join(level * BIN_WIDTH for level in levels)

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hftool.output.tables.base import barred, cell, counted, fits, number, rendered, right, shown
+from hftool.output.tables.base import barred, cell, counted, fits, rendered, right, shown
+from hftool.output.view import number
 from hftool.terminal import visible
 
 if TYPE_CHECKING:

@@ -21,12 +21,11 @@ from hftool.output.tables.base import (
     counted,
     fits,
     new_table,
-    number,
     rendered,
     shown,
 )
 from hftool.output.token_spans import Span, encoded_spans
-from hftool.output.view import marked
+from hftool.output.view import marked, number
 from hftool.terminal import one_line, visible
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hftool.output.view import Beside, Row, View, escaped, line
+from hftool.output.view import Beside, Row, View, escaped, line, number
 
 if TYPE_CHECKING:
     from hftool.classification.classify import Classification
@@ -85,10 +85,11 @@ def classifications_view(
         return Beside(c.columns, old_names, {"label": c.label, "score": c.score, **more})
 
     def text(c: "Classification") -> str:
-        scores = [f"{escaped(label)}={score}" for label, score in c.scores.items()]
+        scores = [f"{escaped(label)}={number(score)}" for label, score in c.scores.items()]
         more = scores if all_scores else []
         error = [] if c.error is None else [f"error={escaped(c.error)}"]
-        return line(escaped(c.label), c.score, escaped(c.text), *more, *error)
+        score = "" if c.score is None else number(c.score)
+        return line(escaped(c.label), score, escaped(c.text), *more, *error)
 
     def schema() -> Any:
         from hftool.output.parquet import classification_schema
@@ -105,6 +106,7 @@ def classifications_view(
         header=(*(new_header[name] for name in given.header), *results),
         null=given.null,
         bom=bom,
+        rounded=("score", *scores),
         text=text,
         record=record,
         rows=lambda classification: [row(classification)],
@@ -116,7 +118,8 @@ def classifications_view(
 def _summary_text(summary: "LabelSummary") -> str:
     s = summary
     histogram = " ".join(map(str, s.histogram))
-    return line(escaped(s.label), s.count, s.share, s.mean_score, histogram)
+    mean = "" if s.mean_score is None else number(s.mean_score)
+    return line(escaped(s.label), s.count, number(s.share), mean, histogram)
 
 
 def _summary_table(records: Iterable[Any], console: Any) -> Iterator[str]:
@@ -127,6 +130,7 @@ def _summary_table(records: Iterable[Any], console: Any) -> Iterator[str]:
 
 SUMMARY = View(
     columns=("label", "count", "share", "mean_score", "histogram"),
+    rounded=("share", "mean_score"),
     text=_summary_text,
     table=_summary_table,
 )
