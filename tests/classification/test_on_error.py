@@ -199,7 +199,7 @@ def test_a_text_that_the_tokenizer_cannot_encode(tmp_path: Path) -> None:
     done = sentiment(tmp_path, "--on-error", "skip", texts=["good", "unheard of", "fine"])
     assert [line.split("\t")[2] for line in done.stdout.splitlines()] == ["good", "fine"]
     done = sentiment(tmp_path, texts=["good", "unheard of", "fine"])
-    assert done.stderr.startswith(f"Error: stdin: line 2: the tokenizer of {tmp_path} fails: Word")
+    assert done.stderr.startswith(f"Error: stdin: line 2: {tmp_path} has no token for “unheard”")
     assert len(done.stdout.splitlines()) == 1
 
 

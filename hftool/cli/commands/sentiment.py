@@ -97,7 +97,7 @@ def sentiment(
         errors=output.on_error == "report",
     )
     with nullcontext() if summary else resumable(output, view, settings) as partial:
-        rows = remaining(partial, table, lambda row: (row.text, dict(row.columns)))
+        rows = remaining(partial, table, lambda row: (row.text, dict(row.columns), str(row.error)))
         tally = Tally(partial.done, partial.failed) if partial else Tally()
         records = classify(scorer, rows, threshold, output.on_error)
         records = checked.counted(tally.counted(records))
