@@ -7,7 +7,7 @@ status 0, or with status 1 and the cause as the last line of stderr.
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,8 @@ from safetensors.numpy import load_file, save_file
 
 from hftool.errors import HftoolError
 from hftool.json_files import not_the_file, read_json
-from hftool.models.gguf_reader import GgufHeader, read_header
+from hftool.models.gguf_config import ROPE_TENSORS, complete_config, unused_tensors
+from hftool.models.gguf_reader import GgufHeader, read_header, read_numbers
 from hftool.models.gguf_tokenizer import GgufTokenizer
 from hftool.models.references import gguf_parts
 from hftool.models.tokenizer_conversion import convert_tokenizer
@@ -76,10 +77,7 @@ def convert_gguf(source: Path, target: Path, *, weights: bool) -> None:
         _write_json(target / "config.json", {"vocab_size": rows[0]} if rows else {})
         return
     with _in_one_file(source, target) as file:
-        loaded = _load_gguf(file)
-    model, info = loaded
-    if problem := weights_problem(info):
-        raise ValueError(f"it {problem}")
+        model = _load_gguf(file)
     # transformers refuses to save plain weights of a model that is marked as quantized.
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
@@ -91,17 +89,47 @@ def convert_gguf(source: Path, target: Path, *, weights: bool) -> None:
 
 
 def _load_gguf(file: Path) -> Any:
-    from transformers import AutoModelForCausalLM
+    """Load a model from a GGUF file, all of it.
 
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
+    Raises:
+        ValueError: the file lacks a weight, or has something that the model has no place for.
+    """
+    import transformers
+
+    header = read_header(file)
+    names = [tensor.name for tensor in header.tensors]
+    factors = {t.name: read_numbers(file, t) for t in header.tensors if t.name in ROPE_TENSORS}
+    where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
+    config = transformers.AutoConfig.from_pretrained(file.parent, **where)
+    complete_config(config, header.metadata, names, factors)
+    is_pair = config.is_encoder_decoder
+    auto = transformers.AutoModelForSeq2SeqLM if is_pair else transformers.AutoModelForCausalLM
+    loaded: Any = auto.from_pretrained(
         file.parent,
-        gguf_file=file.name,
-        local_files_only=True,
+        config=config,
         dtype="float32",
         output_loading_info=True,
-        ignore_mismatched_sizes=True,  # they are reported by the caller
+        ignore_mismatched_sizes=True,  # they are reported below
+        **where,
     )
-    return loaded
+    model, info = loaded
+    _fill_output_biases(model, info, names)
+    if problem := weights_problem(info):
+        raise ValueError(f"it {problem}")
+    if unused := sorted({*unused_tensors(model, header), *info["unexpected_keys"]}):
+        raise ValueError(
+            f"it has {len(unused)} tensors that its model has no place for, such as {unused[0]}"
+        )
+    return model
+
+
+def _fill_output_biases(model: Any, info: dict[str, Any], names: Sequence[str]) -> None:
+    """Set biases to zero that a model has only because others of its attention are in the file."""
+    for name in [n for n in info["missing_keys"] if n.endswith("self_attn.o_proj.bias")]:
+        layer = name.split(".layers.")[1].split(".")[0]
+        if f"blk.{layer}.attn_q.bias" in names:
+            model.get_parameter(name).data.zero_()
+            info["missing_keys"].remove(name)
 
 
 def weights_problem(info: dict[str, Any]) -> str | None:

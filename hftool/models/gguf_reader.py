@@ -6,7 +6,7 @@ The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 import math
 import mmap
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,15 @@ NUMBERS = {
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """A tensor in a GGUF file: `shape` as in PyTorch, `kind` a `gguf.GGMLQuantizationType`."""
+    """A tensor in a GGUF file: `shape` as in PyTorch, `kind` a `gguf.GGMLQuantizationType`.
+
+    `begin` is where it begins in the file, in bytes.
+    """
 
     name: str
     shape: tuple[int, ...]
     kind: int
+    begin: int
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,21 @@ def read_header(path: Path) -> GgufHeader:
                 raise ValueError(f"a value is beyond its end, or broken: {error}") from None
 
 
+def read_numbers(path: Path, tensor: GgufTensor) -> list[float]:
+    """Return the numbers of a tensor of float32 or float16 in a file.
+
+    Raises:
+        ValueError: it is of another type.
+    """
+    import numpy as np
+
+    kinds = {0: np.dtype("<f4"), 1: np.dtype("<f2")}
+    if tensor.kind not in kinds:
+        raise ValueError(f"{tensor.name} is neither float32 nor float16")
+    count = math.prod(tensor.shape)
+    return np.fromfile(path, kinds[tensor.kind], count, offset=tensor.begin).tolist()
+
+
 class _Reader:
     def __init__(self, data: mmap.mmap) -> None:
         self.data = data
@@ -88,16 +107,18 @@ class _Reader:
             metadata[key] = self._value(*self._numbers("I"))
         found = [self._tensor() for _ in range(tensors)]
         alignment = int(metadata.get("general.alignment", ALIGNMENT))
-        begin = -(-self.place // alignment) * alignment
-        end = max((offset + _bytes(tensor) for tensor, offset in found), default=0)
-        return GgufHeader(metadata, tuple(tensor for tensor, _ in found), begin + end)
+        data = -(-self.place // alignment) * alignment
+        found = [replace(tensor, begin=data + tensor.begin) for tensor in found]
+        end = max((tensor.begin + _bytes(tensor) for tensor in found), default=data)
+        return GgufHeader(metadata, tuple(found), end)
 
-    def _tensor(self) -> tuple[GgufTensor, int]:
+    def _tensor(self) -> GgufTensor:
+        """Read a tensor; its `begin` is then counted from the first one."""
         name = self._string()
         (dimensions,) = self._numbers("I")
         shape = self._numbers("Q" * self._count(dimensions))
         kind, offset = self._numbers("IQ")
-        return GgufTensor(name, shape[::-1], kind), offset
+        return GgufTensor(name, shape[::-1], kind, offset)
 
     def _value(self, kind: int) -> Any:
         if kind == STRING:
