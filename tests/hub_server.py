@@ -227,18 +227,24 @@ def _save_tokenizer(folder: Path) -> None:
 
 def write_gguf(
     path: Path,
-    model: LlamaForCausalLM,
+    model: Any,
     leave_out: str = "no tensor",
     tensors_per_file: int = 0,
+    architecture: str = "llama",
+    name: str = "tiny",
+    settings: Mapping[str, Any] | None = None,
+    tensors: Mapping[str, Sequence[float]] | None = None,
 ) -> None:
-    """A Llama as a GGUF file in float32, with `byte_tokenizer`; `leave_out` names a tensor. With
-    `tensors_per_file` it is several files.
+    """A model with the layers of Llama as a GGUF file in float32, with `byte_tokenizer`.
+
+    `leave_out` names a tensor. With `tensors_per_file` it is several files. `settings`, by their
+    names without the architecture, and `tensors` are added.
 
     Names and the order of the rows of Q and K as llama.cpp's convert_hf_to_gguf.py writes them.
     """
     config: Any = model.config
-    writer = gguf.GGUFWriter(str(path), "llama", split_max_tensors=tensors_per_file)
-    writer.add_name("tiny")
+    writer = gguf.GGUFWriter(str(path), architecture, split_max_tensors=tensors_per_file)
+    writer.add_name(name)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
@@ -256,15 +262,20 @@ def write_gguf(
     writer.add_token_merges(["t h"])
     writer.add_bos_token_id(257)
     writer.add_eos_token_id(259)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for key, value in (settings or {}).items():
+        writer.add_key_value(f"{architecture}.{key}", value, gguf.GGUFValueType.get_type(value))
+    for key, numbers in (tensors or {}).items():
+        writer.add_tensor(key, np.array(numbers, np.float32))
+    kind = next(k for k, value in gguf.MODEL_ARCH_NAMES.items() if value == architecture)
+    names = gguf.get_tensor_name_map(kind, config.num_hidden_layers)
     for name, tensor in model.state_dict().items():
         if name == leave_out:
             continue
-        if ".q_proj." in name:
+        if ".q_proj." in name and architecture == "llama":
             tensor = _interleaved(tensor, config.num_attention_heads)
-        elif ".k_proj." in name:
+        elif ".k_proj." in name and architecture == "llama":
             tensor = _interleaved(tensor, config.num_key_value_heads)
-        short = names.get_name(name, try_suffixes=(".weight",))
+        short = names.get_name(name, try_suffixes=(".weight", ".bias"))
         writer.add_tensor(str(short), tensor.contiguous().numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

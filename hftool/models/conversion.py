@@ -101,6 +101,9 @@ def _load_gguf(file: Path) -> Any:
     factors = {t.name: read_numbers(file, t) for t in header.tensors if t.name in ROPE_TENSORS}
     where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
     config = transformers.AutoConfig.from_pretrained(file.parent, **where)
+    if config.model_type == "mistral":  # transformers can't map the names of a file of this name
+        keys = {name: value for name, value in config.to_dict().items() if name != "model_type"}
+        config = transformers.LlamaConfig(**keys)
     complete_config(config, header.metadata, names, factors)
     is_pair = config.is_encoder_decoder
     auto = transformers.AutoModelForSeq2SeqLM if is_pair else transformers.AutoModelForCausalLM

@@ -106,8 +106,9 @@ def complete_config(
     text = config.get_text_config()
     for name, value in settings.items():
         _set(text, architecture, name, value)
-    if text.model_type == "mistral" and "attention.sliding_window" not in settings:
-        text.sliding_window = None  # transformers' default is 4096
+    for role in ("bos", "eos", "padding"):  # else they are those of the class's first model
+        if f"tokenizer.ggml.{role}_token_id" not in metadata:
+            setattr(text, f"{role[:3]}_token_id", None)
     _set_layer_types(text, settings)
     _set_biases(text, names)
     _set_rope(text, settings, factors)
