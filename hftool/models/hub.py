@@ -106,6 +106,8 @@ def missing_files(folder: Path, need: Need, pickled: bool) -> Sequence[str]:
             *("tekken.json", "tiktoken.model", "vocab.txt", "vocab.json"),
         )
         return [] if any((folder / name).is_file() for name in names) else ["tokenizer.json"]
+    if (folder / "model.safetensors").is_file():  # transformers takes this one first
+        return []
     for index in ("model.safetensors.index.json", *(("pytorch_model.bin.index.json",) * pickled)):
         if (folder / index).is_file():
             try:

@@ -15,6 +15,11 @@ import torch
 
 from hftool.errors import HftoolError
 from hftool.json_files import read_json
+from hftool.models.checkpoints import (
+    report_two_sets,
+    report_unused,
+    require_known_quantization,
+)
 from hftool.models.conversion import weights_problem
 from hftool.models.device import choose_device, choose_dtype
 from hftool.models.generation_config import read_generation_config
@@ -339,6 +344,7 @@ def _load(
         if not trusted:
             require_plausible(folder, read_json(folder / "config.json"))
         began = time.perf_counter()
+        report_two_sets(folder)
         model = None
         if fast:
             with loading_errors(folder):
@@ -390,6 +396,7 @@ def _from_pretrained(
     """Load a model of one of transformers' classes, in evaluation mode."""
     import transformers
 
+    require_known_quantization(folder)
     with _quiet_transformers(), loading_errors(folder):
         if not trusted:
             _require_size(getattr(transformers, auto), folder)
@@ -407,6 +414,7 @@ def _from_pretrained(
         quantize(model, bits, inputs_too=auto.endswith(CLASSIFIER_SUFFIX))
     if problem := weights_problem(info):
         raise HftoolError(f"{folder} {problem}")
+    report_unused(folder, info["unexpected_keys"])
     compute_first_token_only(model)
     return model.eval()
 

@@ -30,7 +30,9 @@ def read_weights(
     index = read_json(folder / "model.safetensors.index.json").get("weight_map") or {}
     if not isinstance(index, dict):
         return None
-    names = sorted({str(name) for name in index.values()}) or ["model.safetensors"]
+    names = sorted({str(name) for name in index.values()})
+    if not names or (folder / "model.safetensors").is_file():  # transformers takes this one first
+        names = ["model.safetensors"]
     if any(Path(name).name != name or not (folder / name).is_file() for name in names):
         return None
     weights: dict[str, torch.Tensor] = {}
