@@ -73,8 +73,7 @@ def convert_gguf(source: Path, target: Path, *, weights: bool) -> None:
     header = _gguf_header(source)
     _write_gguf_tokenizer(header, target)
     if not weights:
-        rows = [t.shape[0] for t in header.tensors if t.name == "token_embd.weight"]
-        _write_json(target / "config.json", {"vocab_size": rows[0]} if rows else {})
+        _write_json(target / "config.json", {"vocab_size": header.rows} if header.rows else {})
         return
     with _in_one_file(source, target) as file:
         model = _load_gguf(file)
@@ -104,7 +103,7 @@ def _load_gguf(file: Path) -> Any:
     if config.model_type == "mistral":  # transformers can't map the names of a file of this name
         keys = {name: value for name, value in config.to_dict().items() if name != "model_type"}
         config = transformers.LlamaConfig(**keys)
-    complete_config(config, header.metadata, names, factors)
+    complete_config(config, header.metadata, names, header.rows, factors)
     is_pair = config.is_encoder_decoder
     auto = transformers.AutoModelForSeq2SeqLM if is_pair else transformers.AutoModelForCausalLM
     loaded: Any = auto.from_pretrained(

@@ -80,6 +80,7 @@ def complete_config(
     config: Any,
     metadata: Mapping[str, Any],
     names: Sequence[str],
+    rows: int | None,
     factors: Mapping[str, Sequence[float]],
 ) -> None:
     """Give a configuration what transformers leaves out.
@@ -88,12 +89,13 @@ def complete_config(
         config: transformers' configuration of the file.
         metadata: the file's settings.
         names: its tensors.
+        rows: the number of rows of the embedding, None if it is not in the file.
         factors: the numbers in those of ROPE_TENSORS that it has.
 
     Raises:
         ValueError: a setting has no place in the configuration.
     """
-    from transformers.integrations.gguf import GGUF_CONFIG_ARCHS
+    from transformers.integrations.gguf.gguf_config_mapping import GGUF_CONFIG_ARCHS
 
     architecture = metadata["general.architecture"]
     settings = {
@@ -104,6 +106,7 @@ def complete_config(
     if architecture in GGUF_CONFIG_ARCHS:  # transformers reads all of their settings
         return
     text = config.get_text_config()
+    text.vocab_size = rows or text.vocab_size
     for name, value in settings.items():
         _set(text, architecture, name, value)
     for role in ("bos", "eos", "padding"):  # else they are those of the class's first model
@@ -123,12 +126,15 @@ def _set(config: Any, architecture: str, name: str, value: Any) -> None:
         if hasattr(config, attribute) and not isinstance(value, list):
             setattr(config, attribute, value)
             return
+    heads, hidden = (getattr(config, n, 0) for n in ("num_attention_heads", "hidden_size"))
     implied = {
-        "attention.key_length": lambda: config.hidden_size // config.num_attention_heads,
-        "context_length": lambda: value,  # a model without positions has no limit
-        "feed_forward_length": lambda: 4 * config.hidden_size,
+        "attention.head_count": 0,  # of a model without attention
+        "attention.head_count_kv": heads,
+        "attention.key_length": hidden // heads if heads else 0,
+        "context_length": value,  # a model without positions has no limit
+        "feed_forward_length": 4 * hidden,
     }
-    if name in implied and value == implied[name]():
+    if name in implied and value in (0, implied[name]):
         return
     raise ValueError(
         f"it has the setting {architecture}.{name} = {str(value)[:40]}, for which its model has no"
@@ -281,7 +287,7 @@ def unused_tensors(model: Any, header: GgufHeader) -> set[str]:
 
     It skips those without a name in the model; here they are found by its own table of names.
     """
-    from transformers.integrations.gguf import GGUF_ARCHS
+    from transformers.integrations.gguf.gguf_conversion_mapping import GGUF_ARCHS
     from transformers.modeling_gguf_pytorch_utils import (
         TENSOR_PROCESSORS,
         TensorProcessor,

@@ -53,6 +53,11 @@ class GgufHeader:
     tensors: tuple[GgufTensor, ...]
     data_end: int
 
+    @property
+    def rows(self) -> int | None:
+        """The number of rows of the embedding, None if it is not in the file."""
+        return next((t.shape[0] for t in self.tensors if t.name == "token_embd.weight"), None)
+
 
 def read_header(path: Path) -> GgufHeader:
     """Read the header of a GGUF file.
@@ -79,11 +84,12 @@ def read_numbers(path: Path, tensor: GgufTensor) -> list[float]:
     """
     import numpy as np
 
-    kinds = {0: np.dtype("<f4"), 1: np.dtype("<f2")}
+    kinds: dict[int, Any] = {0: np.dtype("<f4"), 1: np.dtype("<f2")}
     if tensor.kind not in kinds:
         raise ValueError(f"{tensor.name} is neither float32 nor float16")
     count = math.prod(tensor.shape)
-    return np.fromfile(path, kinds[tensor.kind], count, offset=tensor.begin).tolist()
+    numbers = np.fromfile(path, kinds[tensor.kind], count, offset=tensor.begin)
+    return [float(number) for number in numbers]
 
 
 class _Reader:

@@ -30,6 +30,7 @@ SIZES: dict[str, Any] = {
     "initializer_range": 0.3,
     "tie_word_embeddings": False,
 }
+AUTO: Any = AutoModelForCausalLM
 IDS = torch.arange(200).unsqueeze(0)
 HALF = 8  # of the numbers of a head, which has 16
 
@@ -116,7 +117,7 @@ CASES: dict[str, tuple[Any, str, Mapping[str, Any], Mapping[str, list[float]]]] 
 def test_the_model_is_the_one_it_was_written_from(tmp_path: Path, name: str) -> None:
     config, architecture, settings, tensors = CASES[name]
     torch.manual_seed(2)
-    model = AutoModelForCausalLM.from_config(config).eval()
+    model = AUTO.from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0, 0.3)
@@ -126,7 +127,7 @@ def test_the_model_is_the_one_it_was_written_from(tmp_path: Path, name: str) -> 
     )
     copy = converted(tmp_path)
     with torch.no_grad():
-        logits = AutoModelForCausalLM.from_pretrained(copy).eval()(IDS).logits
+        logits = AUTO.from_pretrained(copy).eval()(IDS).logits
     torch.testing.assert_close(logits, expected, atol=2e-5, rtol=2e-5)
 
 
@@ -139,16 +140,16 @@ def converted(folder: Path) -> Path:
 
 def test_llama3_keeps_its_name_so_that_the_fast_code_computes_it(tmp_path: Path) -> None:
     config, _, settings, tensors = CASES["llama 3.1"]
-    model = AutoModelForCausalLM.from_config(config)
+    model = AUTO.from_config(config)
     write_gguf(tmp_path / "m.gguf", model, settings=settings, tensors=tensors)
     written = json.loads((converted(tmp_path) / "config.json").read_text())
     assert written["rope_parameters"] == config.rope_parameters
 
 
 def test_a_model_that_is_called_mistral(tmp_path: Path) -> None:
-    model = AutoModelForCausalLM.from_config(LlamaConfig(**SIZES)).eval()
+    model = AUTO.from_config(LlamaConfig(**SIZES)).eval()
     write_gguf(tmp_path / "m.gguf", model, name="mistral")
-    copy = AutoModelForCausalLM.from_pretrained(converted(tmp_path)).eval()
+    copy = AUTO.from_pretrained(converted(tmp_path)).eval()
     with torch.no_grad():
         torch.testing.assert_close(copy(IDS).logits, model(IDS).logits)
 
@@ -176,7 +177,7 @@ def test_what_has_no_place_in_the_model_is_an_error(
     tensors: Mapping[str, list[float]],
     cause: str,
 ) -> None:
-    model = AutoModelForCausalLM.from_config(LlamaConfig(**SIZES))
+    model = AUTO.from_config(LlamaConfig(**SIZES))
     write_gguf(tmp_path / "m.gguf", model, settings=settings, tensors=tensors)
     with pytest.raises(ValueError) as caught:
         converted(tmp_path)
@@ -193,7 +194,7 @@ def test_the_factors_of_phi3(tmp_path: Path) -> None:
         rope_parameters=scaling,
         original_max_position_embeddings=64,
     )
-    model = AutoModelForCausalLM.from_config(config).eval()
+    model = AUTO.from_config(config).eval()
     write_gguf(
         tmp_path / "m.gguf",
         model,
@@ -201,7 +202,7 @@ def test_the_factors_of_phi3(tmp_path: Path) -> None:
         settings={"rope.scaling.original_context_length": 64, "rope.scaling.attn_factor": 1.25},
         tensors={"rope_factors_long.weight": long, "rope_factors_short.weight": short},
     )
-    copy = AutoModelForCausalLM.from_pretrained(converted(tmp_path)).eval()
+    copy = AUTO.from_pretrained(converted(tmp_path)).eval()
     with torch.no_grad():
         for ids in (IDS[:, :40], IDS):
             torch.testing.assert_close(copy(ids).logits, model(ids).logits)
