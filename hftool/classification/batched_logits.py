@@ -124,6 +124,9 @@ def _logits(classifier: Classifier, batch: Sequence[Tokens]) -> torch.Tensor:
     }
     if any(types for _, types in batch) and (getattr(config, "type_vocab_size", 0) or 0) > 1:
         inputs["token_type_ids"] = [types + [0] * (width - len(types)) for _, types in batch]
+    most = max(max(ids) for ids, _ in batch)
+    if most >= classifier.embedding_rows:
+        raise unknown_token(most, classifier.embedding_rows)
     tensors = {name: torch.tensor(rows, device=device) for name, rows in inputs.items()}
     with model_errors():
         logits: torch.Tensor = classifier.model(**tensors).logits.float().cpu()

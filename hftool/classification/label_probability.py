@@ -41,6 +41,8 @@ class PromptScorer:
         self._template = template.replace("{labels}", ", ".join(labels)).rstrip(" ")
         self._space = "" if self._template[-1].isspace() else " "
         self._continuations = [self._continuation(label) for label in labels]
+        for continuation in self._continuations:
+            language_model.require_known(continuation)
         length = language_model.context_length
         self._limit = None if length is None else length - max(map(len, self._continuations))
 

@@ -15,6 +15,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from hftool.generation.filters import build_filters, config_errors
 from hftool.generation.generate import Continuation, log_context_full, new_token_limit
 from hftool.generation.prefix_cache import CachedModel
 from hftool.generation.records import BeamSettings, Generation, Request
@@ -66,6 +67,10 @@ def _sequences(
     language_model: LanguageModel, request: Request, beams: BeamSettings, limit: int
 ) -> list[list[int]]:
     """Return the generated ids of the best beams, padded to the length of the longest."""
+    language_model.require_known(request.ids)
+    with config_errors():
+        config = _config(language_model, request, beams, limit)
+        build_filters(request.settings, language_model, request.ids, limit)  # checks the values
     model = language_model.transformers_model
     prompt = torch.tensor([request.ids], device=model.device)
     if request.settings.seed is not None:
@@ -76,7 +81,7 @@ def _sequences(
         sequences = model.generate(
             prompt,
             attention_mask=torch.ones_like(prompt),
-            generation_config=_config(language_model, request, beams, limit),
+            generation_config=config,
             logits_processor=LogitsProcessorList([_RequireFinite(model.dtype)]),
             stopping_criteria=StoppingCriteriaList([_StopStrings(language_model, request)]),
         )

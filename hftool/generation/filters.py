@@ -35,7 +35,7 @@ def build_filters(
     from hftool.generation.processors import named_processors  # imports much of transformers
 
     fields = {FIELDS.get(item.name, item.name) for item in own}
-    with _config_errors():
+    with config_errors():
         named = named_processors(
             language_model,
             {name: getattr(settings, name) for name in fields} | dict(settings.further),
@@ -52,7 +52,7 @@ class _ConfigFilter(Filter):
     """A filter whose values come from a model's generation_config, so that they may fit nothing."""
 
     def __call__(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        with _config_errors():
+        with config_errors():
             scores = super().__call__(ids, logits)
         if bool(torch.isneginf(scores.amax(-1)).any()):
             raise HftoolError(f"{self.name} of the model's generation_config leaves no token")
@@ -60,8 +60,12 @@ class _ConfigFilter(Filter):
 
 
 @contextmanager
-def _config_errors() -> Iterator[None]:
-    """Report what transformers raises about a value of a model's generation_config."""
+def config_errors() -> Iterator[None]:
+    """Report what transformers raises about a value of a model's generation_config.
+
+    Raises:
+        HftoolError: with the cause.
+    """
     try:
         yield
     except HftoolError:

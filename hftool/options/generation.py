@@ -187,6 +187,8 @@ class GenerationOptions:
         _generation(
             "--length-penalty",
             metavar="X",
+            min=-100,  # beyond, a length to this power is not a finite number
+            max=100,
             show_default="by the model, else 1",
             help="Above 0, beam search prefers long texts; below 0, short ones.",
         ),

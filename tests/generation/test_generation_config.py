@@ -325,6 +325,9 @@ def test_a_wrong_value_is_one_line(fields: dict[str, Any], base: Path, tmp_path:
     assert done.exit_code == 1, done.stdout
     error, *hint = done.stderr.splitlines()
     assert "generation_config" in error and len(hint) <= 1
+    done = run("generate", "-m", folder, PROMPT, *length, "--num-beams", "2", "--greedy")
+    drawing = {"temperature", "top_h"} & fields.keys()  # without effect when greedy
+    assert bool(drawing or "num_beams" in fields) == (done.exit_code == 0)
 
 
 def test_a_wrong_value_fails_each_record(base: Path, tmp_path: Path) -> None:

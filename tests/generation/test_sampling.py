@@ -332,6 +332,15 @@ def test_drawn_seed_is_in_the_record_and_repeats_the_run(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "option", ["--temperature=nan", "--length-penalty=1e9", "--repetition-penalty=nan"]
+)
+def test_an_option_without_a_meaning(option: str, folder: Path) -> None:
+    done = run("generate", "-m", str(folder), "ab", "--num-beams", "2", option)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"Error: {option.partition('=')[0]} must be ")
+
+
+@pytest.mark.parametrize(
     "config", [{"min_p": 3.0}, {"top_k": "many"}, {"temperature": -1}, {"repetition_penalty": []}]
 )
 def test_a_generation_config_no_filter_takes_is_an_error(config: dict[str, Any]) -> None:

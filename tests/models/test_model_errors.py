@@ -110,11 +110,12 @@ def test_a_tokenizer_with_more_tokens_than_the_model(tmp_path: Path, architectur
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     done = run("sentiment" if is_classifier else "topk", "a", "-m", str(folder))
     assert isinstance(done.exception, SystemExit), done.exception
-    assert done.stderr.splitlines() == [
+    error, hint = done.stderr.splitlines()
+    assert error.startswith(
         "Error: the text has the token id 100000, but the model's embeddings have only"
-        f" {VOCABULARY} rows",
-        "Hint: its tokenizer.json may be that of another model",
-    ]
+        f" {VOCABULARY} rows"
+    )
+    assert hint == "Hint: its tokenizer.json may be that of another model"
 
 
 def test_libraries_in_c_that_we_call_ourselves(tmp_path: Path) -> None:
