@@ -257,7 +257,11 @@ def test_impossible_repetition_penalty(penalty: float) -> None:
 def test_numbers_that_are_none(logits: list[float]) -> None:
     with pytest.raises(HftoolError, match=r"not numbers \(in float16\)") as caught:
         check_finite(torch.tensor(logits), torch.float16)
-    assert caught.value.hint == "try --dtype float32"
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("try --dtype float32; if that does not help")
+    with pytest.raises(HftoolError) as caught:
+        check_finite(torch.tensor(logits), torch.float32)
+    assert caught.value.hint == "its weights may be broken: use another checkpoint"
 
 
 def test_excluded_tokens_are_no_error() -> None:
