@@ -28,9 +28,9 @@ def require_own_files(folder: Path) -> None:
         raise HftoolError(
             f"{folder} is an adapter for another model", "merge it into that model first"
         )
-    for path in folder.iterdir():
+    for path in (*folder.iterdir(), *folder.glob("additional_chat_templates/*")):
         if path.is_symlink():
-            require_inside(folder, path.name)
+            require_inside(folder, str(path.relative_to(folder)))
 
 
 def require_inside(folder: Path, name: str) -> None:

@@ -1,8 +1,9 @@
 """Render a chat as one text through a chat template, whatever messages that accepts."""
 
+import json
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -11,7 +12,13 @@ from typing import Any
 from hftool.errors import HftoolError
 from hftool.prompting import template_sandbox
 from hftool.prompting.arrangements import Arrangement, arrangements
-from hftool.prompting.given_texts import is_garbled, missing_extras, missing_texts
+from hftool.prompting.given_texts import (
+    GivenText,
+    also_in,
+    is_garbled,
+    missing_extras,
+    missing_texts,
+)
 from hftool.prompting.messages import Chat, Message, text_of
 from hftool.prompting.template_sandbox import OutOfBounds, TemplateError
 from hftool.prompting.thinking import Switch, possible_switches
@@ -32,7 +39,8 @@ TOOL_TEMPLATE = "tool_use"  # the template for chats with tools, if a model has 
 MAX_WARNINGS = 20  # per template: a batch may have thousands of chats with the same fault
 
 _REASONING = ("reasoning_content", "thinking", "reasoning")
-_QUESTION = [{"role": "user", "content": "73510091"}]
+_QUESTION = [{"role": "user", "content": "What is that?"}]
+_MARK = "73510091"  # templates neither change nor contain it
 
 
 @lru_cache(maxsize=16)
@@ -161,6 +169,10 @@ class ChatTemplate:
         return template_sandbox.variables_of(self._source)
 
     @cached_property
+    def _literals(self) -> str:
+        return template_sandbox.literals_of(self._source)
+
+    @cached_property
     def _switch(self) -> Switch | None:
         """The variable that turns thinking on or off, which is one that changes the prompt."""
         for switch in possible_switches(self._own_variables):
@@ -210,35 +222,70 @@ class ChatTemplate:
     def _fitted(self, messages: list[Message], variables: Mapping[str, Any]) -> str:
         """Render messages in the first arrangement that the template accepts and that loses no
         text; if all of them lose some, in the one that loses least."""
-        best: tuple[tuple[bool, int], str, Arrangement] | None = None
+        best: _Attempt | None = None
         failure: TemplateError | None = None
         for arrangement in arrangements(messages):
             try:
-                prompt = template_sandbox.render(
-                    self._source, arrangement.messages, dict(variables)
-                )
+                prompt = self._rendered(arrangement.messages, variables)
             except TemplateError as error:
                 failure = failure or error
                 continue
-            faults = (
-                is_garbled(arrangement.messages, prompt),
-                len(missing_texts(messages, prompt)),
-            )
-            if best is None or faults < best[0]:
-                best = faults, prompt, arrangement
-            if not any(faults):
+            missing = missing_texts(messages, prompt)
+            if not missing and not arrangement.changes:
+                missing = self._only_seemingly_there(arrangement.messages, variables)
+            garbled = is_garbled(arrangement.messages, prompt)
+            attempt = _Attempt(arrangement, prompt, garbled, missing)
+            if best is None or attempt.faults < best.faults:
+                best = attempt
+            if not any(attempt.faults):
                 break
         if best is None:
             raise failure or TemplateError("it accepts no chat")
-        _, prompt, arrangement = best
-        for change in arrangement.changes:
+        for change in best.arrangement.changes:
             self._warn(change)
-        for place, group in groupby(missing_texts(messages, prompt), key=lambda text: text.place):
+        for place, group in groupby(best.missing, key=lambda text: text.place):
             texts = ", ".join(text.text.strip() for text in group)
             self._warn(f"leaves out {place}: {texts if len(texts) <= 60 else texts[:59] + '…'}")
-        return prompt
+        return best.prompt
+
+    def _only_seemingly_there(
+        self, messages: list[Message], variables: Mapping[str, Any]
+    ) -> list[GivenText]:
+        """Return the texts that a prompt has only because the template or a tool has them too,
+        such as "time": those whose end, if it is marked, is not in the prompt."""
+        suspects = also_in(messages, self._literals + json.dumps(variables, ensure_ascii=False))
+        if not suspects:
+            return []
+        marked = [
+            {**m, "content": f"{m['content']} {_MARK}{i}"} if i in suspects else m
+            for i, m in enumerate(messages)
+        ]
+        try:
+            prompt = self._rendered(marked, variables)
+        except TemplateError:  # it depends on what the text is
+            return []
+        return [text for i, text in suspects.items() if f"{_MARK}{i}" not in prompt]
+
+    def _rendered(self, messages: list[Message], variables: Mapping[str, Any]) -> str:
+        return template_sandbox.render(self._source, messages, dict(variables))
 
     def _warn(self, what: str) -> None:
         if what not in self._warned and len(self._warned) < MAX_WARNINGS:
             log.warning("%s %s", self._name, what)
+            if len(self._warned) == MAX_WARNINGS - 1:
+                log.warning("further warnings about %s are left out", self._name)
         self._warned.add(what)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """A chat in one arrangement, and what is wrong with it."""
+
+    arrangement: Arrangement
+    prompt: str
+    garbled: bool
+    missing: list[GivenText]
+
+    @property
+    def faults(self) -> tuple[bool, int]:
+        return self.garbled, len(self.missing)

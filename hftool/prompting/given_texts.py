@@ -31,6 +31,17 @@ def missing_texts(messages: Sequence[Message], prompt: str) -> list[GivenText]:
     return _missing(given, prompt)
 
 
+def also_in(messages: Sequence[Message], other: str) -> dict[int, GivenText]:
+    """Return the texts of messages that another text has too, by the index of their message."""
+    squeezed = _squeezed(other)
+    contents = ((i, message, message.get("content")) for i, message in enumerate(messages))
+    return {
+        i: GivenText(content, f"the text of message {i + 1} ({message['role']})")
+        for i, message, content in contents
+        if isinstance(content, str) and (short := _squeezed(content)) and short in squeezed
+    }
+
+
 def missing_extras(chat: Chat, prompt: str) -> list[str]:
     """Return which of a chat's "tools" and "documents" are not in a prompt at all."""
     groups = {

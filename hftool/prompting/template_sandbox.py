@@ -52,6 +52,11 @@ def variables_of(source: str) -> dict[str, list[str]]:
     return variables
 
 
+def literals_of(source: str) -> str:
+    """Return all text in a template that it may write itself. Raises: as `render`."""
+    return str(_result(source, "literals"))
+
+
 def _result(source: str, *request: Any) -> Any:
     if len(source) > MAX_SOURCE:
         raise OutOfBounds(f"it has more than {MAX_SOURCE:,} characters")
@@ -172,8 +177,8 @@ def _serve(connection: Connection) -> None:
 def _computed(request: bytes) -> dict[str, Any]:
     try:
         source, operation, *arguments = json.loads(request)
-        if operation == "variables":
-            return {"result": _variables(source)}
+        if operation != "render":
+            return {"result": (_variables if operation == "variables" else _literals)(source)}
         text = _rendered(source, *arguments)
         if len(text) > MAX_ADDED + MAX_REPEATS * len(request):
             raise OutOfBounds(f"it makes {len(text):,} characters of the chat")
@@ -195,12 +200,25 @@ def _rendered(source: str, messages: list[Any], variables: dict[str, Any]) -> st
     return str(rendered[0][0])
 
 
-def _variables(source: str) -> dict[str, list[str]]:
-    from jinja2 import meta, nodes
+def _syntax_tree(source: str) -> Any:
     from transformers.utils import chat_template_utils
 
     compiled: Any = chat_template_utils._compile_jinja_template(source)
-    tree = compiled.environment.parse(source)
+    return compiled.environment.parse(source)
+
+
+def _literals(source: str) -> str:
+    from jinja2 import nodes
+
+    tree = _syntax_tree(source)
+    texts = [data.data for data in tree.find_all(nodes.TemplateData)]
+    return "\0".join(texts + [c.value for c in tree.find_all(nodes.Const) if type(c.value) is str])
+
+
+def _variables(source: str) -> dict[str, list[str]]:
+    from jinja2 import meta, nodes
+
+    tree = _syntax_tree(source)
     compared: dict[str, list[str]] = {name: [] for name in meta.find_undeclared_variables(tree)}
     for comparison in tree.find_all(nodes.Compare):
         if isinstance(comparison.expr, nodes.Name) and comparison.expr.name in compared:

@@ -173,6 +173,14 @@ def test_a_link_that_leads_out_is_not_followed(name: str, model: Path, models: P
         assert error == f"{model / name} is a file outside the model's folder"
 
 
+def test_a_link_among_the_other_templates_is_not_followed(model: Path, models: Path) -> None:
+    (model / "additional_chat_templates").mkdir()
+    link = model / "additional_chat_templates" / "rag.jinja"
+    link.symlink_to(models / "secret")
+    error = refused("encode", "a", "--template", "rag", "-m", str(model))
+    assert error == f"{link} is a file outside the model's folder"
+
+
 def test_a_link_is_followed_with_trust(model: Path, models: Path) -> None:
     weights = model / "model.safetensors"
     weights.unlink()

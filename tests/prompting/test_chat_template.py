@@ -132,6 +132,22 @@ def test_a_text_that_is_said_twice_must_be_there_twice(
     ]
 
 
+def test_a_text_that_only_the_template_has_is_missing(
+    ours: Tokenizer, notes: pytest.LogCaptureFixture
+) -> None:
+    tools = [{"function": {"name": "time", "description": "Tell the time"}}]
+    source = (
+        "This is it. {{ tools | tojson }}{% for m in messages[1:] %}{{ m.content }}{% endfor %}"
+    )
+    ChatTemplate(ours, source).render(Chat([{"role": "user", "content": "is"}, AGAIN]))
+    ChatTemplate(ours, source).render(Chat([{"role": "user", "content": "time"}, AGAIN], tools))
+    ChatTemplate(ours, ANY + "is").render(Chat([{"role": "user", "content": "is"}]))
+    assert [note.partition("out ")[2] for note in notes.messages] == [
+        "the text of message 1 (user): is",
+        "the text of message 1 (user): time",
+    ]
+
+
 @pytest.mark.parametrize(
     ("messages", "rendered"),
     [
