@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from hftool.chat.conversation import Turn
 from hftool.classification.classify import Classification
+from hftool.classification.evaluation import Evaluation
 from hftool.classification.summary import LabelSummary
 from hftool.generation.next_token import Candidate, Perplexity, ScoredToken
 from hftool.generation.records import FailedRequest, Generation
@@ -52,6 +53,7 @@ RECORDS: dict[str, tuple[str, type[Any]]] = {
     "turn": ("chat", Turn),
     "classification": ("sentiment", Classification),
     "summary": ("sentiment --summary", LabelSummary),
+    "evaluation": ("sentiment --gold", Evaluation),
     "model": ("models show, models pull", ModelEntry),
     "alias": ("models list", AliasEntry),
     "pruned-copy": ("models prune", PrunedCopy),

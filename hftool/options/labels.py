@@ -10,6 +10,7 @@ from hftool.options.shared import option
 LongTexts = Literal["truncate", "chunk"]
 Engine = Literal["local", "ray"]
 _labels = functools.partial(option, panel="Labels")
+_evaluation = functools.partial(option, panel="Evaluation")
 _engine = functools.partial(option, panel="Engine")
 
 
@@ -49,6 +50,46 @@ class LabelOptions:
             help="Number of texts scored together.",
         ),
     ] = None
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """The comparison with right labels.
+
+    Raises:
+        UsageError: an option that needs the right labels, without them.
+    """
+
+    gold: Annotated[
+        str | None,
+        _evaluation(
+            "--gold",
+            metavar="COLUMN",
+            help="Compare with the right labels in this column: accuracy, F1 and more.",
+            common=True,
+        ),
+    ] = None
+    mistakes: Annotated[
+        int, _evaluation("--mistakes", metavar="N", min=0, help="Also show the N worst mistakes.")
+    ] = 0
+    min_accuracy: Annotated[
+        float | None,
+        _evaluation(
+            "--min-accuracy",
+            metavar="P",
+            min=0,
+            max=1,
+            help="Exit with status 3 if the accuracy is lower.",
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        for name, given in (
+            ("--mistakes", self.mistakes > 0),
+            ("--min-accuracy", self.min_accuracy is not None),
+        ):
+            if given and self.gold is None:
+                raise UsageError(f"{name} needs --gold", "as in --gold label")
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,11 @@ RUNS: list[tuple[tuple[str, ...], list[str], str]] = [
     (("classification",), ["sentiment"], "I love it\n\nI hate it\n"),
     (("classification",), ["sentiment", "--input-format", "csv"], "id,text\n1,good\n"),
     (("summary",), ["sentiment", "--summary"], "I love it\n\nI hate it\n"),
+    (
+        ("evaluation",),
+        [*("sentiment", "--input-format", "csv", "--gold", "label", "--mistakes", "9")],
+        "text,label\ngood,NEGATIVE\nbad,NEGATIVE\n",
+    ),
     (("model",), ["models", "show", "smollm2"], ""),
     (("model",), ["models", "show", "owner/name"], ""),
     (("alias",), ["models", "list"], ""),

@@ -4,19 +4,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
-from hftool.output.tables.base import bar, barred, cell, rendered
+from hftool.output.tables.base import bar, barred, cell, counted, fits, number, rendered, right
 from hftool.terminal import one_line
 
 if TYPE_CHECKING:
     from hftool.classification.classify import Classification
+    from hftool.classification.evaluation import Evaluation
     from hftool.classification.summary import LabelSummary
 
 STYLES = {"POSITIVE": "green", "NEGATIVE": "red", "UNCERTAIN": "yellow"}
 LEAST_WIDTH = 12  # of the column of labels
 BAR_WIDTH = 8
+FREQUENT = 10  # mistakes to list where the matrix of labels is too wide
 LEVELS = " ▁▂▃▄▅▆▇█"
 BIN_WIDTH = 2  # characters of a tenth of the scores
 SCORES = "0      scores      1"  # as wide as the histogram below it
@@ -72,3 +74,89 @@ def _levels(histogram: Sequence[int]) -> str:
     most = max(histogram) or 1
     levels = (LEVELS[max(1, round(8 * count / most))] if count else "·" for count in histogram)
     return "".join(level * BIN_WIDTH for level in levels)
+
+
+def evaluation(records: Iterable["Evaluation"], console: Console) -> Iterator[str]:
+    """Render the accuracy, then tables by label, of right and given labels, by score, and of the
+    worst mistakes."""
+    for e in records:
+        low, high = e.accuracy_interval
+        lines = [
+            f"accuracy {number(e.accuracy)} ({number(low)} to {number(high)} at 95 %):"
+            f" {e.correct:,} of {counted(e.texts, 'text')}",
+            f"macro-F1 {number(e.macro_f1)}",
+        ]
+        if e.calibration_error is not None:
+            lines.append(f"calibration error {number(e.calibration_error)}")
+        if e.no_gold:
+            lines.append(f"{counted(e.no_gold, 'row')} without a right label left out")
+        yield rendered(console, Text("\n".join(lines)), Text())
+        yield rendered(console, _by_label(e, console), Text())
+        yield rendered(console, _confusion(e, console))
+        if e.calibration:
+            yield rendered(console, Text(), _calibration(e, console))
+        if e.mistakes:
+            yield rendered(console, Text(), _mistakes(e, console))
+
+
+def _by_label(e: "Evaluation", console: Console) -> RenderableType:
+    names = (
+        *("label", "texts", "given", "precision", "at 95 %", "recall", "at 95 % ", "F1"),
+        *("best F1", "from score"),
+    )
+    rows = [
+        (
+            *(_name(x.label), cell(x.support), cell(x.predicted), cell(x.precision)),
+            *(_interval(x.precision_interval), cell(x.recall), _interval(x.recall_interval)),
+            *(cell(x.f1), cell(x.best_f1), cell(x.best_threshold)),
+        )
+        for x in e.labels
+    ]
+    drop = ("at 95 % ", "at 95 %", "best F1", "from score", "given")
+    return barred(console, names, rows, [], "", drop=drop)
+
+
+def _interval(interval: tuple[float, float] | None) -> Text:
+    return Text() if interval is None else right(f"{interval[0]:.3f}–{interval[1]:.3f}")
+
+
+def _name(label: str) -> Text:
+    return Text(one_line(label) or "(empty)", STYLES.get(label, "bold"))
+
+
+def _confusion(e: "Evaluation", console: Console) -> RenderableType:
+    """Return the matrix of right and given labels, or if that is too wide the frequent mistakes."""
+    given = [*next(iter(e.confusion.values()))]
+    names = ["right \\ given", *(one_line(label) or "(empty)" for label in given)]
+    rows = [
+        (_name(label), *(_count(counts[x], x == label) for x in given))
+        for label, counts in e.confusion.items()
+    ]
+    if fits(console, names, rows):
+        return barred(console, names, rows, [], "")
+    pairs = [(n, label, x) for label, counts in e.confusion.items() for x, n in counts.items()]
+    worst = sorted((p for p in pairs if p[0] and p[1] != p[2]), key=lambda p: -p[0])[:FREQUENT]
+    listed = [(_name(label), _name(x), right(f"{n:,}")) for n, label, x in worst]
+    return barred(console, ("right", "given", "texts"), listed, [], "")
+
+
+def _count(count: int, is_right: bool) -> Text:
+    return Text(f"{count:,}", "bold" if is_right else "" if count else "dim", justify="right")
+
+
+def _calibration(e: "Evaluation", console: Console) -> RenderableType:
+    bins = [b for b in e.calibration if b.count]
+    rows = [
+        (right(f"{b.low:.1f}–{b.high:.1f}"), cell(b.count), cell(b.mean_score), cell(b.accuracy))
+        for b in bins
+    ]
+    names = ("score", "texts", "mean score", "accuracy")
+    return barred(console, names, rows, [b.accuracy or 0.0 for b in bins], "green")
+
+
+def _mistakes(e: "Evaluation", console: Console) -> RenderableType:
+    rows = [
+        (_name(m.gold), _name(m.label), cell(m.score), Text(one_line(m.text)))
+        for m in e.mistakes or ()
+    ]
+    return barred(console, ("right", "given", "score", "text"), rows, [], "")

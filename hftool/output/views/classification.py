@@ -3,10 +3,11 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hftool.output.view import Beside, Row, View, escaped, line, number
+from hftool.output.view import Beside, Row, View, escaped, line, number, plain
 
 if TYPE_CHECKING:
     from hftool.classification.classify import Classification
+    from hftool.classification.evaluation import Evaluation
     from hftool.classification.summary import LabelSummary
 
 
@@ -133,4 +134,37 @@ SUMMARY = View(
     rounded=("share", "mean_score"),
     text=_summary_text,
     table=_summary_table,
+)
+
+
+def _evaluation_text(evaluation: "Evaluation") -> str:
+    e = evaluation
+    totals = ("accuracy", "macro_f1", "calibration_error", "texts", "correct", "no_gold")
+    lines = [line(name, number(getattr(e, name))) for name in totals]
+    lines += [
+        line(name, escaped(label.label), number(getattr(label, name)))
+        for label in e.labels
+        for name in ("precision", "recall", "f1")
+    ]
+    lines += [
+        line("mistake", number(m.score), escaped(m.label), escaped(m.gold), escaped(m.text))
+        for m in e.mistakes or ()
+    ]
+    return "".join(lines)
+
+
+def _evaluation_table(records: Iterable[Any], console: Any) -> Iterator[str]:
+    from hftool.output.tables import classification
+
+    return classification.evaluation(records, console)
+
+
+EVALUATION = View(
+    columns=(
+        *("label", "support", "predicted", "precision", "precision_interval", "recall"),
+        *("recall_interval", "f1", "best_threshold", "best_f1"),
+    ),
+    text=_evaluation_text,
+    rows=lambda evaluation: plain(evaluation.labels),
+    table=_evaluation_table,
 )
