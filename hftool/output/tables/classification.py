@@ -7,7 +7,8 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from hftool.output.tables.base import bar, barred, cell, counted, fits, number, rendered, right
+from hftool.output.tables.base import bar, barred, cell, counted, fits, rendered, right
+from hftool.output.view import number
 from hftool.terminal import one_line
 
 if TYPE_CHECKING:

@@ -137,17 +137,21 @@ SUMMARY = View(
 )
 
 
+def _short(value: float | None) -> str | float | None:
+    return number(value) if isinstance(value, float) else value
+
+
 def _evaluation_text(evaluation: "Evaluation") -> str:
     e = evaluation
     totals = ("accuracy", "macro_f1", "calibration_error", "texts", "correct", "no_gold")
-    lines = [line(name, number(getattr(e, name))) for name in totals]
+    lines = [line(name, _short(getattr(e, name))) for name in totals]
     lines += [
-        line(name, escaped(label.label), number(getattr(label, name)))
+        line(name, escaped(label.label), _short(getattr(label, name)))
         for label in e.labels
         for name in ("precision", "recall", "f1")
     ]
     lines += [
-        line("mistake", number(m.score), escaped(m.label), escaped(m.gold), escaped(m.text))
+        line("mistake", _short(m.score), escaped(m.label), escaped(m.gold), escaped(m.text))
         for m in e.mistakes or ()
     ]
     return "".join(lines)
