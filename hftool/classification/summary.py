@@ -63,7 +63,7 @@ class Tally:
     def __init__(self, done_before: int = 0, failed_before: int = 0) -> None:
         self._began = time.perf_counter()
         self._done_before = done_before
-        self._failed = failed_before
+        self._failed = self._failed_before = failed_before
         self._texts = 0
         self._labels: Counter[str] = Counter()
 
@@ -88,6 +88,8 @@ class Tally:
             listed.append(f"{others:,} with {len(counts) - LISTED} other labels")
         if self._labels[""]:
             listed.append(f"{self._labels['']:,} empty")
+        if self._failed > self._failed_before:
+            listed.append(f"{self._failed - self._failed_before:,} failed")
         written = f" -> {output}" if output else ""
         log.info("%s%s%s", words, f": {', '.join(listed)}" * bool(listed), written)
 

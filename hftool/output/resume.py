@@ -36,6 +36,7 @@ class Partial:
     """A partial file and the log of its run, open to append records.
 
     Attributes:
+        path: what errors call the file.
         done: how many records it held when it was opened.
         failed: how many of these have failed.
         grew: whether a record was appended since.
@@ -129,15 +130,9 @@ def resumable(
             it; its log is missing or broken, or from a run with other settings; it can't be
             written.
     """
-    name, path = format_name(options, view), options.output
-    if options.resume and name not in RESUMABLE:
-        raise UsageError(
-            f"--resume does not work with the format {name}", f"use one of {', '.join(RESUMABLE)}"
-        )
-    device = path is not None and path.exists() and not path.is_file()
-    if options.resume and device:
-        raise UsageError(f"--resume: {path} is not a regular file")
-    if path is None or name not in RESUMABLE or device:
+    name = format_name(options, view)
+    path = _resumable_path(options, name)
+    if path is None:
         yield None
         return
     target = path.resolve()
@@ -153,10 +148,13 @@ def resumable(
                 log_path.unlink(missing_ok=True)
                 if options.resume and target.exists():
                     _reopen(target, beside, log_path)
+            # A complete output is continued in a copy, which the user does not know of.
+            shown = path.with_name(beside.name) if existed else path
             with _opened(beside) as output, _opened(log_path) as run_file:
                 beside.chmod(permissions(target))
-                run = _open_log(beside, run_file, {**shape, **settings()})
-                partial = Partial(beside, output, run)
+                size = beside.stat().st_size
+                run = _open_log(shown, run_file, size, {**shape, **settings()})
+                partial = Partial(shown, output, run)
                 if run.entries:
                     log.info("resuming after record %d", run.entries)
                 yield partial
@@ -171,6 +169,23 @@ def resumable(
             elif partial and partial.grew:
                 _log_partial(beside)
             raise
+
+
+def _resumable_path(options: ResumableOptions, name: str) -> Path | None:
+    """Return the file of `--output`, None if output to it in this format can't be resumed.
+
+    Raises:
+        UsageError: that is so, and `--resume` was given.
+    """
+    path = options.output
+    if options.resume and name not in RESUMABLE:
+        raise UsageError(
+            f"--resume does not work with the format {name}", f"use one of {', '.join(RESUMABLE)}"
+        )
+    device = path is not None and path.exists() and not path.is_file()
+    if options.resume and device:
+        raise UsageError(f"--resume: {path} is not a regular file")
+    return None if device or name not in RESUMABLE else path
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -194,19 +209,19 @@ def _reopen(target: Path, beside: Path, log_path: Path) -> None:
     shutil.copyfile(target, beside)
 
 
-def _open_log(beside: Path, file: BinaryIO, settings: Settings) -> RunLog:
-    """Open the log of a partial file.
+def _open_log(path: Path, file: BinaryIO, size: int, settings: Settings) -> RunLog:
+    """Open the log of a file of `size` bytes, which errors call `path`.
 
     Raises:
         HftoolError: it is missing, broken, or of a run with other settings.
     """
     try:
-        return RunLog(file, settings, beside.stat().st_size)
+        return RunLog(file, settings, size)
     except HftoolError as error:
-        raise HftoolError(f"{beside} is from another run: {error}", START_OVER) from None
+        raise HftoolError(f"{path} is from another run: {error}", START_OVER) from None
     except ValueError:
-        cause = f"the log of its run, {beside.name}.run, is missing or broken"
-        raise HftoolError(f"cannot resume {beside}: {cause}", "remove it to start over") from None
+        cause = f"the log of its run, {path.name}.run, is missing or broken"
+        raise HftoolError(f"cannot resume {path}: {cause}", "remove it to start over") from None
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,7 @@ def test_a_run_leaves_out_the_texts_that_fail(name: str, folder: Path) -> None:
     rest = [text for text in TEXTS if "<url>" not in text]
     whole = sentiment(folder, "--format", name, "--batch-size", "1", texts=rest)
     assert (done.exit_code, done.stdout) == (0, whole.stdout)
+    assert re.search(r"6 texts in .+ s: .+, 1 empty, 2 failed\n", done.stderr)
     assert "Warning: left out 2 texts that failed\n" in done.stderr
 
 

@@ -153,7 +153,7 @@ def test_a_complete_run_is_gone_on_with_where_the_input_grew(name: str, target: 
         write_texts(target, name, [*TEXTS[:3], "!"], resume=True)
     with pytest.raises(HftoolError, match="its record 1 is not this input's"):
         write_texts(target, name, ["other", *TEXTS[1:]], resume=True)
-    with pytest.raises(HftoolError, match="--seed was not given and is 4"):
+    with pytest.raises(HftoolError, match="out is from another run: --seed was not given and is 4"):
         write_texts(target, name, TEXTS, resume=True, settings={"--seed": 4})
     assert [path.name for path in target.parent.iterdir()] == ["out"]
     assert target.read_bytes() == before
