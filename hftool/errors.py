@@ -26,6 +26,10 @@ class CheckFailed(HftoolError):
     status = 3
 
 
+class NoCacheError(HftoolError):
+    """A model can't go on from the tokens that it has seen."""
+
+
 class UsageError(HftoolError):
     """A wrong command line."""
 

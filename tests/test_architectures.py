@@ -18,6 +18,11 @@ SAMPLE: list[tuple[Task, str]] = [
     ("causal", "minicpm3"),  # multi-head latent attention
     ("causal", "rwkv"),  # a model that divides its weights
     ("causal", "llama4_text"),  # layers that compute more than a product
+    ("image-text", "gemma3"),  # a class for text alone
+    ("image-text", "gemma4"),  # and layers that share their keys and values
+    ("image-text", "aya_vision"),  # a class for text alone that scales its logits, unlike the whole
+    ("image-text", "qwen2_5_vl"),  # no class for text alone, positions in three dimensions
+    ("image-text", "mistral3"),
 ]
 
 

@@ -32,7 +32,7 @@ PROMPTS = ("The quick brown fox jumps", "A", "Seven of the wizards, that were ne
 LONG = ("It was the best of times, it was the worst of times; " * 12)[:600]
 NEW_TOKENS = 8
 TOLERANCE = 1e-3  # of a probability
-CORRELATION = 0.9  # of the logits with int8 weights with the exact ones
+CORRELATION = 0.8  # of the logits with int8 weights with the exact ones
 CHECKS = ("topk", "generate", "batch", "all positions", "int8")
 
 

@@ -226,6 +226,20 @@ _SHARED: dict[str, Any] = {
     "num_kv_shared_layers": 2,
 }
 OVERRIDES: dict[str, dict[str, Any]] = {
+    **{
+        f"{name}_text": {"rope_parameters": _MROPE}
+        for name in ("qwen2_vl", "qwen2_5_vl", "glm4v", "glm_ocr", "paddleocr_vl")
+    },
+    "glm4v_moe_text": {
+        "rope_parameters": {**_MROPE, "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
+    },
+    "chameleon": {"vocabulary_map": {"<image>": IMAGE}},
+    "deepseek_ocr2_text": {"mlp_layer_types": ["dense", "sparse"], "num_experts_per_tok": 2},
+    "diffusion_gemma_text": {"num_experts": 8, "top_k_experts": 2, "moe_intermediate_size": 96},
+    "emu3": {"vocabulary_map": {"<image>": IMAGE}},
+    "qwen2_5_omni_thinker": {"vision_start_token_id": IMAGE},
+    "qwen3_omni_moe_thinker": {"vision_start_token_id": IMAGE},
+    "step3p5": {"sliding_window": 16},
     "bamba": {"attn_layer_indices": [1]},
     "cohere_compass_text": {
         "rope_parameters": {k: dict(_MROPE) for k in ("sliding_attention", "full_attention")}
@@ -244,10 +258,10 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "glm5_next_text": {"num_key_value_heads": HEADS},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"]},
-    "granite4_vision": {"deepstack_layer_map": [[-1, 0]]},
+    "granite4_vision": {"deepstack_layer_map": [[-1, 0]], "downsample_rate": "1/2"},
     "hunyuan_v1_dense": {"head_dim": 16},
     "hunyuan_v1_moe": {"head_dim": 16},
-    "hunyuan_vl_text": {"head_dim": 16},
+    "hunyuan_vl_text": {"head_dim": 16, "rope_parameters": _MROPE},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "mamba2": {"num_heads": 8},

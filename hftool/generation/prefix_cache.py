@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from hftool.errors import HftoolError, is_little_memory
+from hftool.errors import HftoolError, NoCacheError, is_little_memory
 from hftool.generation.sampling import check_finite
 from hftool.models.load import LanguageModel
 
@@ -27,6 +27,7 @@ class CachedModel:
     def __init__(self, language_model: LanguageModel, *, rewinds: bool = False) -> None:
         self._language_model = language_model
         self._rewinds = rewinds
+        self._continues = False  # the last pass went on from tokens in the cache
         self._reset()
 
     def _reset(self) -> None:
@@ -68,7 +69,7 @@ class CachedModel:
         try:
             logits = self._compute(ids, cached, count)
         except HftoolError as error:
-            if self._cache is None or is_little_memory(error):
+            if self._cache is None or not _is_of_cache(error, self._continues):
                 raise
             # Some models take only single tokens after those in their cache, or have none.
             self._language_model.keeps_cache = False
@@ -91,6 +92,7 @@ class CachedModel:
             self._cache.expect(len(ids))
         logits: torch.Tensor | None = None
         for start, end in self._slices(cached, len(ids), count):
+            self._continues = start > 0
             try:
                 logits = self._forward(ids[start:end], count if end == len(ids) else 1)
             except BaseException:
@@ -141,7 +143,7 @@ class CachedModel:
             try:
                 logits = self._language_model.forward(part, cache)[0].cpu()
             except HftoolError as error:
-                if cache is None or is_little_memory(error):
+                if cache is None or not _is_of_cache(error, start > 0):
                     raise
                 whole = torch.tensor([list(ids)], device=model.device)
                 logits = self._language_model.forward(whole)[0, start:].cpu()
@@ -181,6 +183,11 @@ class CachedModel:
             return shared
         self._reset()
         return 0
+
+
+def _is_of_cache(error: HftoolError, continues: bool) -> bool:
+    """Return whether a model may compute without a cache what failed with one."""
+    return isinstance(error, NoCacheError) or (continues and not is_little_memory(error))
 
 
 def _log_prefill(tokens: int, began: float) -> None:

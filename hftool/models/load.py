@@ -24,11 +24,24 @@ from hftool.models.conversion import weights_problem
 from hftool.models.device import choose_device, choose_dtype
 from hftool.models.generation_config import read_generation_config
 from hftool.models.local_files import architectures_of, ensure_local, read_tokenizer
+from hftool.models.model_class import (
+    AutoClass,
+    ModelClass,
+    find_auto_class,
+    text_class,
+    uses_all_text,
+)
 from hftool.models.model_errors import loading_errors, model_errors
 from hftool.models.references import ModelSource, resolve_reference
 from hftool.models.resident import cached
-from hftool.models.validation import SLACK, require_plausible, tensor_sizes
-from hftool.nn.architectures import CLASSIFIER_SUFFIX, GENERATOR_SUFFIXES, context_length
+from hftool.models.validation import SLACK, read_tensor_shapes, require_plausible, tensor_sizes
+from hftool.nn.architectures import (
+    CLASSIFIER_SUFFIX,
+    GENERATOR_SUFFIXES,
+    LLAMA_MODEL_TYPES,
+    computed_model_type,
+    context_length,
+)
 from hftool.nn.bert import read_bert
 from hftool.nn.cache import Cache, can_pad, new_cache
 from hftool.nn.first_token_pooling import compute_first_token_only
@@ -47,7 +60,6 @@ from hftool.tokenization.tokenizer import Tokenizer
 log = logging.getLogger("hftool")
 
 Activation = Literal["softmax", "sigmoid", "none"]
-AutoClass = Literal["AutoModelForCausalLM", "AutoModelForSequenceClassification"]
 MAX_EXACT_BYTES = 4 << 30  # of float32 weights, for commands whose results are numbers
 FLOAT32_BYTES = 4
 NO_LIMIT = 1e9  # tokens; transformers writes 1e30 for a tokenizer without a limit
@@ -243,19 +255,19 @@ def load_classifier_or_language_model(
 
 def _language_model(source: ModelSource, folder: Path, options: LoadOptions) -> LanguageModel:
     name = options.model
-    _require(folder, name, GENERATOR_SUFFIXES, "a language model that generates text")
+    auto = _auto_class(folder, name, options.trust_remote_code)
     if read_json(folder / "config.json").get("is_encoder_decoder"):
         raise HftoolError(
             f"{name} is an encoder-decoder, not a causal language model",
             "`hftool models list` shows models that generate text",
         )
-    model = _load("AutoModelForCausalLM", folder, options, fast=True)
+    model = _load(auto, folder, options, fast=True)
     return LanguageModel(
         name,
         model,
         _tokenizer(source, folder, options, name),
         read_generation_config(folder),
-        lambda: _load("AutoModelForCausalLM", folder, options),
+        lambda: _load(auto, folder, options),
         pads=True if isinstance(model, Llama) else None,
     )
 
@@ -309,6 +321,18 @@ def _activation(config: Any) -> Activation:
         return "none"
     multi_label = config.problem_type == "multi_label_classification" or config.num_labels == 1
     return "sigmoid" if multi_label else "softmax"
+
+
+def _auto_class(folder: Path, name: str, trusted: bool) -> AutoClass:
+    """Return the class that a language model is loaded with; the own code of a repository is
+    always that of a causal one."""
+    config = read_json(folder / "config.json")
+    if trusted or computed_model_type(config, LLAMA_MODEL_TYPES):
+        return "AutoModelForCausalLM"
+    auto = find_auto_class(config, next(iter(architectures_of(folder)), None))
+    if auto is None:
+        _require(folder, name, GENERATOR_SUFFIXES, "a language model that generates text")
+    return auto or "AutoModelForCausalLM"
 
 
 def _require(folder: Path, name: str, suffixes: tuple[str, ...], what: str) -> None:
@@ -398,17 +422,22 @@ def _from_pretrained(
 
     require_known_quantization(folder)
     with _quiet_transformers(), loading_errors(folder):
-        if not trusted:
-            _require_size(getattr(transformers, auto), folder)
-        model, info = getattr(transformers, auto).from_pretrained(
-            folder,
-            dtype=dtype,
-            local_files_only=True,
-            use_safetensors=None if trusted else True,
-            trust_remote_code=trusted,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are reported below
-        )
+        for chosen in _model_classes(auto, folder, trusted):
+            if not trusted:
+                _require_size(getattr(transformers, chosen.auto), chosen.config, folder)
+            model, info = getattr(transformers, chosen.auto).from_pretrained(
+                folder,
+                config=chosen.config,
+                key_mapping=chosen.key_mapping or None,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=None if trusted else True,
+                trust_remote_code=trusted,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are reported below
+            )
+            if not chosen.key_mapping or uses_all_text(info):
+                break
         model = model.to(device)
     if bits is not None:
         quantize(model, bits, inputs_too=auto.endswith(CLASSIFIER_SUFFIX))
@@ -419,15 +448,29 @@ def _from_pretrained(
     return model.eval()
 
 
-def _require_size(auto: Any, folder: Path) -> None:
-    """Raise an error if a config describes a model far larger than its weights, by any of its
-    values: the model is first built without memory, which takes about 0.03 s."""
+def _model_classes(auto: AutoClass, folder: Path, trusted: bool) -> Iterator[ModelClass]:
+    """Yield the classes that a model can be loaded with: that for text alone first."""
+    if trusted:
+        yield ModelClass(auto, None)
+        return
     from transformers import AutoConfig
 
-    own: dict[str, Any] = {"trust_remote_code": False}
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, **own)
+    def read() -> Any:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+    if auto in ("AutoModelForCausalLM", "AutoModelForMultimodalLM"):
+        names = [name for f in folder.glob("*.safetensors") for name in read_tensor_shapes(f)]
+        if text := text_class(read(), names):
+            yield text
+    yield ModelClass(auto, read())
+
+
+def _require_size(auto: Any, config: Any, folder: Path) -> None:
+    """Raise an error if a config describes a model far larger than its weights, by any of its
+    values: the model is first built without memory, which takes about 0.03 s."""
     with torch.device("meta"):
-        built = sum(weight.numel() for weight in auto.from_config(config, **own).parameters())
+        model = auto.from_config(config, trust_remote_code=False)
+        built = sum(weight.numel() for weight in model.parameters())
     stored = sum(tensor_sizes(folder))
     if built > SLACK * stored:
         raise HftoolError(

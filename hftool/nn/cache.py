@@ -49,8 +49,10 @@ def new_cache(model: Any, *, rewinds: bool = False) -> Cache | None:
         return KeyValueCache(model.config.num_hidden_layers)
     if "past_key_values" not in inspect.signature(model.forward).parameters:
         return None
-    from hftool.nn.transformers_cache import TransformersCache
+    from hftool.nn.transformers_cache import TransformersCache, can_make_cache
 
+    if not can_make_cache(model.config):
+        return None
     return TransformersCache(model, rewinds=rewinds)
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from hftool.errors import HftoolError
+from hftool.errors import NoCacheError
 
 
 class TransformersCache:
@@ -24,12 +24,12 @@ class TransformersCache:
         """Run the model; see `Cache.run`.
 
         Raises:
-            HftoolError: the model does not return a cache, or one that does not count its tokens,
+            NoCacheError: the model does not return a cache, or one that does not count its tokens,
                 so that the model would let several new ones attend to the wrong ones.
         """
         tokens = input_ids.shape[1]
         if self._length and tokens > 1 and self._counted() != self._length:
-            raise HftoolError("the model takes no more than one token after those in its cache")
+            raise NoCacheError("the model takes no more than one token after those in its cache")
         if self._length and self._takes_positions and "position_ids" not in inputs:
             # Some models would ask the cache, and get a wrong number from the state of a layer.
             positions = torch.arange(self._length, self._length + tokens, device=input_ids.device)
@@ -37,7 +37,7 @@ class TransformersCache:
         output = model(input_ids=input_ids, past_key_values=self._cache, use_cache=True, **inputs)
         self._cache = getattr(output, "past_key_values", None)
         if self._cache is None:
-            raise HftoolError("the model does not return a cache")
+            raise NoCacheError("the model does not return a cache")
         self._length += tokens
         if self._rewinds:
             _record_past(self._layers)
@@ -82,11 +82,17 @@ class TransformersCache:
 def holds_only_keys_and_values(config: Any) -> bool:
     """Return whether the cache of such a model holds only keys and values, not a state as Mamba's,
     in which the tokens seen are merged."""
-    try:
-        layers = DynamicCache(config=config).layers
-    except AttributeError:  # transformers can't make a cache from such a config
-        return False
+    layers = DynamicCache(config=config).layers if can_make_cache(config) else [None]
     return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+
+
+def can_make_cache(config: Any) -> bool:
+    """Return whether transformers can make a cache for a model of such a config."""
+    try:
+        DynamicCache(config=config)
+    except AttributeError:
+        return False
+    return True
 
 
 def _takes_positions(model: Any) -> bool:
