@@ -443,7 +443,8 @@ def _from_pretrained(
         quantize(model, bits, inputs_too=auto.endswith(CLASSIFIER_SUFFIX))
     if problem := weights_problem(info):
         raise HftoolError(f"{folder} {problem}")
-    report_unused(folder, info["unexpected_keys"])
+    if not chosen.key_mapping:  # else the weights for images and sounds are unused
+        report_unused(folder, info["unexpected_keys"])
     compute_first_token_only(model)
     return model.eval()
 

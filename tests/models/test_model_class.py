@@ -74,4 +74,4 @@ def test_commands_on_a_multimodal_model(gemma3: Path) -> None:
         ("topk", "abc", "--quantize", "int8"),
     ):
         result = run(*command, "-m", str(gemma3), "--dtype", "float32", "--format", "jsonl")
-        assert result.exit_code == 0, result.stderr
+        assert (result.exit_code, "tensors" in result.stderr) == (0, False), result.stderr
