@@ -271,8 +271,10 @@ class Conversation:
         return piece if before or self.template.stop is None else piece.lstrip()
 
     def _answer_limit(self) -> int:
-        """Return how many tokens an answer may have."""
-        context, limit = self._context(), self.max_new_tokens
+        """Return how many tokens are reserved for an answer."""
+        context, config = self._context(), self._language_model.generation_config
+        fields = {"max_new_tokens": config.get("max_new_tokens")}  # not `max_length`: it is all
+        limit = most_new_tokens(self.options.max_new_tokens, fields, 0, CHAT_MAX_NEW_TOKENS)
         # However long answers may be, half of a small context is for the messages.
         return limit if context is None else min(limit, context // 2)
 

@@ -389,6 +389,21 @@ def test_a_chat_follows_the_file(base: Path, tmp_path: Path) -> None:
         )
 
 
+def test_a_chat_stays_within_max_length(base: Path, tmp_path: Path) -> None:
+    folder = copy_with(base, tmp_path, max_length=40, suppress_tokens=[END])
+    done = run("chat", "-m", folder, "--greedy", "--json", stdin="Hi\n" * 5)
+    assert done.exit_code == 0, done.stderr
+    answers = json.loads(done.stdout)[1::2]
+    assert len(answers) == 5
+    assert all(a["prompt_tokens"] + a["completion_tokens"] == 40 for a in answers)
+    assert "the context is full: dropped the oldest" in done.stderr
+    done = run("chat", "-m", folder, "--json", stdin="x" * 50 + "\n")
+    assert "max_length of the model's generation_config is 40" in done.stderr
+    assert "--max-new-tokens" in done.stderr
+    done = run("chat", "-m", folder, "--json", "-n", "3", stdin="x" * 50 + "\n")
+    assert json.loads(done.stdout)[1]["completion_tokens"] == 3
+
+
 def test_transformers_has_no_other_fields() -> None:
     """A new version of transformers may have more, which must not be ignored silently."""
     source = inspect.getsource(GenerationMixin._get_logits_processor)

@@ -210,7 +210,7 @@ def test_logits_that_are_not_numbers(tmp_path: Path) -> None:
     broken = load_model(save_model(tmp_path, weights=float("nan")))
     with pytest.raises(HftoolError, match=r"not numbers \(in float32\)") as caught:
         CachedModel(broken).next_logits([1, 2])
-    assert caught.value.hint == "try --dtype float32"
+    assert caught.value.hint == "its weights may be broken: use another checkpoint"
 
 
 def test_too_little_memory() -> None:
