@@ -39,8 +39,9 @@ coverage: $(VENV)/ready ## which lines and branches of hftool the tests reach; d
 	$(BIN)/python -m pytest $(PYTEST_WORKERS) -k 'not (big.txt or size_of_files or cache_that_is_full)' \
 		--cov --cov-report=term --cov-report=html:build/coverage
 
-fuzz: $(VENV)/ready ## more than 100,000 inputs for the parsers
+fuzz: $(VENV)/ready ## more than 100,000 inputs for the parsers, and 10,000 tokenizers
 	FUZZ_CASES=7000 $(BIN)/python -m pytest tests/e2e/test_fuzz.py
+	FUZZ_TOKENIZERS=10000 $(BIN)/python -m pytest -m slow tests/tokenization/test_random_tokenizers.py
 
 audit: ## known vulnerabilities of the dependencies, if the database can be reached
 	.ci/audit $(PYTHON)

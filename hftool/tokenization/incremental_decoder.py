@@ -47,7 +47,8 @@ class IncrementalDecoder:
         """Return the text of the remaining tokens; an incomplete character as its bytes."""
         text = self._pending_text()
         if "\ufffd" in text:
-            text = readable(b"".join(self._tokenizer.token_bytes(i) or b"" for i in self._pending))
+            data = b"".join(self._tokenizer.token_bytes(i) or b"" for i in self._pending)
+            text = text if _is_utf8(data) else readable(data)
         text, self._uncleaned = self._uncleaned + text, ""
         self._context, self._pending = [], []
         return self._tokenizer.clean_up(text)
@@ -66,3 +67,11 @@ class IncrementalDecoder:
         final = words[0] if words else ""
         self._uncleaned = self._uncleaned[len(final) :]
         return self._tokenizer.clean_up(final)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -34,10 +34,12 @@ class OffsetCorrection:
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         steps = list(steps_of(backend.normalizer))
-        self._prefixes = _prefixes(steps, backend.pre_tokenizer)
+        self._text_prefixes = _text_prefixes(steps, backend.pre_tokenizer)
+        self._word_prefixes = _word_prefixes(backend.pre_tokenizer)
+        self._added = {token.content for token in backend.get_added_tokens_decoder().values()}
         # Without the steps that only add or remove characters at the ends of a text.
         steps = [s for s in steps if not isinstance(s, normalizers.Prepend | normalizers.Strip)]
-        self._normalizer = normalizers.Sequence(steps) if steps else None
+        self._stages = [normalizers.Sequence(steps[: n + 1]) for n in range(len(steps))]
         self._character_wise = all(isinstance(step, _CHARACTER_WISE) for step in steps)
 
     def corrected(
@@ -49,9 +51,9 @@ class OffsetCorrection:
         character that the normalizer or the splitter removed belongs to no token.
         """
         spans = list(offsets)
-        if self._prefixes:
+        if self._text_prefixes or self._word_prefixes:
             self._empty_prefixes(tokens, spans)
-        if self._normalizer is not None and not (self._character_wise and text.isascii()):
+        if self._stages and not (self._character_wise and text.isascii()):
             self._cover_merged(text, spans)
         return spans
 
@@ -60,7 +62,8 @@ class OffsetCorrection:
         covered = 0
         for i, (start, end) in enumerate(spans):
             if start < end and start >= covered:
-                for prefix in self._prefixes:
+                begins = not i or tokens[i - 1] in self._added
+                for prefix in (*self._text_prefixes * begins, *self._word_prefixes):
                     if count := _length_of_prefix(prefix, i, tokens, spans):
                         spans[i : i + count] = [(start, start)] * count
                         break
@@ -91,7 +94,7 @@ class OffsetCorrection:
         """Return how many characters of a gap belong to the token before it, and from which on
         they belong to the token after it."""
         end, begin = 0, len(gap)
-        if self._is_separate(before, gap, after):
+        if not self._merges(before, gap, after):
             return end, begin
         while before and (more := self._first_merged(before + gap[:end], gap[end:begin], 1)):
             end += more
@@ -103,17 +106,23 @@ class OffsetCorrection:
         """Return the smallest number of characters of a gap, after a token or (`side` -1) before
         it, that the normalizer merges with the token; 0 for none."""
         for n in range(1, min(LONGEST_MERGED, len(gap)) + 1):
-            parts = (token, gap[:n]) if side > 0 else (gap[len(gap) - n :], token)
-            if not self._is_separate(*parts):
+            part = gap[:n] if side > 0 else gap[len(gap) - n :]
+            parts = (token, part) if side > 0 else (part, token)
+            removed = self._stages[-1].normalize_str(part) == ""
+            if _differs(self._stages[-1], parts) or (self._merges(*parts) and not removed):
                 return n
         return 0
 
-    def _is_separate(self, *parts: str) -> bool:
-        """Return whether the normalizer makes of all parts together what it makes of each: then
-        none of them became a part of another, though it may have removed one."""
-        assert self._normalizer is not None
-        normalized = self._normalizer.normalize_str
-        return normalized("".join(parts)) == "".join(map(normalized, parts))
+    def _merges(self, *parts: str) -> bool:
+        """Return whether a part becomes a part of another at some step of the normalizer; a later
+        step may separate them again."""
+        return any(_differs(stage, parts) for stage in self._stages)
+
+
+def _differs(normalizer: normalizers.Normalizer, parts: Sequence[str]) -> bool:
+    """Return whether a normalizer makes something else of all parts together than of each."""
+    normalized = normalizer.normalize_str
+    return normalized("".join(parts)) != "".join(map(normalized, parts))
 
 
 def _run(indices: Sequence[int], spans: Sequence[Offsets], side: int) -> list[int]:
@@ -138,20 +147,25 @@ def _length_of_prefix(
     return 0
 
 
-def _prefixes(steps: Sequence[Any], splitter: Any) -> list[str]:
-    """Return what the tokenizer may put before a text, as its tokens have it."""
+def _text_prefixes(steps: Sequence[Any], splitter: Any) -> list[str]:
+    """Return what the normalizer may put before a text, as its tokens have it."""
     found = []
-    splits = list(steps_of(splitter))
     for i, step in enumerate(steps):
         if isinstance(step, normalizers.Prepend):
             prefix = normalizers.Sequence(list(steps[i + 1 :])).normalize_str(step.prepend)
-            for split in splits:
+            for split in steps_of(splitter):
                 if isinstance(split, pre_tokenizers.Metaspace):
                     prefix = prefix.replace(" ", split.replacement)
                 elif isinstance(split, pre_tokenizers.ByteLevel):
                     prefix = stand_ins_of(prefix)
             found.append(prefix)
-    for split in splits:
+    return found
+
+
+def _word_prefixes(splitter: Any) -> list[str]:
+    """Return what the splitter may put before each part of a text."""
+    found = []
+    for split in steps_of(splitter):
         if isinstance(split, pre_tokenizers.Metaspace) and split.prepend_scheme != "never":
             found.append(split.replacement)
         elif isinstance(split, pre_tokenizers.ByteLevel) and split.add_prefix_space:

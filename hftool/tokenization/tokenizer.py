@@ -37,6 +37,9 @@ log = logging.getLogger("hftool")
 
 _SPACED_PUNCTUATION = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 
+# Steps of decoders that treat the first or the last token in another way.
+_BY_PLACE = ("WordPiece", "BPEDecoder", "Metaspace", "CTC")
+
 
 class Tokenizer:
     """Converts text to token ids and back, and knows the text and the bytes of each token.
@@ -160,6 +163,9 @@ class Tokenizer:
         See `OffsetCorrection.corrected` for the rest.
         """
         spans = encoding.offsets
+        if self._unknown.may_leave_out(text):
+            # The library counts a left out character as if it were not there.
+            spans = self._unknown.offsets_of_the_rest(text, encoding.tokens) or spans
         if isinstance(self.backend.model, tokenizers.models.Unigram):
             self._split_byte_runs(text, encoding.ids, spans)
         return self._offset_correction.corrected(text, encoding.tokens, spans)
@@ -255,7 +261,7 @@ class Tokenizer:
             if type(error).__name__ != "PanicException":
                 raise
             raise HftoolError(f"the decoder of {self.name} fails: {error}") from None
-        return text.strip() if self._word_end else text
+        return text.strip(" ") if self._word_end else text
 
     def _is_special(self, token_id: int) -> bool:
         added = self.added_tokens.get(token_id)
@@ -284,10 +290,15 @@ class Tokenizer:
         decoder does not know.
         """
         added = self.added_tokens.get(token_id)
-        if added is not None:
-            return stand_ins_of(added.content) if self._is_byte_level else added.content
+        if added is not None and self._is_byte_level:
+            return stand_ins_of(added.content)
         token = self.backend.id_to_token(token_id)
-        if token is not None and self._word_end and token.endswith(self._word_end):
+        if (
+            token is not None
+            and added is None
+            and self._word_end
+            and token.endswith(self._word_end)
+        ):
             space = stand_ins_of(" ") if self._is_byte_level else " "
             return token.removesuffix(self._word_end) + space
         return token
@@ -299,7 +310,10 @@ class Tokenizer:
 
     @cached_property
     def _is_byte_level(self) -> bool:
-        return "ByteLevel" in self._step_types
+        types = [step["type"] for step in self._steps]
+        if "ByteLevel" not in types:
+            return False
+        return not {"Fuse", "ByteFallback", *_BY_PLACE} & set(types[: types.index("ByteLevel")])
 
     @cached_property
     def _word_end(self) -> str | None:
@@ -307,7 +321,7 @@ class Tokenizer:
         replaces it."""
         suffix = getattr(self.backend.model, "end_of_word_suffix", None)
         replaced = [step["pattern"] for step in self._steps if step["type"] == "Replace"]
-        known = "BPEDecoder" in self._step_types or {"String": suffix} in replaced
+        known = not self._step_types.isdisjoint(_BY_PLACE) or {"String": suffix} in replaced
         return None if self._decoder is None or known else suffix or None
 
     @cached_property
@@ -412,7 +426,10 @@ class Tokenizer:
         text of those before it."""
         types = [step["type"] for step in self._steps]
         fused = next((i for i, t in enumerate(types) if t in ("Fuse", "ByteLevel")), len(types))
-        return not all(map(_is_local, self._steps[fused + 1 :]))
+        placed = next((i for i, t in enumerate(types) if t in _BY_PLACE), len(types))
+        compares = any(t in ("ByteLevel", "ByteFallback", "CTC") for t in types[placed + 1 :])
+        mixed = "ByteLevel" in types and not self._is_byte_level
+        return compares or mixed or not all(map(_is_local, self._steps[fused + 1 :]))
 
     @cached_property
     def _step_types(self) -> frozenset[str]:

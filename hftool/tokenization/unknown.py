@@ -1,6 +1,7 @@
 """Find the parts of a text for which a tokenizer has neither a token nor an unknown token."""
 
 import json
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -51,11 +52,32 @@ class UnknownParts:
         sentencepiece splits the text, which knows its own unknown token."""
         if type(self._backend.pre_tokenizer) is pre_tokenizers.PreTokenizer:
             return []
+        spans = self._unknown_in(text)
+        if not spans and isinstance(self._backend.model, tokenizers.models.Unigram):
+            # Unigram needs a token for each character, even inside longer tokens.
+            return [(i, i + 1) for i, c in enumerate(text) if not self._has_tokens(c)]
+        return spans
+
+    def _has_tokens(self, text: str) -> bool:
+        """Return whether each character that the normalizer makes of a text has a token."""
+        normalizer, has = self._backend.normalizer, self._backend.token_to_id
+        normalized = normalizer.normalize_str(text) if normalizer else text
+        return None not in map(has, normalized)
+
+    def _unknown_in(self, text: str) -> list[tuple[int, int]]:
         encoding = self._with_unknown_token.encode(text, add_special_tokens=False)
         unknown = self._with_unknown_token.token_to_id(_UNKNOWN)
         offsets = self._correction.corrected(text, encoding.tokens, encoding.offsets)
         pairs = zip(encoding.ids, offsets, strict=True)
         return [span for token_id, span in pairs if token_id == unknown]
+
+    def offsets_of_the_rest(self, text: str, tokens: Sequence[str]) -> list[tuple[int, int]] | None:
+        """Return the offsets of the tokens of a text of which parts were left out; None if with an
+        unknown token the other tokens are not the same."""
+        encoding = self._with_unknown_token.encode(text, add_special_tokens=False)
+        pairs = zip(encoding.tokens, encoding.offsets, strict=True)
+        known = [(token, span) for token, span in pairs if token != _UNKNOWN]
+        return [span for _, span in known] if [t for t, _ in known] == list(tokens) else None
 
     def may_leave_out(self, text: str) -> bool:
         """Return whether the tokenizer may leave out a part of a text."""
