@@ -91,7 +91,7 @@ def a_splitter(draw: random.Random) -> Any:
 def a_decoder_step(draw: random.Random) -> Any:
     return draw.choice(
         [
-            decoders.Metaspace(prepend_scheme=draw.choice(["always", "never"])),  # type: ignore[arg-type]
+            decoders.Metaspace(prepend_scheme=draw.choice(["always", "never"])),
             decoders.Replace("▁", " "),
             decoders.Replace(Regex("a+"), "o"),
             decoders.Replace("ab", "ba"),
@@ -219,7 +219,7 @@ def encoded(tokenizer: Tokenizer, text: str) -> Encoded | None:
     try:
         (record,) = encode_texts(tokenizer, [text], special=False)
     except HftoolError as error:
-        with pytest.raises(Exception, match="(?i)unk"):
+        with pytest.raises(Exception, match=r"(?i)unk"):
             tokenizer.backend.encode(text)
         assert " has no token for “" in error.message, (text, error)
         return None
