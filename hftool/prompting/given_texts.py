@@ -93,7 +93,9 @@ def _texts_of_message(message: Message, number: int) -> Iterator[GivenText]:
         if message["role"] == "assistant":
             text = _REASONING_ENDS.split(text)[-1]
         yield GivenText(text, f"the text of {place}")
-    for call in message.get("tool_calls", ()):
+    if isinstance(refusal := message.get("refusal"), str):
+        yield GivenText(refusal, f"the refusal of {place}")
+    for call in _calls(message):
         yield GivenText(tool_name(call), f"a tool call of {place}")
     for arguments in _arguments(message):
         for leaf in _leaves(arguments):
@@ -101,9 +103,15 @@ def _texts_of_message(message: Message, number: int) -> Iterator[GivenText]:
 
 
 def _arguments(message: Message) -> Iterator[Any]:
-    for call in message.get("tool_calls", ()):
+    for call in _calls(message):
         function = call.get("function")
         yield (function if isinstance(function, dict) else call).get("arguments")
+
+
+def _calls(message: Message) -> list[dict[str, Any]]:
+    """Return the calls of a message, with the one that the older `function_call` has."""
+    older = message.get("function_call")
+    return [*message.get("tool_calls", ()), *([older] if isinstance(older, dict) else [])]
 
 
 def _leaves(value: Any) -> Iterator[str]:

@@ -120,8 +120,7 @@ def _as_message(given: Any, number: int) -> Message:
         raise HftoolError(f"message {number} has no content", MESSAGES_HINT)
     content = message.get("content", "")
     if is_parts(content):
-        for part in content:
-            _require_text(part, number)
+        message["content"] = [_as_part(part, number) for part in content]
     elif not isinstance(content, str) and message["role"] != "tool":
         kinds = {dict: "an object", list: "a list of other things", bool: "true or false"}
         kind = kinds.get(type(content), "a number")
@@ -140,6 +139,14 @@ def is_parts(content: Any) -> TypeGuard[list[Any]]:
         isinstance(part, str) or (isinstance(part, dict) and {"type", "text"} & part.keys())
         for part in content
     )
+
+
+def _as_part(part: Any, number: int) -> Any:
+    """Return a part of a message's content; a refusal becomes a text."""
+    if isinstance(part, dict) and isinstance(part.get("refusal"), str):
+        return {"type": "text", "text": part["refusal"]}
+    _require_text(part, number)
+    return part
 
 
 def _require_text(part: Any, number: int) -> None:

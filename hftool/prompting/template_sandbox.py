@@ -143,18 +143,19 @@ def _memory() -> int:
 
 def _prepare_process(connection: Connection, memory: int) -> None:
     """Give the process its limits, and let go of what it inherited."""
-    for number in signal.valid_signals():
-        if callable(signal.getsignal(number)):
-            signal.signal(number, signal.SIG_DFL)
+    for handled in signal.valid_signals():
+        if callable(signal.getsignal(handled)):
+            signal.signal(handled, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal goes to all processes
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in range(3):
         os.dup2(nothing, standard)
-    for name in os.listdir("/dev/fd"):
-        # A socket or a pipe that stays open here would not end at its other end.
-        if int(name) > 2 and int(name) != connection.fileno():
-            with contextlib.suppress(OSError):
-                os.close(int(name))
+    with contextlib.suppress(FileNotFoundError):  # the system does not list what is open
+        for number in map(int, os.listdir("/dev/fd")):
+            # A socket or a pipe that stays open here would not end at its other end.
+            if number > 2 and number != connection.fileno():
+                with contextlib.suppress(OSError):
+                    os.close(number)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     limits = [memory, *(given for given in (soft, hard) if given != resource.RLIM_INFINITY)]
     with contextlib.suppress(ValueError, OSError):  # the system does not support this limit

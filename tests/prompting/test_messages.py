@@ -84,6 +84,11 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
             [USER, {"role": "tool", "content": {"sky": "blue"}}],
             '[user]Weather?[tool]{"sky": "blue"}[assistant]',
         ),
+        (
+            TEXT,
+            [USER, {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}, USER],
+            "[user]Weather?[assistant]No.[user]Weather?[assistant]",
+        ),
         (TEXT, [USER, {"role": "assistant", "content": "It is"}], "[user]Weather?[assistant]It is"),
         (TEXT, [USER, {"role": "assistant", "content": ""}], "[user]Weather?[assistant]"),
     ],
@@ -98,6 +103,18 @@ def test_a_template_gets_the_notation_that_it_wants(
     rendered = ChatTemplate(ours, source).render(Chat(as_messages(messages)))
     assert rendered == (prompt or "[system](Be brief.)[user](Weather?)[assistant]")
     assert not notes.messages
+
+
+def test_older_calls_and_refusals_that_are_left_out_are_named(
+    ours: Tokenizer, notes: pytest.LogCaptureFixture
+) -> None:
+    call = {"role": "assistant", "function_call": {"name": "sky", "arguments": '{"city": "Rome"}'}}
+    refusal = {"role": "assistant", "content": None, "refusal": "I will not."}
+    ChatTemplate(ours, TEXT).render(Chat(as_messages([USER, call, refusal, USER])))
+    assert [note.partition("out ")[2] for note in notes.messages] == [
+        'a tool call of message 2 (assistant): sky, {"city": "Rome"}',
+        "the refusal of message 3 (assistant): I will not.",
+    ]
 
 
 def test_messages_keep_all_fields_but_null_ones() -> None:
