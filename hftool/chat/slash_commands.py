@@ -11,7 +11,7 @@ from typing import Any
 from hftool.chat import storage
 from hftool.chat.conversation import Conversation, Turn
 from hftool.chat.settings import UNSET, change_setting
-from hftool.errors import UsageError
+from hftool.errors import HftoolError, UsageError
 from hftool.generation.records import Piece
 from hftool.generation.sampling import SamplingSettings
 from hftool.options.ranges import SWITCH
@@ -222,11 +222,17 @@ def _variable(conversation: Conversation, argument: str) -> Events:
 
 
 def _accepted(conversation: Conversation, **changes: Any) -> Chat:
-    """Return the conversation's arguments with changes. Raises: HftoolError if the template fails
-    with them."""
+    """Return the conversation's arguments with changes.
+
+    Raises:
+        UsageError: the template does not accept them.
+    """
     arguments = replace(conversation.arguments, **changes)
     question = [{"role": "user", "content": "Hello"}]
-    conversation.template.render(replace(arguments, messages=question))
+    try:
+        conversation.template.render(replace(arguments, messages=question))
+    except HftoolError as error:
+        raise UsageError(error.message, error.hint) from None
     return arguments
 
 

@@ -211,6 +211,9 @@ def test_a_chat_uses_and_changes_them(
     saved = json.loads((tmp_path / "saved.json").read_text())
     assert saved["tools"] == [SKY] and saved["chat_template_kwargs"] == {"tone": "calm"}
     assert saved["think"] is False
+    bare = save_model(tmp_path / "bare")
+    done = run("chat", "-n1", "-m", str(bare), stdin="/think off\nHi\n")  # and goes on
+    assert done.exit_code == 0 and "no switch" in done.stderr
     file = str(tmp_path / "saved.json")
     for option in ("--load", "--messages"):
         loaded = run("chat", "-m", str(model), option, file, stdin="/template\n")
