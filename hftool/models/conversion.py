@@ -1,7 +1,7 @@
 """Make a converted copy, as a process of its own: `python -m hftool.models.conversion JOB`.
 
-JOB is JSON: {"kind": …, "source": PATH, "target": FOLDER, "adapter": FOLDER}. The process ends with
-status 0, or with status 1 and the cause as the last line of stderr.
+JOB is JSON: {"kind": …, "source": PATH, "target": FOLDER, "adapter": FOLDER, "adapters": […]}. The
+process ends with status 0, or with status 1 and the cause as the last line of stderr.
 """
 
 import json
@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from hftool.errors import HftoolError
 from hftool.json_files import not_the_file, read_json
+from hftool.models.adapters import merge_adapters
 from hftool.models.gguf_config import ROPE_TENSORS, complete_config, unused_tensors
 from hftool.models.gguf_reader import GgufHeader, read_header, read_numbers
 from hftool.models.gguf_tokenizer import GgufTokenizer
@@ -242,6 +243,8 @@ def main() -> None:
     try:
         if job["kind"] == "minilm-sst2":
             merge_adapter(source, Path(job["adapter"]), target)
+        elif job["kind"] == "adapted":
+            merge_adapters(source, [(Path(path), scale) for path, scale in job["adapters"]], target)
         elif job["kind"] == "tokenizer":
             convert_tokenizer(source, target)
         else:

@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,7 +57,7 @@ class Conversion:
 
     `source` is the file or folder to convert, `made_of` has the SHA-256 of each file by its role.
     `unchecked` is a file whose SHA-256 there is the one in the catalogue. `duration` tells the user
-    how long the conversion takes.
+    how long the conversion takes. `adapters` are folders with their scales.
     """
 
     kind: Kind
@@ -65,6 +65,7 @@ class Conversion:
     made_of: Mapping[str, str]
     duration: str
     unchecked: Path | None = None
+    adapters: tuple[tuple[Path, float], ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -168,6 +169,37 @@ def find_converted_minilm(base: Path, sha256: str) -> Path | None:
     return folder if is_complete(folder) else None
 
 
+def adapted_conversion(base: Path, adapters: Sequence[tuple[Path, float]]) -> Conversion:
+    """Describe how LoRA adapters, with a scale each, are merged into the weights of a model.
+
+    Raises:
+        HftoolError: a file can't be read.
+    """
+    made_of: dict[str, str] = {}
+    for i, (folder, scale) in enumerate(((base, 1.0), *adapters)):
+        names = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt")
+        files = sorted({path for name in names for path in folder.glob(name)})
+        made_of |= {f"{i}/{path.name}": sha256_of(path) for path in files if path.is_file()}
+        made_of[f"{i}"] = str(scale)
+    return Conversion("adapted", base, made_of, "this may take minutes", adapters=tuple(adapters))
+
+
+def converted_adapted(base: Path, adapters: Sequence[tuple[Path, float]], name: str) -> Path:
+    """Return a folder with a model that has adapters merged into its weights.
+
+    Raises:
+        HftoolError: the package peft is not installed, an adapter does not fit the model, or as
+            `convert_if_needed`.
+    """
+    conversion = adapted_conversion(base, adapters)
+    if not is_complete(conversion.folder) and find_spec("peft") is None:
+        raise HftoolError(
+            "an adapter needs the package peft, which is not installed",
+            "pip install 'hftool-cli[lora]'",
+        )
+    return convert_if_needed(conversion, name)
+
+
 def tokenizer_conversion(source: Path) -> Conversion:
     """Describe how the tokenizer of a folder that has only older tokenizer files becomes a
     tokenizer.json.
@@ -237,7 +269,9 @@ def _make(conversion: Conversion, name: str) -> None:
         _convert(conversion, part)
         if missing := missing_files(conversion.kind, os.listdir(part)):
             raise HftoolError(f"cannot read {conversion.source}: the result has no {missing[0]}")
-        write_manifest(part, conversion.kind, conversion.source, conversion.made_of)
+        write_manifest(
+            part, conversion.kind, conversion.source, conversion.made_of, conversion.adapters
+        )
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -266,6 +300,7 @@ def _convert(conversion: Conversion, target: Path) -> None:
         "source": str(conversion.source),
         "target": str(target),
         "adapter": str(ADAPTER),
+        "adapters": [[str(path), scale] for path, scale in conversion.adapters],
     }
     environment = {
         **os.environ,
@@ -289,4 +324,5 @@ def _convert(conversion: Conversion, target: Path) -> None:
     for number in DISK_FULL:  # each library has its own message, which contains the system's
         if os.strerror(number) in cause:
             raise OSError(number, os.strerror(number))
-    raise HftoolError(f"cannot read {conversion.source}: {cause[:300]}")
+    doing = "put an adapter on" if conversion.adapters else "read"
+    raise HftoolError(f"cannot {doing} {conversion.source}: {cause[:300]}")

@@ -12,6 +12,9 @@ from typing import Any, Literal, NoReturn
 
 from hftool.catalogue import BUILT_IN
 from hftool.errors import HftoolError
+from hftool.models.adapters import CONFIG as ADAPTER_CONFIG
+from hftool.models.adapters import WEIGHTS as ADAPTER_WEIGHTS
+from hftool.models.adapters import is_adapter
 from hftool.models.references import HubGguf, HubModel, first_part, gguf_parts
 from hftool.models.validation import require_inside
 from hftool.options.model import SourceOptions
@@ -22,6 +25,8 @@ Need = Literal["tokenizer", "model"]
 
 TOKENIZER_FILES = (
     "config.json",
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -98,6 +103,8 @@ def missing_files(folder: Path, need: Need, pickled: bool) -> Sequence[str]:
     Raises:
         HftoolError: an index of weights is broken, or names files outside the folder.
     """
+    if is_adapter(folder):
+        return [] if (folder / ADAPTER_WEIGHTS).is_file() else [ADAPTER_WEIGHTS]
     if not (folder / "config.json").is_file() and need == "model":
         return ["config.json"]
     if need == "tokenizer":

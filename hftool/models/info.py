@@ -15,6 +15,7 @@ from hftool.models.hub import download, download_gguf
 from hftool.models.local_files import architectures_of, ensure_local, local_folder, source_size
 from hftool.models.references import (
     AdaptedMiniLM,
+    AdaptedModel,
     GgufFile,
     HubGguf,
     HubModel,
@@ -258,6 +259,11 @@ def _name(source: ModelSource) -> str:
 
 
 def _origin(source: ModelSource) -> str:
+    if isinstance(source, AdaptedModel):
+        first = [_origin(source.base)] if source.base else []
+        return " with ".join(
+            [*first, *(f"{_origin(a)} x {scale:g}" for a, scale in source.adapters)]
+        )
     if isinstance(source, HubModel | HubGguf):
         return f"hub: {_name(source)}" + (f"@{source.revision}" if source.revision else "")
     if isinstance(source, AdaptedMiniLM):

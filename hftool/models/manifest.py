@@ -12,11 +12,12 @@ from typing import Any, Literal
 from hftool.errors import HftoolError
 from hftool.models.file_hashes import hash_file
 
-Kind = Literal["gguf", "gguf-tokenizer", "minilm-sst2", "tokenizer"]
+Kind = Literal["adapted", "gguf", "gguf-tokenizer", "minilm-sst2", "tokenizer"]
 
 FORMAT_VERSION = 3  # of the copies; with another one, all copies are made again
 MANIFEST = "hftool.json"
 REQUIRED_FILES: Mapping[Kind, Sequence[str]] = {
+    "adapted": ("config.json", "*.safetensors"),
     "gguf": ("config.json", "tokenizer.json", "*.safetensors"),
     "gguf-tokenizer": ("config.json", "tokenizer.json"),
     "minilm-sst2": ("config.json", "tokenizer.json", "model.safetensors"),
@@ -30,10 +31,17 @@ def missing_files(kind: Kind, names: Sequence[str]) -> list[str]:
     return [pattern for pattern in REQUIRED_FILES[kind] if not fnmatch.filter(names, pattern)]
 
 
-def write_manifest(folder: Path, kind: Kind, source: Path, made_of: Mapping[str, str]) -> None:
+def write_manifest(
+    folder: Path,
+    kind: Kind,
+    source: Path,
+    made_of: Mapping[str, str],
+    adapters: Sequence[tuple[Path, float]],
+) -> None:
     """Write the manifest of the files in a folder.
 
-    `source` is the file or folder that was converted, `made_of` has the SHA-256 of its files.
+    `source` is the file or folder that was converted, with `adapters` by scale; `made_of` has the
+    SHA-256 of their files.
     """
     files = {}
     for path in (path for path in folder.rglob("*") if path.is_file()):
@@ -48,6 +56,7 @@ def write_manifest(folder: Path, kind: Kind, source: Path, made_of: Mapping[str,
         "kind": kind,
         "source": str(source),
         "made_of": made_of,
+        "adapters": [[str(path), scale] for path, scale in adapters],
         "files": files,
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

@@ -12,6 +12,7 @@ from hftool.catalogue import BUILT_IN
 from hftool.errors import HftoolError
 from hftool.models.converted_copies import (
     Conversion,
+    adapted_conversion,
     copies_lock,
     copies_path,
     gguf_conversion,
@@ -23,6 +24,7 @@ from hftool.models.hub import cached_folder, cached_gguf
 from hftool.models.manifest import read_manifest
 from hftool.models.references import (
     AdaptedMiniLM,
+    AdaptedModel,
     GgufFile,
     HubGguf,
     HubModel,
@@ -97,8 +99,14 @@ def _folders_in_use() -> Iterator[Path]:
             yield from _folders_of(GgufFile(file))
     for copy in copies_path().iterdir():
         manifest = read_manifest(copy)
+        source = Path(str(manifest.get("source")))
         with suppress(HftoolError):
-            yield from _folders_of(_source(manifest.get("kind"), Path(str(manifest.get("source")))))
+            if manifest.get("kind") == "adapted":
+                adapters = [(Path(str(path)), scale) for path, scale in manifest["adapters"]]
+                if all(path.is_dir() for path in (source, *(path for path, _ in adapters))):
+                    yield adapted_conversion(source, adapters).folder
+            else:
+                yield from _folders_of(_source(manifest.get("kind"), source))
 
 
 def _source(kind: Any, path: Path) -> ModelSource:
@@ -122,7 +130,7 @@ def _folders_of(source: ModelSource) -> Iterator[Path]:
         base = cached_folder(source.base) if isinstance(source.base, HubModel) else source.base
         if base is not None:
             conversions = [minilm_conversion(base, source.sha256)]
-    else:
+    elif not isinstance(source, AdaptedModel):  # the manifest of its copy tells more
         folder = cached_folder(source) if isinstance(source, HubModel) else source.path
         if folder is not None and not (folder / "tokenizer.json").is_file():
             conversions = [tokenizer_conversion(folder)]

@@ -27,6 +27,7 @@ _HUB_PAGE = re.compile(
     r"(?:/(?:tree|blob|resolve)/(?P<revision>[^/?#]+)(?:/(?P<file>[^?#]+))?)?(?:[/?#].*)?",
     re.DOTALL,
 )
+_SCALE = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")
 _PART = re.compile(r"-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
 TYPING_ERROR = 0.75  # difflib's ratio: so close to an alias, a word is not asked of the hub
 
@@ -83,7 +84,16 @@ class AdaptedMiniLM:
     sha256: str
 
 
-ModelSource = LocalFolder | GgufFile | HubModel | HubGguf | AdaptedMiniLM
+@dataclass(frozen=True)
+class AdaptedModel:
+    """A model with LoRA adapters on it, each with a scale; `base` is None for the base model that
+    the first adapter names."""
+
+    base: "ModelSource | None"
+    adapters: tuple[tuple["ModelSource", float], ...]
+
+
+ModelSource = LocalFolder | GgufFile | HubModel | HubGguf | AdaptedMiniLM | AdaptedModel
 
 
 def gguf_parts(path: Path) -> list[Path]:
@@ -109,10 +119,27 @@ def resolve_reference(ref: str, revision: str | None = None) -> ModelSource:
         HftoolError: it is none of these, or a path without a model.
         UsageError: a revision was given for something that has none.
     """
+    if "+" in ref and _path(ref) is None:
+        return _adapted(ref, revision)
     source = _resolve(ref, revision)
     if revision and not isinstance(source, HubModel | HubGguf):
         raise UsageError(f"--revision needs a hub model, which '{ref}' is not")
     return source
+
+
+def _adapted(ref: str, revision: str | None) -> AdaptedModel:
+    model, *adapters = ref.split("+")
+    base = resolve_reference(model, revision) if model else None
+    if base is None and revision:
+        raise UsageError("--revision needs a model; that of an adapter is ADAPTER@REV")
+    pairs = []
+    for adapter in adapters:
+        path, _, scale = adapter.rpartition(":")
+        if path and _SCALE.fullmatch(scale):
+            pairs.append((resolve_reference(path), float(scale)))
+        else:
+            pairs.append((resolve_reference(adapter), 1.0))
+    return AdaptedModel(base, tuple(pairs))
 
 
 def _resolve(ref: str, revision: str | None) -> ModelSource:

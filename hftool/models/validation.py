@@ -16,18 +16,13 @@ LINKS_HINT = "copy the file there; --trust-remote-code follows links as well"
 
 
 def require_own_files(folder: Path) -> None:
-    """Raise an error if a file of the folder is a link that leads out of it, or an adapter.
+    """Raise an error if a file of the folder is a link that leads out of it.
 
     A snapshot in the Hugging Face cache may have links into its repository's folder.
 
     Raises:
         HftoolError: with the file.
     """
-    adapter, config = folder / "adapter_config.json", folder / "config.json"
-    if adapter.is_file() and config.is_file():  # transformers would load the model it names
-        raise HftoolError(
-            f"{folder} is an adapter for another model", "merge it into that model first"
-        )
     for path in (*folder.iterdir(), *folder.glob("additional_chat_templates/*")):
         if path.is_symlink():
             require_inside(folder, str(path.relative_to(folder)))

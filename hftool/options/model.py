@@ -94,10 +94,23 @@ class ComputeOptions:
     quantize: Annotated[
         Quantization, _model("--quantize", help="Round weights to 8 or 4 bits (on a CPU).")
     ] = "none"
+    adapter: Annotated[
+        list[str] | None,
+        _model(
+            "--adapter",
+            metavar="REF[:SCALE]",
+            help="Put a LoRA adapter on the model (repeatable); without --model on its own.",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         # Fields of a frozen dataclass can be set only this way.
         object.__setattr__(self, "dtype", LONG_DTYPES.get(self.dtype, self.dtype))
+        if self.adapter:  # a model with adapters has a reference of its own
+            model = getattr(self, "model", None)
+            base = "" if model in (None, DEFAULT_MODEL) else model
+            object.__setattr__(self, "model", "+".join([base, *self.adapter]))
+            object.__setattr__(self, "adapter", None)
 
 
 @dataclass(frozen=True)

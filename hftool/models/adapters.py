@@ -1,0 +1,147 @@
+"""LoRA adapters: what their folders state, and how they are merged into a model's weights."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hftool.errors import HftoolError
+from hftool.json_files import read_json
+from hftool.models.validation import read_tensor_shapes
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+MAX_FLOAT32_NUMBERS = 1 << 30  # a model of up to 4 GB is merged in float32, as it is computed
+# Classes by peft's `task_type`; the others are language models.
+CLASSES = {
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+}
+TOKENIZER_FILES = (
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
+    *("vocab.*", "merges.txt", "spiece.model", "sentencepiece*.model"),
+)
+
+
+def is_adapter(folder: Path) -> bool:
+    """Return whether a folder has an adapter, and not a model as well."""
+    models = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+    return (folder / CONFIG).is_file() and not any((folder / name).is_file() for name in models)
+
+
+def base_reference(folder: Path) -> tuple[str, str | None]:
+    """Return the reference of the model that an adapter is for, and its revision, if any.
+
+    Raises:
+        HftoolError: the adapter does not name one.
+    """
+    config = read_json(folder / CONFIG)
+    base, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not isinstance(base, str) or not base:
+        raise HftoolError(
+            f"{folder} is an adapter that does not name its base model",
+            "give that with --model, and this with --adapter",
+        )
+    return base, revision if isinstance(revision, str) else None
+
+
+def require_adapter(folder: Path) -> None:
+    """Raise an error if a folder has no adapter in safetensors.
+
+    Raises:
+        HftoolError: with what it lacks.
+    """
+    if not (folder / CONFIG).is_file():
+        raise HftoolError(f"{folder} is not an adapter: it has no {CONFIG}")
+    if not (folder / WEIGHTS).is_file():
+        pickled = (folder / "adapter_model.bin").is_file()
+        raise HftoolError(
+            f"{folder} has no {WEIGHTS}",
+            "its weights are pickled; save it again with a newer peft" if pickled else None,
+        )
+
+
+def merge_adapters(base: Path, adapters: Sequence[tuple[Path, float]], target: Path) -> None:
+    """Write a model with adapters merged into its weights, as peft merges them.
+
+    Args:
+        base: the model's folder.
+        adapters: the folders of the adapters, each with what its change is multiplied by.
+
+    Raises:
+        HftoolError, ValueError, or what transformers and peft raise: they don't fit together.
+    """
+    from peft import PeftModel
+
+    model = _base_model(base, [folder for folder, _ in adapters])
+    for folder, scale in adapters:
+        require_adapter(folder)
+        _require_targets(model, folder)
+        adapted: Any = PeftModel.from_pretrained(model, str(folder))
+        for module in adapted.modules():
+            if hasattr(module, "scale_layer"):
+                module.scale_layer(scale)
+        model = adapted.merge_and_unload()
+    model.save_pretrained(target)
+    with_tokenizer = [f for f, _ in adapters if any(f.glob("tokenizer*"))]
+    source = with_tokenizer[-1] if with_tokenizer else base
+    for path in {path for name in TOKENIZER_FILES for path in source.glob(name)}:
+        shutil.copy(path, target / path.name)
+    for name in ("generation_config.json", "chat_template.jinja"):
+        if (base / name).is_file() and not (target / name).is_file():
+            shutil.copy(base / name, target / name)
+
+
+def _base_model(base: Path, adapters: Sequence[Path]) -> Any:
+    """Load the model that adapters are for, with as many labels and tokens as they have."""
+    import transformers
+
+    config = read_json(base / "config.json")
+    kind = read_json(adapters[0] / CONFIG).get("task_type")
+    named = next(iter(config.get("architectures") or []), "")
+    fallback = getattr(transformers, CLASSES.get(str(kind), "AutoModelForCausalLM"))
+    known = getattr(transformers, str(named), None)
+    auto: Any = known if kind not in CLASSES and hasattr(known, "from_pretrained") else fallback
+    shapes = {
+        name: shape
+        for folder in adapters
+        if (folder / WEIGHTS).is_file()
+        for name, (_, shape) in read_tensor_shapes(folder / WEIGHTS).items()
+    }
+    settings: dict[str, Any] = {}
+    if kind == "SEQ_CLS":  # its head comes with the adapter
+        settings["ignore_mismatched_sizes"] = True
+        heads = [s[0] for n, s in shapes.items() if n.endswith(("score.weight", "out_proj.weight"))]
+        heads += [s[0] for n, s in shapes.items() if n.endswith("classifier.weight")]
+        if heads and heads[-1] != len(config.get("id2label") or (0, 1)):
+            settings["num_labels"] = heads[-1]
+    model = auto.from_pretrained(
+        base, local_files_only=True, use_safetensors=True, dtype="auto", **settings
+    )
+    if sum(weight.numel() for weight in model.parameters()) <= MAX_FLOAT32_NUMBERS:
+        model = model.float()
+    rows = [s[0] for n, s in shapes.items() if n.endswith(("embed_tokens.weight", "wte.weight"))]
+    if rows and rows[0] != len(model.get_input_embeddings().weight):
+        model.resize_token_embeddings(rows[0], mean_resizing=False)
+    return model.eval()
+
+
+def _require_targets(model: Any, folder: Path) -> None:
+    """Raise an error if an adapter changes a layer that the model has in another size, or not at
+    all: peft passes over some of those.
+
+    Raises:
+        ValueError: with the layer.
+    """
+    modules = dict(model.named_modules())
+    for name, (_, shape) in read_tensor_shapes(folder / WEIGHTS).items():
+        layer, _, part = name.removeprefix("base_model.model.").partition(".lora_")
+        if part != "A.weight":
+            continue
+        weight = getattr(modules.get(layer), "weight", None)
+        if weight is None:
+            raise ValueError(f"the adapter {folder} changes {layer}, which the model does not have")
+        if shape[1] not in weight.shape:
+            raise ValueError(
+                f"the adapter {folder} changes {layer} with {shape[1]} inputs, which has"
+                f" {tuple(weight.shape)[-1]} in the model"
+            )
