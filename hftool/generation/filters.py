@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from hftool.errors import HftoolError, is_little_memory, raised_by_us
-from hftool.generation.sampling import Filter, SamplingSettings, own_filters
+from hftool.generation.sampling import Filter, SamplingSettings, are_finite, own_filters
 from hftool.models.load import LanguageModel
 
 FIELDS = {"no_repeat_ngram": "no_repeat_ngram_size"}  # of filters with a name of their own
@@ -54,8 +54,9 @@ class _ConfigFilter(Filter):
     def __call__(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         with config_errors():
             scores = super().__call__(ids, logits)
-        if bool(torch.isneginf(scores.amax(-1)).any()):
-            raise HftoolError(f"{self.name} of the model's generation_config leaves no token")
+        if not bool(are_finite(scores).all()):
+            does = "leaves no token" if bool(torch.isneginf(scores).all()) else "is not finite"
+            raise HftoolError(f"{self.name} of the model's generation_config {does}")
         return scores
 
 

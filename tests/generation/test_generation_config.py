@@ -306,6 +306,8 @@ WRONG = [
     {"stop_strings": [3]},
     {"temperature": float("nan")},
     {"guidance_scale": "much"},
+    {"guidance_scale": float("nan")},
+    {"sequence_bias": [[[3], float("inf")]]},
 ]
 
 
