@@ -228,6 +228,11 @@ def python_values(array: Any) -> list[Any]:
     this machine does not know become strings.
     """
     pa = pyarrow()
+    if array.type == pa.duration("ns"):
+        return [
+            None if count is None else _duration(count)
+            for count in array.cast(pa.int64()).to_pylist()
+        ]
     if "[ns" not in str(array.type):
         try:
             values: list[Any] = array.to_pylist()
@@ -243,6 +248,11 @@ def python_values(array: Any) -> list[Any]:
     if not pa.types.is_timestamp(array.type):
         raise HftoolError(f"values of the type {array.type} can't be written as text")
     return _far_times(array)
+
+
+def _duration(nanoseconds: int) -> str:
+    seconds, rest = divmod(nanoseconds, 10**9)
+    return f"{datetime.timedelta(seconds=seconds)}.{rest:09}"
 
 
 def _far_times(array: Any) -> list[str | None]:

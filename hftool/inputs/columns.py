@@ -37,9 +37,14 @@ def is_name(cell: str, asked: str | None) -> bool:
     return is_usual_name(cell) or (asked is not None and _same(cell) == _same(asked))
 
 
-def text_column(header: Sequence[str], asked: str | None, source: str) -> int:
+def text_column(
+    header: Sequence[str], asked: str | None, source: str, *, recognised: bool = False
+) -> int:
     """Return the index of the column of `--column`, else of `text`, else of the one column with
     another usual name.
+
+    Args:
+        recognised: whether a row was taken for the header, and may be a record.
 
     Raises:
         HftoolError: there is no such column, or more than one.
@@ -58,7 +63,7 @@ def text_column(header: Sequence[str], asked: str | None, source: str) -> int:
             return index
         if matches:
             raise _several(header, matches, source)
-    if len(header) == 1:
+    if len(header) == 1 and recognised:
         raise HftoolError(
             f"{source}: no column 'text'; the only column is '{header[0]}'",
             "--column 1 if that is the column's name, --no-header if it is a text",

@@ -49,6 +49,7 @@ class Shape:
         null: how csv and tsv write a missing value of this table.
         encoding: the encoding of its text, as far as it is known.
         marked: whether it began with a byte-order mark.
+        recognised: whether a row was taken for the header, and may be a record.
     """
 
     header: tuple[str, ...]
@@ -58,6 +59,7 @@ class Shape:
     null: str = ""
     encoding: str | None = None
     marked: bool = False
+    recognised: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ def delimited_records(
         null=default_null if is_null is None else is_null,
         encoding=source.encoding,
         marked=source.marked,
+        recognised=layout.named and options.header is None,
     )
     return Records(shape, _records_under_header(rows, layout, names, is_null, source.name))
 
@@ -297,7 +300,9 @@ def _workbook(file: Path | None, options: TableInputOptions) -> Records:
     for name in names:
         types.setdefault(name, ColumnType())
     ordered = ColumnTypes({name: types[name] for name in names})
-    return Records(Shape(header, names, ordered.schema, ordered), records(), "row")
+    recognised = layout.named and options.header is None
+    shape = Shape(header, names, ordered.schema, ordered, recognised=recognised)
+    return Records(shape, records(), "row")
 
 
 def _parquet(file: Path | None) -> Records:

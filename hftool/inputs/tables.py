@@ -216,7 +216,8 @@ def shape_column(shape: Shape, options: TableInputOptions, source: str) -> str:
     """Return the name of the column with the texts, as `text_column`."""
     if not shape.names:
         return options.column or TEXT
-    return shape.names[text_column(shape.header, options.column, source)]
+    header, asked = shape.header, options.column
+    return shape.names[text_column(header, asked, source, recognised=shape.recognised)]
 
 
 def text_rows(
