@@ -72,7 +72,7 @@ class ColumnType:
 
     def merge(self, other: "ColumnType") -> None:
         """Widen the type to hold what another one holds."""
-        self.kinds = {**other.kinds, **self.kinds}
+        self.kinds = {**self.kinds, **{k: at for k, at in other.kinds.items() if k not in self.kinds}}
         self.least, self.most = min(self.least, other.least), max(self.most, other.most)
         if other.item is not None:
             self.item = self.item or ColumnType()
@@ -101,10 +101,12 @@ class ColumnType:
                 )
             return pa.float64()
         if len(kinds) > 1:
-            (first, at), (second, later) = list(self.kinds.items())[:2]
+            places: dict[str, str] = {}
+            for each, place in self.kinds.items():
+                places.setdefault(_WORDS[each], place)
+            found = " and ".join(f"{word} ({place})" for word, place in list(places.items())[:2])
             raise HftoolError(
-                f"the column '{name}' has {_WORDS[first]} ({at}) and {_WORDS[second]} ({later}),"
-                " which a Parquet column can't hold together",
+                f"the column '{name}' has {found}, which a Parquet column can't hold together",
                 OTHER_FORMAT,
             )
         [kind] = kinds

@@ -4,7 +4,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Shape:
         names: the same names, each of them once.
         schema: returns the columns' types (`pyarrow.Schema`).
         types: the types of the values in JSON and Excel.
-        null: how csv and tsv write a missing value of this table.
+        nulls: how a missing value of this table is written, by format; elsewhere it is empty.
         encoding: the encoding of its text, as far as it is known.
         marked: whether it began with a byte-order mark.
         recognised: whether a row was taken for the header, and may be a record.
@@ -56,7 +56,7 @@ class Shape:
     names: tuple[str, ...]
     schema: Callable[[], Any]
     types: ColumnTypes | None = None
-    null: str = ""
+    nulls: Mapping[str, str] = field(default_factory=dict)
     encoding: str | None = None
     marked: bool = False
     recognised: bool = False
@@ -158,18 +158,20 @@ def delimited_records(
     rows = ((n + before, row) for n, row in read_rows(lines, layout.dialect, source.name))
     header = _header(layout)
     names = unique_names(header)
-    is_null = options.null if options.null is not None else None
-    default_null = "" if layout.dialect.quoting == "doubled" else NULL
+    escaped = layout.dialect.quoting == "escapes"
+    nulls = {"tsv": NULL} if escaped else {}
+    if options.null is not None:
+        nulls = {"csv": options.null, "tsv": options.null}
     shape = Shape(
         header,
         names,
         lambda: pyarrow().schema([(name, pyarrow().string()) for name in names]),
-        null=default_null if is_null is None else is_null,
+        nulls=nulls,
         encoding=source.encoding,
         marked=source.marked,
         recognised=layout.named and options.header is None,
     )
-    return Records(shape, _records_under_header(rows, layout, names, is_null, source.name))
+    return Records(shape, _records_under_header(rows, layout, names, options.null, source.name))
 
 
 def _header(layout: Layout) -> tuple[str, ...]:
@@ -203,7 +205,7 @@ def _records_under_header(
             way = "a cell with a delimiter in it must be quoted; --delimiter names another one"
             yield number, HftoolError(cause, way)
             continue
-        if width > 1 and cells[0] and cells == [*layout.header]:
+        if layout.named and width > 1 and cells == [*layout.header]:
             log.warning("line %d of %s is the header again; -f can be repeated", number, source)
         if null is not None:
             cells = [None if cell == null else cell for cell in cells]
@@ -222,19 +224,19 @@ def json_file_records(
         return _json_of_copy(file, format_, options)
     source = source or LineSource(file, options)
     records, unit = _json_records(source, format_, options)
-    types = ColumnTypes()
+    types, short_name = ColumnTypes(), Path(source.name).name
     if is_live(file):
         begun: list[tuple[int, Columns | HftoolError]] = []
         for number, record in records:
             begun.append((number, record))
             if not isinstance(record, HftoolError):
-                types.add(record, f"{unit} {number}")
+                types.add(record, f"{short_name}: {unit} {number}")
                 break
         records = chain(begun, records)
     else:
         for number, record in records:
             if not isinstance(record, HftoolError):
-                types.add(record, f"{unit} {number}")
+                types.add(record, f"{short_name}: {unit} {number}")
         # The encoding that was recognised is logged only once.
         known = replace(options, encoding=source.encoding or options.encoding)
         records, _ = _json_records(LineSource(file, known, source.name), format_, options)
@@ -296,7 +298,7 @@ def _workbook(file: Path | None, options: TableInputOptions) -> Records:
     types = ColumnTypes()
     for number, record in records():
         if not isinstance(record, HftoolError):
-            types.add(record, f"row {number}")
+            types.add(record, f"{path.name}: row {number}")
     for name in names:
         types.setdefault(name, ColumnType())
     ordered = ColumnTypes({name: types[name] for name in names})

@@ -182,6 +182,7 @@ def _task(files: Sequence[Path], format_: InputFormat, job: LabelJob, folder: Pa
             log.info("%s is read as %s", file, shape.encoding)
     names = [str(file) for file in files]
     shape = merged_shape(in_order, names, format_)
+    shape.schema()  # raises here what would stop the workers
     column = shape_column(shape, job.inputs, names[0])
     return _Task(job, format_, shape, column, tuple(s.encoding for s in in_order), folder)
 

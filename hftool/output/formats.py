@@ -60,7 +60,7 @@ def csv_lines(events: Iterable[Any], view: View) -> Iterator[str]:
     yield ("\ufeff" if view.bom else "") + _csv_line(view.header or view.columns)
     for record in records_only(events):
         for row in view.rows(record):
-            yield _csv_line(_cells(row, view, cell_text))
+            yield _csv_line(_cells(row, view, "csv", cell_text))
 
 
 def _csv_line(cells: Iterable[str]) -> str:
@@ -75,19 +75,20 @@ def tsv_lines(events: Iterable[Any], view: View) -> Iterator[str]:
     yield "\t".join(map(escape_cell, view.header or view.columns)) + "\n"
     for record in records_only(events):
         for row in view.rows(record):
-            yield "\t".join(_cells(row, view, _tsv_cell)) + "\n"
+            yield "\t".join(_cells(row, view, "tsv", _tsv_cell)) + "\n"
 
 
 def _tsv_cell(value: Any) -> str:
     return escape_cell(cell_text(value))
 
 
-def _cells(row: Row, view: View, cell: Callable[[Any], str]) -> Iterator[str]:
-    for name in view.columns:
-        value = row.get(name)
+def _cells(row: Row, view: View, name: str, cell: Callable[[Any], str]) -> Iterator[str]:
+    null = view.nulls.get(name, "")
+    for column in view.columns:
+        value = row.get(column)
         if value is None:
-            yield view.null
-        elif name in view.rounded and isinstance(value, float) and math.isfinite(value):
+            yield null
+        elif column in view.rounded and isinstance(value, float) and math.isfinite(value):
             yield number(value)
         else:
             yield cell(value)

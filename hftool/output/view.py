@@ -83,7 +83,7 @@ class View:
         schema: returns the Parquet schema (`pyarrow.Schema`); None if the records are not written
             as Parquet.
         header: what csv and tsv call the columns, if not by the names in `columns`.
-        null: what csv and tsv write for a missing value.
+        nulls: what csv and tsv write for a missing value, by format; by default nothing.
         bom: whether csv begins with a byte-order mark.
     """
 
@@ -103,7 +103,7 @@ class View:
     record: Callable[[Any], Any] = plain
     schema: Callable[[], Any] | None = None
     header: tuple[str, ...] | None = None
-    null: str = ""
+    nulls: Mapping[str, str] = dataclasses.field(default_factory=dict)
     bom: bool = False
 
 

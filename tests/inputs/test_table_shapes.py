@@ -617,7 +617,7 @@ def test_a_workbook(tmp_path: Path) -> None:
     assert [[*row.columns.values()] for row in rows] == [*records[:2], [*records[2], None]]
     assert [type(value) for value in rows[1].columns.values()][2] is int
     assert (read.shape.types or ColumnTypes())["n"].arrow_type("n") == pyarrow.float64()
-    with pytest.raises(HftoolError, match=r"'text' has texts \(row 4\) and numbers \(row 6\)"):
+    with pytest.raises(HftoolError, match=r"'text' has texts \(a.xlsx: row 4\) and numbers"):
         read.shape.schema()
     headless = workbook(tmp_path / "b.xlsx", [[1, LOVE], [2, WORST]])
     with pytest.raises(HftoolError, match="looks like a record"):

@@ -183,6 +183,30 @@ def test_folders_on_a_cluster(kind: str, model: Path, cluster: Any, tmp_path: Pa
 
 
 @pytest.mark.slow
+def test_the_first_file_does_not_decide_the_types(model: Path, tmp_path: Path) -> None:
+    folder, target = tmp_path / "in", tmp_path / "labels"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text('{"text": "a", "stars": 4}\n{"text": "b", "stars": 1}\n')
+    (folder / "b.jsonl").write_text('{"text": "c", "stars": 4.5}\n{"city": "Oslo", "text": "d"}\n')
+    result = labelled(model, str(folder), "-o", str(target))
+    assert (result.status, result.stderr) == (0, "")
+    parts = [pyarrow.parquet.read_table(part).to_pylist() for part in sorted(target.iterdir())]
+    records = [(r["text"], r["stars"], r["city"]) for part in parts for r in part]
+    assert records == [("a", 4, None), ("b", 1, None), ("c", 4.5, None), ("d", None, "Oslo")]
+    (folder / "c.jsonl").write_text('{"text": "e", "stars": "five"}\n')
+    result = labelled(model, str(folder), "-o", str(tmp_path / "more"))
+    expected = "the column 'stars' has numbers (a.jsonl: line 1) and texts (c.jsonl: line 1)"
+    assert (result.status, expected in result.stderr) == (1, True)
+    times = pyarrow.array([1700000000123456789], pyarrow.timestamp("ns", "Mars/Base"))
+    (tmp_path / "times").mkdir()
+    source = tmp_path / "times" / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a"], "at": times}), source)
+    assert labelled(model, str(source), "-o", str(tmp_path / "out")).status == 0
+    [part] = (tmp_path / "out").iterdir()
+    assert pyarrow.parquet.read_table(part)["at"].equals(pyarrow.chunked_array([times]))
+
+
+@pytest.mark.slow
 def test_errors_of_workers_are_one_line(model: Path, cluster: Any, tmp_path: Path) -> None:
     folder = folder_of("csv", tmp_path)
     target = tmp_path / "labels"

@@ -1,6 +1,6 @@
 """Views of `sentiment`: the input's columns, then the label and its scores; and summaries."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hftool.output.view import Beside, Row, View, escaped, line, number, plain
@@ -41,8 +41,8 @@ class InputShape(Protocol):
         """A function that returns the columns' types (`pyarrow.Schema`)."""
 
     @property
-    def null(self) -> str:
-        """How csv and tsv write a missing value."""
+    def nulls(self) -> Mapping[str, str]:
+        """How csv and tsv write a missing value, by format."""
 
 
 def classifications_view(
@@ -105,7 +105,7 @@ def classifications_view(
     return View(
         columns=(*new_names.values(), *results),
         header=(*(new_header[name] for name in given.header), *results),
-        null=given.null,
+        nulls=given.nulls,
         bom=bom,
         rounded=("score", *scores),
         text=text,
