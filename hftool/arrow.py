@@ -72,7 +72,10 @@ class ColumnType:
 
     def merge(self, other: "ColumnType") -> None:
         """Widen the type to hold what another one holds."""
-        self.kinds = {**self.kinds, **{k: at for k, at in other.kinds.items() if k not in self.kinds}}
+        self.kinds = {
+            **self.kinds,
+            **{k: at for k, at in other.kinds.items() if k not in self.kinds},
+        }
         self.least, self.most = min(self.least, other.least), max(self.most, other.most)
         if other.item is not None:
             self.item = self.item or ColumnType()

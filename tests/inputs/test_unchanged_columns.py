@@ -363,7 +363,7 @@ def test_a_header_and_a_mark_are_kept(tmp_path: Path) -> None:
     text = "".join(FORMATS["csv"](labelled(table)[1], view))
     assert text == (
         '\ufeffid,"Other, too","Other, too",,text,input_label,,label,score\n'
-        "1,a,b,c,d,e,f,GOOD,0.75\n"
+        "1,a,b,c,d,e,f,GOOD,0.7500\n"
     )
     jsonl = json.loads(written(read(path), "jsonl"))
     assert [*jsonl] == [
@@ -374,7 +374,7 @@ def test_a_header_and_a_mark_are_kept(tmp_path: Path) -> None:
 def test_a_word_for_null_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text,n\nNULL,NULL\ngood,1\n")
-    assert written(read(path, null="NULL"), "csv").splitlines()[1] == "NULL,NULL,GOOD,0.75"
+    assert written(read(path, null="NULL"), "csv").splitlines()[1] == "NULL,NULL,GOOD,0.7500"
     assert as_parquet(read(path, null="NULL"), tmp_path / "b.parquet")["n"].to_pylist() == [
         None,
         "1",
