@@ -5,11 +5,12 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from hftool.errors import HftoolError, UsageError
+from hftool.errors import HftoolError
 from hftool.generation.records import OPTIONAL
 from hftool.inputs.readahead import read_ahead
+from hftool.inputs.row_errors import each_or_error, stopping_error
 from hftool.inputs.tables import TextRow
 from hftool.options.output import OnError
 
@@ -18,10 +19,6 @@ log = logging.getLogger("hftool")
 CACHED_TEXTS = 8192  # texts whose scores are kept for duplicates
 CACHED_CHARACTERS = 500  # of the longest text whose scores are kept
 UNCERTAIN = "UNCERTAIN"
-SHOWN = 80  # characters of a text in an error
-
-Result = TypeVar("Result")
-
 
 @dataclass(frozen=True)
 class Classification:
@@ -96,14 +93,14 @@ def classify(
     for [(window, encoded)] in read_ahead(_encoded_windows(scorer, rows), 1):
         cached.update((t, error) for t, error in encoded.items() if isinstance(error, HftoolError))
         new = [text for text in encoded if text not in cached]
-        scores = _each(_finite(scorer.scores), [encoded[text] for text in new])
+        scores = each_or_error(_finite(scorer.scores), [encoded[text] for text in new])
         for row in window:
             if row.text in encoded and row.text not in cached:
                 cached[row.text] = next(scores)  # `new` is in the order of the rows
             result = row.error or cached.get(row.text)
             if isinstance(result, HftoolError):
                 if on_error == "stop":
-                    raise _stopped(row, result, first=count == 0)
+                    raise stopping_error(row, result, first=count == 0)
                 error = row.located(result).message
                 yield Classification(row.text, "", None, {}, row.columns, error)
             else:
@@ -113,17 +110,6 @@ def classify(
     log_truncated(scorer.truncated_texts)
     seconds = time.perf_counter() - began
     log.debug("%d texts in %.2f s, %.1f texts/s", count, seconds, count / seconds)
-
-
-def _stopped(row: TextRow, error: HftoolError, *, first: bool) -> HftoolError:
-    """Return the error that ends a run at this row. Where it is not the first one, the cause is in
-    the text, and not, as the error's own hint assumes, in the model."""
-    go_on = "--on-error report or skip goes on with the other texts"
-    if row.error:
-        return row.located(error, go_on)
-    text = row.text[:SHOWN] + "…" * (len(row.text) > SHOWN)
-    shown = HftoolError(f"{error.message} (the text: {text})", error.hint if first else go_on)
-    return row.located(shown)
 
 
 def _finite(
@@ -140,30 +126,6 @@ def _finite(
     return scores
 
 
-def _each(
-    compute: Callable[[Sequence[Any]], Sequence[Result]], items: Sequence[Any]
-) -> Iterator[Result | HftoolError]:
-    """Yield what `compute` returns for each item. Where it fails for several, halves of them are
-    computed by themselves, so that only those get the error which can't be computed at all.
-
-    Raises:
-        UsageError: whatever the items are, the options can't work.
-    """
-    try:
-        results = compute(items)
-    except UsageError:
-        raise
-    except HftoolError as error:
-        if len(items) <= 1:
-            yield from [error] * len(items)
-            return
-        half = len(items) // 2
-        yield from _each(compute, items[:half])
-        yield from _each(compute, items[half:])
-    else:
-        yield from results
-
-
 def log_truncated(texts: int) -> None:
     """Log how many texts were too long, if any."""
     if texts:
@@ -178,7 +140,7 @@ def _encoded_windows(
     for window in read_ahead(rows, scorer.window, lambda row: len(row.text)):
         usable = (row.text for row in window if row.text.strip() and row.error is None)
         texts = list(dict.fromkeys(usable))
-        yield window, dict(zip(texts, _each(scorer.encode, texts), strict=True))
+        yield window, dict(zip(texts, each_or_error(scorer.encode, texts), strict=True))
 
 
 def _shrink(cached: dict[str, Any], new: Iterable[str]) -> None:

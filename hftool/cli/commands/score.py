@@ -1,0 +1,65 @@
+"""`hftool score`"""
+
+from typing import Annotated
+
+from hftool.cli.dataclass_options import expand_dataclasses
+from hftool.options.inputs import PromptOptions, TableInputOptions
+from hftool.options.model import ExactLoadOptions
+from hftool.options.output import TableOptions
+from hftool.options.score import ScoreOptions
+from hftool.options.shared import Argument
+
+TextsArgument = Annotated[
+    list[str] | None,
+    Argument("TEXT", "The texts; without them, the lines of --file or stdin."),
+]
+
+
+@expand_dataclasses
+def score(
+    text: TextsArgument = None,
+    *,
+    load: ExactLoadOptions,
+    inputs: TableInputOptions,
+    prompting: PromptOptions,
+    scoring: ScoreOptions,
+    output: TableOptions,
+) -> None:
+    """Tell how probable texts are to a language model.
+
+    Each line of output is a text's surprisal in bits, its perplexity, and the text.
+
+    Examples:
+        hftool score "The cat sat on the mat."
+        # An answer, after a question in the model's chat template
+        hftool score --chat --given "What is the capital of France?" "Paris."
+        # Each sentence of a file
+        hftool score -f sentences.txt -o scores.csv
+        # Endings of a story, each after its own beginning
+        hftool score -f stories.csv --column ending --given-column story -o scores.csv
+    """
+    from hftool.generation.scoring import require_column, score_texts, text_encoder
+    from hftool.inputs.row_errors import Failures
+    from hftool.inputs.tables import read_table
+    from hftool.models.fingerprint import model_digest
+    from hftool.models.load import load_language_model
+    from hftool.output.resume import remaining, resumable
+    from hftool.output.run_log import Settings, run_settings
+    from hftool.output.views.score import scores_view
+    from hftool.output.writer import write
+
+    def settings() -> Settings:
+        digest = model_digest(load.model, load)
+        return run_settings(load, prompting, scoring, model=load.model, model_digest=digest)
+
+    table = read_table(text, inputs)
+    require_column(table.names, scoring)
+    language_model = load_language_model(load)
+    encode = text_encoder(language_model, inputs, prompting, scoring)
+    view = scores_view(table.names, table.schema, errors=output.on_error == "report")
+    with resumable(output, view, settings) as partial:
+        rows = remaining(partial, table, lambda row: (row.text, dict(row.columns)))
+        failures = Failures(partial.failed if partial else 0)
+        scores = score_texts(language_model, rows, encode, scoring, output.on_error)
+        write(failures.counted(scores), view, output, partial)
+    failures.report(left_out=output.on_error == "skip")
