@@ -20,6 +20,7 @@ CACHED_TEXTS = 8192  # texts whose scores are kept for duplicates
 CACHED_CHARACTERS = 500  # of the longest text whose scores are kept
 UNCERTAIN = "UNCERTAIN"
 
+
 @dataclass(frozen=True)
 class Classification:
     """A text's label, which is the one with the highest score, and the scores of all labels.

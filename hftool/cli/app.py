@@ -20,6 +20,7 @@ from hftool.cli.commands.encode import encode
 from hftool.cli.commands.generate import generate
 from hftool.cli.commands.models import models
 from hftool.cli.commands.sample import sample
+from hftool.cli.commands.score import score
 from hftool.cli.commands.sentiment import sentiment
 from hftool.cli.commands.topk import topk
 from hftool.cli.commands.vocab_dump import vocab_dump
@@ -181,6 +182,7 @@ app.command("vocab-dump", cls=HelpfulCommand)(vocab_dump)
 app.command("encode", cls=HelpfulCommand)(encode)
 app.command("decode", cls=HelpfulCommand)(decode)
 app.command("topk", cls=ComputingCommand)(topk)
+app.command("score", cls=ComputingCommand)(score)
 app.command("sample", cls=ComputingCommand)(sample)
 app.command("generate", cls=ComputingCommand)(generate)
 app.command("chat", cls=ComputingCommand)(chat)

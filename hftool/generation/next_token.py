@@ -23,6 +23,7 @@ from hftool.options.generation import SamplingOptions
 from hftool.options.inputs import PromptOptions
 from hftool.options.model import LoadOptions
 from hftool.prompting.prompt import Prompt, prompt_ids
+from hftool.tokenization.tokenizer import Tokenizer
 
 log = logging.getLogger("hftool")
 
@@ -262,7 +263,7 @@ def score_tokens(
     if limit is not None and len(ids) > limit + 1:  # the model does not read the last token
         require_context(language_model, len(ids))
     name, data = language_model.tokenizer.token_text, language_model.tokenizer.token_hex
-    yield ScoredToken(0, ids[0], name(ids[0]), data(ids[0]), None, None, None, None)
+    yield unscored_token(language_model.tokenizer, ids[0])
     total, position = 0.0, 0
     for logits in CachedModel(language_model).all_logits(ids[:-1]):
         logprobs = torch.log_softmax(logits.double(), dim=-1)
@@ -270,7 +271,6 @@ def score_tokens(
             position += 1
             token_id = ids[position]
             chosen = row[token_id]
-            better = (row > chosen).sum() + (row[:token_id] == chosen).sum()
             surprisal = -float(chosen) / math.log(2)
             total += surprisal
             yield ScoredToken(
@@ -279,12 +279,26 @@ def score_tokens(
                 token=name(token_id),
                 bytes=data(token_id),
                 prob=float(chosen.exp()),
-                rank=int(better) + 1,
+                rank=rank_of(row, token_id),
                 surprisal=surprisal,
                 entropy=entropy_bits(row),
             )
     mean = total / position if position else None
     yield Perplexity(position, mean, None if mean is None else 2.0**mean)
+
+
+def unscored_token(tokenizer: Tokenizer, token_id: int, index: int | None = None) -> ScoredToken:
+    """Return the record of a text's first token, which nothing precedes."""
+    name, data = tokenizer.token_text(token_id), tokenizer.token_hex(token_id)
+    return ScoredToken(0, token_id, name, data, None, None, None, None, index=index)
+
+
+def rank_of(logprobs: torch.Tensor, token_id: int) -> int:
+    """Return the rank of a token, from 1, in a distribution [vocabulary]; of equally probable ones
+    that with the lower id comes first."""
+    chosen = logprobs[token_id]
+    better = (logprobs > chosen).sum() + (logprobs[:token_id] == chosen).sum()
+    return int(better) + 1
 
 
 def rank_tokens(

@@ -71,7 +71,8 @@ class LanguageModel:
 
     `model` is in evaluation mode: one of transformers' classes, or `hftool.nn.llama.Llama`, which
     is called like them. `keeps_cache` is set to False when its key-value cache turns out not to
-    work; `pads` is None until it is known whether it computes padded prompts rightly.
+    work; `pads` is None until it is known whether it computes padded prompts rightly, `is_causal`
+    until it is known whether its logits depend only on the tokens before.
     """
 
     name: str
@@ -81,6 +82,7 @@ class LanguageModel:
     load_transformers_model: Callable[[], Any]
     keeps_cache: bool = True
     pads: bool | None = None
+    is_causal: bool | None = None
 
     @cached_property
     def transformers_model(self) -> Any:

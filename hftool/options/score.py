@@ -20,8 +20,14 @@ class ScoreOptions:
     """
 
     by: Annotated[
-        Unit, _score("--by", help="What to write a record for.", common=True)
-    ] = "text"
+        Unit | None,
+        _score(
+            "--by",
+            show_default="token for one text at a terminal, else text",
+            help="What to write a record for.",
+            common=True,
+        ),
+    ] = None
     given: Annotated[
         str | None,
         _score(
@@ -33,7 +39,9 @@ class ScoreOptions:
     ] = None
     given_column: Annotated[
         str | None,
-        _score("--given-column", metavar="NAME", help="Column of the table with what each follows."),
+        _score(
+            "--given-column", metavar="NAME", help="Column of the table with what each follows."
+        ),
     ] = None
     stride: Annotated[
         int | None,
@@ -56,4 +64,6 @@ class ScoreOptions:
     ] = None
 
     def __post_init__(self) -> None:
-        exclude({"--given": self.given is not None, "--given-column": self.given_column is not None})
+        exclude(
+            {"--given": self.given is not None, "--given-column": self.given_column is not None}
+        )

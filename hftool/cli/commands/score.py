@@ -1,13 +1,17 @@
 """`hftool score`"""
 
+import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 from hftool.cli.dataclass_options import expand_dataclasses
+from hftool.errors import exclude
 from hftool.options.inputs import PromptOptions, TableInputOptions
 from hftool.options.model import ExactLoadOptions
 from hftool.options.output import TableOptions
-from hftool.options.score import ScoreOptions
+from hftool.options.score import ScoreOptions, Unit
 from hftool.options.shared import Argument
+from hftool.terminal import is_terminal
 
 TextsArgument = Annotated[
     list[str] | None,
@@ -38,14 +42,14 @@ def score(
         # Endings of a story, each after its own beginning
         hftool score -f stories.csv --column ending --given-column story -o scores.csv
     """
-    from hftool.generation.scoring import require_column, score_texts, text_encoder
+    from hftool.generation.scoring import SCORERS, require_column, score_texts, text_encoder
     from hftool.inputs.row_errors import Failures
     from hftool.inputs.tables import read_table
     from hftool.models.fingerprint import model_digest
     from hftool.models.load import load_language_model
     from hftool.output.resume import remaining, resumable
     from hftool.output.run_log import Settings, run_settings
-    from hftool.output.views.score import scores_view
+    from hftool.output.views.score import parts_view, scores_view
     from hftool.output.writer import write
 
     def settings() -> Settings:
@@ -54,8 +58,15 @@ def score(
 
     table = read_table(text, inputs)
     require_column(table.names, scoring)
+    by = scoring.by or _default_unit(text, output)
     language_model = load_language_model(load)
     encode = text_encoder(language_model, inputs, prompting, scoring)
+    if by != "text":
+        _require_text(by, output)
+        numbered = len(text or ()) != 1
+        parts = SCORERS[by](language_model, table, encode, scoring, numbered=numbered)
+        write(parts, parts_view(by, numbered=numbered), output)
+        return
     view = scores_view(table.names, table.schema, errors=output.on_error == "report")
     with resumable(output, view, settings) as partial:
         rows = remaining(partial, table, lambda row: (row.text, dict(row.columns)))
@@ -63,3 +74,18 @@ def score(
         scores = score_texts(language_model, rows, encode, scoring, output.on_error)
         write(failures.counted(scores), view, output, partial)
     failures.report(left_out=output.on_error == "skip")
+
+
+def _default_unit(texts: Sequence[str] | None, output: TableOptions) -> Unit:
+    shown = output.output is None and output.format in (None, "table") and not output.json
+    return "token" if shown and len(texts or ()) == 1 and is_terminal(sys.stdout) else "text"
+
+
+def _require_text(by: Unit, output: TableOptions) -> None:
+    """Raise where an option needs one record per text.
+
+    Raises:
+        UsageError: with the option.
+    """
+    exclude({f"--by {by}": True, "--resume": output.resume})
+    exclude({f"--by {by}": True, f"--on-error {output.on_error}": output.on_error != "stop"})

@@ -24,7 +24,7 @@ from hftool.output.tables.base import (
     rendered,
     shown,
 )
-from hftool.output.token_spans import Span, encoded_spans
+from hftool.output.token_spans import Span, encoded_spans, scored_spans
 from hftool.output.view import marked, number
 from hftool.terminal import one_line, visible
 
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from hftool.tokenization.vocabulary import VocabularyStats
 
 # These differ on light and on dark backgrounds; without colours, bars separate the tokens.
+# From expected to surprising; with its own foreground, each can be read on light and on dark.
+HEAT = ("default", "black on #ffe3c2", "black on #ffc48a", "black on #ff9a52", "white on #d9480f")
+BITS_PER_STEP = 3.5  # of surprisal
 TOKEN_STYLES = ("black on cyan", "black on yellow", "black on green", "black on magenta")
 
 
@@ -251,6 +254,15 @@ def _side_by_side(ranked: dict[str, list["Candidate"]], console: Console) -> Ite
         yield from _side_by_side({name: ranked[name] for name in half}, console)
 
 
+def _heated(tokens: Sequence["ScoredToken"]) -> Text:
+    """Return the text of tokens, each coloured by its surprisal."""
+    text = Text()
+    for span in scored_spans(tokens):
+        surprisal = sum(tokens[i].surprisal or 0.0 for i in span.tokens)
+        text.append(visible(span.text), HEAT[min(len(HEAT) - 1, int(surprisal / BITS_PER_STEP))])
+    return text
+
+
 def scored(records: Iterable["ScoredToken | Perplexity"], console: Console) -> Iterator[str]:
     """Render a row for each token of a text, with a bar for its surprisal, then the perplexity."""
     names = ("position", "id", "token", "prob", "rank", "surprisal", "entropy")
@@ -271,6 +283,8 @@ def scored(records: Iterable["ScoredToken | Perplexity"], console: Console) -> I
         model = "" if record.model is None else f"{one_line(record.model)}: "
         total = "-" if record.perplexity is None else number(record.perplexity)
         note = Text(f"{model}perplexity {total} over {counted(record.tokens, 'token')}", "dim")
+        if console.color_system is not None:
+            yield rendered(console, _heated(tokens))
         drop = ("entropy", "rank", "id")
         yield rendered(console, barred(console, names, rows, shares, "yellow", drop=drop), note)
         tokens = []
