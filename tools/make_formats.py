@@ -15,6 +15,7 @@ from hftool.classification.evaluation import Evaluation
 from hftool.classification.summary import LabelSummary
 from hftool.generation.next_token import Candidate, Perplexity, ScoredToken
 from hftool.generation.records import FailedRequest, Generation
+from hftool.generation.scoring import TextScore, WordScore
 from hftool.generation.steps import Step
 from hftool.models.info import AliasEntry, ModelEntry
 from hftool.models.prune import PrunedCopy
@@ -45,8 +46,10 @@ RECORDS: dict[str, tuple[str, type[Any]]] = {
     "failed-text": ("encode --lines, a text that failed", FailedText),
     "decoded": ("decode", Decoded),
     "candidate": ("topk", Candidate),
-    "scored-token": ("topk --position all", ScoredToken),
-    "perplexity": ("topk --position all, at the end", Perplexity),
+    "scored-token": ("topk --position all, score --by token", ScoredToken),
+    "perplexity": ("topk --position all, score --by token, at the end", Perplexity),
+    "text-score": ("score", TextScore),
+    "word-score": ("score --by word", WordScore),
     "step": ("sample", Step),
     "generation": ("generate", Generation),
     "batch-error": ("generate --batch or --lines, a line that failed", FailedRequest),
@@ -79,7 +82,7 @@ def schema_of(record: type[Any]) -> dict[str, Any]:
     """Return the JSON Schema of the records of a class as hftool writes them."""
     schema = TypeAdapter(record).json_schema(mode="serialization")
     optional = {f.name for f in fields(record) if f.metadata.get("optional")}
-    has_input_columns = record is Classification  # the other columns of the text's row
+    has_input_columns = record in (Classification, TextScore)  # the other columns of the text's row
     if has_input_columns:
         del schema["properties"]["columns"]
     schema["required"] = [name for name in schema["properties"] if name not in optional]

@@ -28,6 +28,7 @@ from hftool.inputs.readahead import read_ahead
 from hftool.inputs.row_errors import each_or_error, stopping_error
 from hftool.inputs.tables import TextRow
 from hftool.models.load import LanguageModel
+from hftool.nn.llama import Llama
 from hftool.options.inputs import FileOptions, PromptOptions
 from hftool.options.output import OnError
 from hftool.options.score import ScoreOptions
@@ -112,6 +113,7 @@ class ScoredSequence:
 
         Raises:
             HftoolError: without a stride, the sequence is longer than a model of this limit reads.
+            UsageError: parts would have no token in common with the one before.
         """
         if limit is None or len(self.ids) <= limit + (stride is None):  # the last one isn't read
             yield self
@@ -121,6 +123,8 @@ class ScoredSequence:
                 f"the text has {len(self.ids)} tokens; the context holds {limit}",
                 "--stride N scores it in windows that advance by N tokens",
             )
+        if stride >= limit:
+            raise UsageError(f"--stride must be less than the context, which holds {limit} tokens")
         begin, scored = 0, self.start
         while scored < len(self.ids):
             end = min(begin + limit, len(self.ids))
@@ -268,14 +272,18 @@ def score_texts(
     encode: Callable[[TextRow], ScoredSequence],
     options: ScoreOptions,
     on_error: OnError = "stop",
+    first_index: int = 0,
 ) -> Iterator[TextScore]:
     """Yield the score of each row's text, in order, as soon as it is known.
+
+    Args:
+        first_index: the index of the first row's text.
 
     Raises:
         HftoolError: a text fails, and `on_error` is "stop". What precedes it was yielded.
     """
     results = _measured_rows(language_model, rows, encode, options, on_error, logprobs)
-    for index, (row, _, values) in enumerate(results):
+    for index, (row, _, values) in enumerate(results, first_index):
         if isinstance(values, HftoolError):
             error = row.located(values).message
             yield TextScore(index, row.text, 0, None, None, None, None, row.columns, error)
@@ -468,6 +476,8 @@ def measure_sequences(
     vocabulary = language_model.model.config.get_text_config().vocab_size
     most = min(BATCH_TOKENS, max(1, BATCH_LOGITS // vocabulary))
     scored = [i for i, sequence in enumerate(sequences) if len(sequence.ids) > sequence.start]
+    if scored:
+        _require_causal(language_model, sequences[scored[0]].ids)
     for batch in _batches({i: len(sequences[i].ids) - 1 for i in scored}, batch_size, most):
         together = [sequences[i] for i in batch]
         if _can_pad(language_model, together):
@@ -483,18 +493,33 @@ def _can_pad(language_model: LanguageModel, sequences: Sequence[ScoredSequence])
     """Return whether sequences can be computed together, without an effect of the padding."""
     longest = max(len(sequence.ids) for sequence in sequences)
     dependence = language_model.length_dependence
-    if len(sequences) == 1 or (dependence is not None and dependence.differ(0, longest)):
-        return False
+    return len(sequences) > 1 and (dependence is None or not dependence.differ(0, longest))
+
+
+def _require_causal(language_model: LanguageModel, ids: Sequence[int]) -> None:
+    """Raise where the logits after a token depend on the tokens that follow it, as in models made
+    to fill masks, some of which have configs that call them causal.
+
+    Raises:
+        HftoolError: they do.
+    """
     if language_model.is_causal is None:
-        language_model.is_causal = _is_causal(language_model, sequences[0].ids)
-    return language_model.is_causal
+        language_model.is_causal = _is_causal(language_model, ids)
+    if not language_model.is_causal:
+        raise HftoolError(
+            f"{language_model.name} is not a causal language model: what it expects after a token"
+            " depends on the tokens that follow"
+        )
 
 
 @torch.inference_mode()
 def _is_causal(language_model: LanguageModel, ids: Sequence[int]) -> bool:
-    """Return whether the logits after a token do not depend on the tokens that follow it. A few
-    models of the class of causal ones are not: those made for filling masks, for instance."""
+    if isinstance(language_model.model, Llama):
+        return True
+    dependence = language_model.length_dependence
     shorter = list(ids[:CAUSAL_SAMPLE])
+    if dependence is not None:  # so that all angles are those of short texts
+        shorter = shorter[: max(1, dependence.switch // 2)]
     some = [*shorter, *shorter]
     device = language_model.model.device
     whole = language_model.forward(torch.tensor([some], device=device))[0, : len(shorter)]

@@ -64,6 +64,6 @@ class ScoreOptions:
     ] = None
 
     def __post_init__(self) -> None:
-        exclude(
-            {"--given": self.given is not None, "--given-column": self.given_column is not None}
-        )
+        by_column = self.given_column is not None
+        exclude({"--given": self.given is not None, "--given-column": by_column})
+        exclude({"--by word": self.by == "word", "--stride": self.stride is not None})

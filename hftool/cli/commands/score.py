@@ -71,7 +71,8 @@ def score(
     with resumable(output, view, settings) as partial:
         rows = remaining(partial, table, lambda row: (row.text, dict(row.columns)))
         failures = Failures(partial.failed if partial else 0)
-        scores = score_texts(language_model, rows, encode, scoring, output.on_error)
+        done = partial.done if partial else 0
+        scores = score_texts(language_model, rows, encode, scoring, output.on_error, done)
         write(failures.counted(scores), view, output, partial)
     failures.report(left_out=output.on_error == "skip")
 
