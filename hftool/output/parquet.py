@@ -76,11 +76,12 @@ def _size(row: Row) -> int:
     return sum(len(value) for value in row.values() if isinstance(value, str | bytes))
 
 
-def classification_schema(
-    input_schema: Any, names: Mapping[str, str], results: Sequence[str]
-) -> Any:
-    """Return the schema (`pyarrow.Schema`) of `sentiment`'s records: the input's columns, then the
-    label, its scores, and perhaps the error.
+TEXTS, COUNTS = ("label", "error"), ("index", "tokens")
+
+
+def results_schema(input_schema: Any, names: Mapping[str, str], results: Sequence[str]) -> Any:
+    """Return the schema (`pyarrow.Schema`) of the records of `sentiment` and `score`: the input's
+    columns, then the results, which are numbers but for those in `TEXTS` and `COUNTS`.
 
     Args:
         input_schema: the columns of the input with their types.
@@ -88,9 +89,7 @@ def classification_schema(
         results: the names of the other columns.
     """
     pa = pyarrow()
-    text, number = pa.string(), pa.float64()
+    types = dict.fromkeys(TEXTS, pa.string()) | dict.fromkeys(COUNTS, pa.int64())
     given = renamed_schema(input_schema, names)
-    result_fields = [
-        pa.field(name, text if name in ("label", "error") else number) for name in results
-    ]
+    result_fields = [pa.field(name, types.get(name, pa.float64())) for name in results]
     return pa.schema([*given, *result_fields], metadata=given.metadata)

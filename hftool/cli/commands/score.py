@@ -6,7 +6,7 @@ from typing import Annotated
 
 from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.errors import exclude
-from hftool.options.inputs import PromptOptions, TableInputOptions
+from hftool.options.inputs import FileOptions, PromptOptions, TableInputOptions
 from hftool.options.model import ExactLoadOptions
 from hftool.options.output import TableOptions
 from hftool.options.score import ScoreOptions, Unit
@@ -47,6 +47,7 @@ def score(
     from hftool.inputs.tables import read_table
     from hftool.models.fingerprint import model_digest
     from hftool.models.load import load_language_model
+    from hftool.output.formats import format_name
     from hftool.output.resume import remaining, resumable
     from hftool.output.run_log import Settings, run_settings
     from hftool.output.views.score import parts_view, scores_view
@@ -56,18 +57,22 @@ def score(
         digest = model_digest(load.model, load)
         return run_settings(load, prompting, scoring, model=load.model, model_digest=digest)
 
-    table = read_table(text, inputs)
+    numbered = len(text or ()) != 1
+    # No view of scores has a default format, so each of them tells which one it is.
+    name = format_name(output, parts_view("word", numbered=numbered))
+    all_columns = name in ("csv", "tsv", "parquet")
+    table = read_table(text, inputs, whole=all_columns)
     require_column(table.names, scoring)
     by = scoring.by or _default_unit(text, output)
     language_model = load_language_model(load)
-    encode = text_encoder(language_model, inputs, prompting, scoring)
+    encode = text_encoder(language_model, FileOptions(errors=inputs.errors), prompting, scoring)
     if by != "text":
         _require_text(by, output)
-        numbered = len(text or ()) != 1
         parts = SCORERS[by](language_model, table, encode, scoring, numbered=numbered)
         write(parts, parts_view(by, numbered=numbered), output)
         return
-    view = scores_view(table.names, table.schema, errors=output.on_error == "report")
+    bom = table.shape.marked if output.bom is None else output.bom
+    view = scores_view(table.shape, errors=output.on_error == "report", bom=bom)
     with resumable(output, view, settings) as partial:
         rows = remaining(partial, table, lambda row: (row.text, dict(row.columns)))
         failures = Failures(partial.failed if partial else 0)

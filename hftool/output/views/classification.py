@@ -93,9 +93,9 @@ def classifications_view(
         return line(escaped(c.label), score, escaped(c.text), *more, *error)
 
     def schema() -> Any:
-        from hftool.output.parquet import classification_schema
+        from hftool.output.parquet import results_schema
 
-        return classification_schema(given.schema(), new_names, results)
+        return results_schema(given.schema(), new_names, results)
 
     def table(records: Iterable["Classification"], console: Any) -> Iterator[str]:
         from hftool.output.tables.classification import classifications

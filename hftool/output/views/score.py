@@ -1,44 +1,44 @@
 """The views of `score`: the input's columns, then how probable the text is; words; tokens."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from hftool.output.view import Row, View, escaped, line
-from hftool.output.views.classification import names_in_records
+from hftool.output.view import Beside, Row, View, escaped, line
+from hftool.output.views.classification import InputShape, names_in_records
 from hftool.output.views.tokens import next_token_view
 
 if TYPE_CHECKING:
     from hftool.generation.scoring import TextScore, WordScore
 
 WORD_COLUMNS = ("word", "tokens", "logprob", "surprisal")
-RESULTS = ("tokens", "logprob", "surprisal", "perplexity", "bits_per_byte")
+RESULTS = ("index", "tokens", "logprob", "surprisal", "perplexity", "bits_per_byte")
 
 
-def scores_view(names: Sequence[str], schema: Any, *, errors: bool = False) -> View:
+def scores_view(given: InputShape, *, errors: bool = False, bom: bool = False) -> View:
     """Return the view of the scores of texts.
 
     Args:
-        names: the columns of the input, in order.
-        schema: the input's schema (`pyarrow.Schema`) if it was Parquet, else None.
+        given: the table that the texts are from.
         errors: whether a text that failed has a record, with the cause in `error`.
+        bom: whether csv begins with a byte-order mark.
     """
     results = (*RESULTS, *("error",) * errors)
-    reserved = {"index", *results}
-    new_names = names_in_records(names, reserved)
-
-    def inputs(score: "TextScore") -> Row:
-        # In JSON Lines a record may have columns that the first one lacks.
-        known = score.columns.keys() <= new_names.keys()
-        by_name = new_names if known else names_in_records([*score.columns], reserved)
-        return {by_name[name]: value for name, value in score.columns.items()}
+    new_names = names_in_records(given.names, results)
+    old_names = {new: name for name, new in new_names.items()}
+    new_header = names_in_records(given.header, results)
 
     def record(score: "TextScore") -> Row:
+        # A record of JSON from stdin may have columns that the first one lacks.
+        known = score.columns.keys() <= new_names.keys()
+        by_name = new_names if known else names_in_records([*score.columns], results)
+        inputs = {by_name[name]: value for name, value in score.columns.items()}
         values = {name: getattr(score, name) for name in RESULTS}
         error = {} if score.error is None else {"error": score.error}
-        return {"index": score.index, **inputs(score), **values, **error}
+        return {"index": values.pop("index"), **inputs, **values, **error}
 
     def row(score: "TextScore") -> Row:
-        return {**record(score), **({"error": score.error} if errors else {})}
+        values = {name: getattr(score, name) for name in results}
+        return Beside(score.columns, old_names, values)
 
     def text(score: "TextScore") -> str:
         error = [] if score.error is None else [f"error={escaped(score.error)}"]
@@ -49,18 +49,21 @@ def scores_view(names: Sequence[str], schema: Any, *, errors: bool = False) -> V
 
         return scores(records, console)
 
-    def output_schema(rows: Sequence[Row]) -> Any:
-        from hftool.output.parquet import classification_schema
+    def schema() -> Any:
+        from hftool.output.parquet import results_schema
 
-        return classification_schema(rows, new_names, schema, ("index", *results))
+        return results_schema(given.schema(), new_names, results)
 
     return View(
-        columns=("index", *new_names.values(), *results),
+        columns=(*new_names.values(), *results),
+        header=(*(new_header[name] for name in given.header), *results),
+        null=given.null,
+        bom=bom,
         text=text,
         record=record,
         rows=lambda score: [row(score)],
         table=table,
-        schema=output_schema,
+        schema=schema,
     )
 
 
