@@ -1,19 +1,12 @@
 """Summarize many classifications, or check that all have one label."""
 
-import logging
-import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from hftool.classification.classify import UNCERTAIN, Classification
-from hftool.errors import CheckFailed, HftoolError, UsageError
-
-log = logging.getLogger("hftool")
+from hftool.errors import CheckFailed, UsageError
 
 BINS = 10
-LISTED = 5  # labels that the last line of a run counts
 
 
 @dataclass(frozen=True)
@@ -51,59 +44,6 @@ def summarize(
     for label, count in counts.items():
         mean = sums[label] / count if count and label in sums else None
         yield LabelSummary(label, count, count / total if total else 0.0, mean, tuple(bins[label]))
-
-
-class Tally:
-    """Counts the texts of a run, by label, and those that failed.
-
-    Args:
-        done_before, failed_before: the texts of an earlier run that this one resumes.
-    """
-
-    def __init__(self, done_before: int = 0, failed_before: int = 0) -> None:
-        self._began = time.perf_counter()
-        self._done_before = done_before
-        self._failed = self._failed_before = failed_before
-        self._texts = 0
-        self._labels: Counter[str] = Counter()
-
-    def counted(self, classifications: Iterable[Classification]) -> Iterator[Classification]:
-        """Yield the same classifications, counting them."""
-        for classification in classifications:
-            failed = classification.error is not None
-            self._failed += failed
-            self._texts += 1
-            self._labels[classification.label] += not failed
-            yield classification
-
-    def log_end(self, output: Path | None) -> None:
-        """Log how many texts there were, how long they took, how many have each label, and in which
-        file they are."""
-        more = " more" if self._done_before else ""
-        words = f"{self._texts:,}{more} text" + "s" * (self._texts != 1)
-        words += f" in {time.perf_counter() - self._began:.1f} s"
-        counts = [(n, label) for label, n in self._labels.most_common() if n and label]
-        listed = [f"{n:,} {label}" for n, label in counts[:LISTED]]
-        if others := sum(n for n, _ in counts[LISTED:]):
-            listed.append(f"{others:,} with {len(counts) - LISTED} other labels")
-        if self._labels[""]:
-            listed.append(f"{self._labels['']:,} empty")
-        if self._failed > self._failed_before:
-            listed.append(f"{self._failed - self._failed_before:,} failed")
-        written = f" -> {output}" if output else ""
-        log.info("%s%s%s", words, f": {', '.join(listed)}" * bool(listed), written)
-
-    def report_failures(self, *, left_out: bool) -> None:
-        """Log how many failed if they were left out of the output.
-
-        Raises:
-            HftoolError: some failed, and the output has their errors.
-        """
-        texts = f"{self._failed:,} text" + "s" * (self._failed != 1)
-        if self._failed and not left_out:
-            raise HftoolError(f"{texts} failed", 'see the "error" field in the output')
-        if self._failed:
-            log.warning("left out %s that failed", texts)
 
 
 class Check:

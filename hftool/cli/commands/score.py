@@ -43,11 +43,12 @@ def score(
         hftool score -f stories.csv --column ending --given-column story -o scores.csv
     """
     from hftool.generation.scoring import SCORERS, require_column, score_texts, text_encoder
-    from hftool.inputs.row_errors import Failures
     from hftool.inputs.tables import read_table
+    from hftool.inputs.tally import Tally
     from hftool.models.fingerprint import model_digest
     from hftool.models.load import load_language_model
     from hftool.output.formats import format_name
+    from hftool.output.progress import show_progress
     from hftool.output.resume import remaining, resumable
     from hftool.output.run_log import Settings, run_settings
     from hftool.output.views.score import parts_view, scores_view
@@ -74,12 +75,15 @@ def score(
     bom = table.shape.marked if output.bom is None else output.bom
     view = scores_view(table.shape, errors=output.on_error == "report", bom=bom)
     with resumable(output, view, settings) as partial:
-        rows = remaining(partial, table, lambda row: (row.text, dict(row.columns)))
-        failures = Failures(partial.failed if partial else 0)
+        rows = remaining(partial, table, lambda row: (row.text, dict(row.columns), str(row.error)))
+        tally = Tally(partial.done, partial.failed) if partial else Tally()
         done = partial.done if partial else 0
         scores = score_texts(language_model, rows, encode, scoring, output.on_error, done)
-        write(failures.counted(scores), view, output, partial)
-    failures.report(left_out=output.on_error == "skip")
+        scores = show_progress(tally.counted(scores), output, "texts", "texts")
+        write(scores, view, output, partial)
+    if not text or output.output is not None:
+        tally.log_end(output.output)
+    tally.report_failures(left_out=output.on_error == "skip")
 
 
 def _default_unit(texts: Sequence[str] | None, output: TableOptions) -> Unit:

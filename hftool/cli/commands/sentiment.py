@@ -74,8 +74,9 @@ def sentiment(
     from hftool.classification.classify import classify
     from hftool.classification.evaluation import evaluate, require_accuracy
     from hftool.classification.scorers import default_model, load_scorer
-    from hftool.classification.summary import Check, Tally, summarize
+    from hftool.classification.summary import Check, summarize
     from hftool.inputs.tables import read_table
+    from hftool.inputs.tally import Tally
     from hftool.models.fingerprint import model_digest
     from hftool.output.formats import format_name
     from hftool.output.progress import show_progress

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from hftool.output.tables.base import number, rendered
+from hftool.output.tables.base import rendered
+from hftool.output.view import number
 from hftool.terminal import one_line
 
 if TYPE_CHECKING:
