@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from hftool.output.view import Beside, Row, View, escaped, line
+from hftool.output.view import Beside, Row, View, escaped, line, number
 from hftool.output.views.classification import InputShape, names_in_records
 from hftool.output.views.tokens import next_token_view
 
@@ -42,7 +42,9 @@ def scores_view(given: InputShape, *, errors: bool = False, bom: bool = False) -
 
     def text(score: "TextScore") -> str:
         error = [] if score.error is None else [f"error={escaped(score.error)}"]
-        return line(score.surprisal, score.perplexity, escaped(score.text), *error)
+        values = (score.surprisal, score.perplexity)
+        numbers = ("" if value is None else number(value) for value in values)
+        return line(*numbers, escaped(score.text), *error)
 
     def table(records: Iterable["TextScore"], console: Any) -> Iterator[str]:
         from hftool.output.tables.score import scores
@@ -83,4 +85,4 @@ def parts_view(by: str, *, numbered: bool) -> View:
 
 def _word_text(score: "WordScore") -> str:
     index = [] if score.index is None else [score.index]
-    return line(*index, score.surprisal, escaped(score.word))
+    return line(*index, number(score.surprisal), escaped(score.word))
