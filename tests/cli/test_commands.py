@@ -163,7 +163,9 @@ def test_a_prompt_longer_than_the_context_is_not_cut(tiny: str) -> None:
 
 
 def test_a_replay_has_its_own_prompt(tiny: str, tmp_path: Path) -> None:
-    done = run("sample", "ab", "-m", tiny, "--replay", str(tmp_path / "trace"))
+    trace = str(tmp_path / "trace")
+    assert run("sample", "ab", "-m", tiny, "--steps", "1", "--trace", trace).exit_code == 0
+    done = run("sample", "ab", "-m", tiny, "--replay", trace)
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.startswith("Error: --replay takes its prompt from the trace")
 

@@ -132,6 +132,8 @@ def workplace(tmp_path: Path) -> Path:
     """A folder with the files that the examples name."""
     (tmp_path / "prompts.txt").write_text("The sky is\nOne, two,\n")
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "One, two,", "max_new_tokens": 3}\n')
+    (tmp_path / "sentences.txt").write_text("It rains.\nIt sings.\n")
+    (tmp_path / "stories.csv").write_text('story,ending\nIt was wet as," it rained."\n')
     (tmp_path / "reviews.txt").write_text("I love it\nI hate it\nWhat a film!\n")
     return tmp_path
 
