@@ -59,7 +59,7 @@ def scores_view(given: InputShape, *, errors: bool = False, bom: bool = False) -
     return View(
         columns=(*new_names.values(), *results),
         header=(*(new_header[name] for name in given.header), *results),
-        null=given.null,
+        nulls=given.nulls,
         bom=bom,
         text=text,
         record=record,
