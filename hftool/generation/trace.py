@@ -18,6 +18,7 @@ from hftool.errors import HftoolError, UsageError
 from hftool.generation.sampling import SamplingSettings
 from hftool.generation.steps import Step, StepSampler
 from hftool.models.load import LanguageModel
+from hftool.models.references import GgufFile, LocalFolder, resolve_reference
 from hftool.options.inputs import PromptOptions
 from hftool.options.model import (
     LONG_DTYPES,
@@ -104,7 +105,7 @@ def _recorded(
 ) -> Iterator[Step]:
     head = {
         "format": FORMAT,
-        "model": sampler.language_model.name,
+        "model": _absolute(sampler.language_model.name),
         "fingerprint": fingerprint(sampler.language_model),
         "dtype": _dtype(sampler.language_model),
         "load": {n: value for n, value in asdict(load).items() if n not in NOT_IN_TRACE},
@@ -117,6 +118,13 @@ def _recorded(
         line = {"id": step.id, "drawn": step.drawn}
         file.write(json.dumps({**line, "picked": True} if step.picked else line) + "\n")
         yield step
+
+
+def _absolute(name: str) -> str:
+    """Return a model's name, or an absolute path, which means the same in every folder."""
+    path = Path(name).expanduser()
+    local = path.exists() and isinstance(resolve_reference(name), LocalFolder | GgufFile)
+    return str(path.resolve()) if local else name
 
 
 def _dtype(language_model: LanguageModel) -> str:

@@ -74,6 +74,15 @@ def test_a_command_line_that_contradicts_the_trace(folder: Path, tmp_path: Path)
     )
 
 
+def test_a_trace_can_be_replayed_in_another_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    first = traced(Path(folder.name), tmp_path / "t")
+    monkeypatch.chdir(tmp_path)
+    assert run("sample", "--replay", "t", "--format", "jsonl").stdout == first
+
+
 def test_a_greedy_trace(folder: Path, tmp_path: Path) -> None:
     traced(folder, tmp_path / "t", "--greedy")
     replay = ("sample", "--replay", str(tmp_path / "t"))
