@@ -104,8 +104,8 @@ def _can_join(first: Message, second: Message) -> bool:
 
 def _both(first: Any, second: Any) -> Any:
     """Return the content of two messages as that of one."""
-    if isinstance(first, str) and isinstance(second, str):
-        return "\n\n".join(filter(None, (first, second)))
+    if all(isinstance(c, str) or all(map(_is_text, c)) for c in (first, second)):
+        return "\n\n".join(filter(None, map(text_of, (first, second))))
     return [*_parts(first), *_parts(second)]
 
 

@@ -47,6 +47,12 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
         (NO_SYSTEM + ANY, [HELLO], "[user]Hello", []),
         (NO_SYSTEM + ANY, [SYSTEM, HELLO], "[user]Be brief.\n\nHello", ["system"]),
         (IGNORES_SYSTEM, [SYSTEM, HELLO], "[user]Be brief.\n\nHello", ["system"]),
+        (
+            NO_SYSTEM + ANY,
+            [SYSTEM, {"role": "user", "content": [{"type": "text", "text": "Hello"}]}],
+            "[user]Be brief.\n\nHello",
+            ["system"],
+        ),
         (IGNORES_SYSTEM, [SYSTEM], "[user]Be brief.", ["system"]),
         (
             NO_SYSTEM + ANY,

@@ -168,6 +168,8 @@ def test_several_templates_are_chosen_by_name(
     assert "--template rag, --template tool_use" in done.stderr
     (folder / "chat_template.jinja").write_text(TEMPLATE)
     assert prompt(folder, "Hi") == "[user]Hi[assistant]"
+    loaded = run("chat", "-m", str(folder), "--load", "request.jsn", stdin="/template\n")
+    assert loaded.stderr.startswith("TOOL_USE <sky>calm[system]Be brief.[user]Hi")
 
 
 def test_each_model_gets_its_own_template_when_compared(model: Path, tmp_path: Path) -> None:

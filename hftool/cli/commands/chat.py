@@ -76,16 +76,10 @@ def chat(
         storage.require_writable(save_to)
     arguments = template_arguments(templating)
     language_model = load_language_model(load)
-    template = chat_template(
-        language_model.tokenizer,
-        templating.chat_template,
-        templating.template,
-        tools=arguments.tools is not None,
-        plain=True,
-    )
+    named = (language_model.tokenizer, templating.chat_template, templating.template)
     conversation = Conversation(
         language_model,
-        template,
+        chat_template(*named, tools=arguments.tools is not None, plain=True),
         answering,
         system=system,
         arguments=arguments,
@@ -94,6 +88,8 @@ def chat(
     )
     if load_from is not None:
         storage.load(conversation, load_from)
+        with_tools = conversation.arguments.tools is not None  # the file may have some
+        conversation.template = chat_template(*named, tools=with_tools, plain=True)
         conversation.system = conversation.system if system is None else system
     turns = run_chat(conversation, save_to, errors)
     write(turns, turns_view(conversation.opens_thinking), output)
