@@ -11,6 +11,7 @@ MESSAGES_HINT = 'as in [{"role": "user", "content": "Hello"}]'
 TEMPLATE_FIELDS = ("tools", "documents", "chat_template_kwargs", "think")
 """What may come with messages: by the names that servers use, and hftool's own `think`."""
 TEXT_PARTS = ("text", "input_text", "output_text")
+MAX_DEPTH = 100  # of objects and lists in a message, a tool or a document
 _MEDIA = ("image", "audio", "video", "file")
 _SET_BY_OPTIONS = {
     "messages": "--messages",
@@ -88,7 +89,7 @@ def as_chat(content: Mapping[str, Any]) -> Chat:
         as_messages(content.get("messages")),
         as_objects(content.get("tools"), "tools"),
         as_objects(content.get("documents"), "documents"),
-        {name: _without_surrogates(value, name) for name, value in variables.items()},
+        {name: checked(value, name) for name, value in variables.items()},
         think,
     )
 
@@ -115,7 +116,7 @@ def _as_message(given: Any, number: int) -> Message:
     message = {name: value for name, value in given.items() if value is not None}
     if not isinstance(message.get("role"), str) or not message["role"]:
         raise HftoolError(f"message {number} has no role", MESSAGES_HINT)
-    _without_surrogates(message, f"message {number}")
+    checked(message, f"message {number}")
     if "content" not in message and message["role"] not in ("assistant", "tool"):
         raise HftoolError(f"message {number} has no content", MESSAGES_HINT)
     content = message.get("content", "")
@@ -205,15 +206,27 @@ def as_objects(value: Any, name: str) -> list[dict[str, Any]] | None:
         return None
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise HftoolError(f"the {name} must be a list of objects")
-    return [_without_surrogates(item, f"one of the {name}") for item in value]
+    return [checked(item, f"one of the {name}") for item in value]
 
 
-def _without_surrogates(value: Any, what: str) -> Any:
+def checked(value: Any, what: str) -> Any:
+    """Return a JSON value if a template can be given it.
+
+    Raises:
+        HftoolError: it is nested too deeply, or not text that can be encoded.
+    """
+    if _is_deeper(value, MAX_DEPTH):
+        raise HftoolError(f"{what} is nested too deeply")
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise HftoolError(f"{what} has half of a surrogate pair") from None
     return value
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return depth < 0 or any(_is_deeper(item, depth - 1) for item in items)
 
 
 def require_variable(name: str) -> None:

@@ -18,7 +18,14 @@ from hftool.options.inputs import (
     TemplateOptions,
 )
 from hftool.prompting.chat_template import ChatTemplate, chat_template
-from hftool.prompting.messages import Chat, Message, as_objects, parse_chat, require_variable
+from hftool.prompting.messages import (
+    Chat,
+    Message,
+    as_objects,
+    checked,
+    parse_chat,
+    require_variable,
+)
 from hftool.tokenization.tokenizer import Tokenizer
 
 log = logging.getLogger("hftool")
@@ -163,8 +170,8 @@ def parse_variable(text: str) -> tuple[str, Any]:
     except HftoolError as error:
         raise UsageError(error.message, error.hint) from None
     try:
-        return name, json.loads(value, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+        return name, checked(json.loads(value, parse_constant=_no_constant), name)
+    except (ValueError, RecursionError, HftoolError):
         return name, value
 
 

@@ -6,6 +6,7 @@ of this process is not affected.
 """
 
 import contextlib
+import gc
 import json
 import multiprocessing
 import os
@@ -91,7 +92,8 @@ class _Worker:
 
     def __init__(self) -> None:
         # Imported before the fork, so that each new process has them already.
-        import jinja2.debug  # noqa: F401
+        import jinja2.debug
+        import jinja2.meta  # noqa: F401
         import transformers.utils.chat_template_utils  # noqa: F401
 
         memory = _memory() + MEMORY
@@ -143,6 +145,7 @@ def _memory() -> int:
 
 def _prepare_process(connection: Connection, memory: int) -> None:
     """Give the process its limits, and let go of what it inherited."""
+    gc.freeze()  # whatever has a finalizer here is the parent's to finalize
     for handled in signal.valid_signals():
         if callable(signal.getsignal(handled)):
             signal.signal(handled, signal.SIG_DFL)

@@ -38,6 +38,7 @@ CALLS_IF_NULL = (
     + END
 )
 
+NESTED = json.loads("[" * 300 + "]" * 300)
 USER = {"role": "user", "content": "Weather?"}
 PARTS = {
     "role": "user",
@@ -162,6 +163,8 @@ def test_arguments_are_an_object_where_they_can_be(arguments: Any, kept: Any) ->
         ({"messages": [USER], "tools": "f"}, "the tools must be a list of objects"),
         ({"messages": [USER], "documents": ["f"]}, "the documents must be a list of objects"),
         ({"messages": [USER], "chat_template_kwargs": {"tools": []}}, "not a variable"),
+        ([{"role": "tool", "content": NESTED}], "message 1 is nested too deeply"),
+        ({"messages": [USER], "tools": [{"x": NESTED}]}, "nested too deeply"),
         ({"messages": [USER], "think": 3}, '"think" must be true or false'),
     ],
 )
