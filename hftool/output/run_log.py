@@ -54,11 +54,18 @@ def run_settings(*options: Any, model: str, model_digest: str, **others: Any) ->
     """
     values = {f.name: getattr(each, f.name) for each in options for f in fields(each)} | others
     settings = {
-        f"--{name.replace('_', '-')}": _content(value) if isinstance(value, Path) else value
+        f"--{name.replace('_', '-')}": _setting(value)
         for name, value in values.items()
         if name not in _WITHOUT_EFFECT
     }
     return {**settings, "the model": {"name": model, "digest": model_digest}}
+
+
+def _setting(value: Any) -> Any:
+    """Return the value of an option, with the content of files in place of their names."""
+    if isinstance(value, list | tuple):
+        return [_setting(item) for item in value]
+    return _content(value) if isinstance(value, Path) else value
 
 
 def _content(path: Path) -> dict[str, str]:

@@ -93,6 +93,8 @@ def test_a_run_reports_the_texts_that_fail(folder: Path, tmp_path: Path) -> None
     assert done.exit_code == 1
     assert 'Error: 2 texts failed\nHint: see the "error" field in the output\n' in done.stderr
 
+    shown = sentiment(folder, "--on-error", "report", "--format", "table").stdout
+    assert shown.count("stdin: line ") == 2
     lines = sentiment(folder, "--on-error", "report").stdout.splitlines()
     assert lines[1].startswith(f"\t\tbad <url> one\terror=stdin: line 2: {CAUSE}")
     shown = sentiment(folder, "--on-error", "report", "--format", "csv").stdout

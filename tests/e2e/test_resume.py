@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hftool.errors import HftoolError
 from hftool.options.output import ResumableOptions
 from hftool.output.resume import RESUMABLE, remaining, resumable
-from hftool.output.run_log import ENTRY, complete_log
+from hftool.output.run_log import ENTRY, complete_log, run_settings
 from hftool.output.view import View, escaped, line
 from hftool.output.writer import write
 from tests.conftest import run
@@ -237,6 +237,36 @@ def test_other_settings_are_an_error(target: Path) -> None:
     renamed = {**before, "the model": {**model, "name": "c"}}
     write_texts(target, "csv", ["a", "b"], resume=True, settings=renamed)
     assert target.read_bytes() == whole(target.parent / "w", "csv", ["a", "b"])[0]
+
+
+def test_the_settings_of_a_run(tmp_path: Path) -> None:
+    """What shapes the records is in them: options by name, files by their content."""
+    template, tools = tmp_path / "t.jinja", tmp_path / "tools.json"
+    template.write_text("{{ a }}")
+    tools.write_text("[]")
+
+    @dataclass(frozen=True)
+    class Options:
+        top_k: int = 5
+        device: str = "cpu"
+        batch_size: int = 8
+        chat_template: Path = template
+        files: tuple[Path, ...] = (tools,)
+        stop: tuple[str, ...] = ("a", "b")
+
+    def made() -> Mapping[str, Any]:
+        return run_settings(Options(), model="m", model_digest="d", threshold=None)
+
+    before = made()
+    assert {*before} == {
+        *("--top-k", "--chat-template", "--files", "--stop", "--threshold", "the model")
+    }
+    assert (before["--stop"], before["--threshold"]) == (["a", "b"], None)
+    assert made() == before
+    for path in (template, tools):
+        path.write_text("other")
+        assert made() != before
+        before = made()
 
 
 @pytest.mark.parametrize(

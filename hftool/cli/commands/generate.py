@@ -130,7 +130,7 @@ def _generate_batch(
     def settings() -> Settings:
         shaping = (load, options.prompting, options.sampling, options.generation)
         digest = model_digest(load.model, load)
-        return run_settings(*shaping, model=load.model, model_digest=digest)
+        return run_settings(*shaping, model=load.model, model_digest=digest, errors=inputs.errors)
 
     with resumable(output, GENERATION_BATCH, settings) as partial:
         failures = FailureCounter(partial.failed if partial else 0)

@@ -28,12 +28,15 @@ SCORES = "0      scores      1"  # as wide as the histogram below it
 def classifications(
     labels: Sequence[str], all_scores: bool, records: Iterable["Classification"], console: Console
 ) -> Iterator[str]:
-    """Render a line for each text, and with `all_scores` one for each other label under it."""
+    """Render a line for each text, and under it the error of one that failed, and with `all_scores`
+    one for each other label."""
     width = max([LEAST_WIDTH, *(cell_len(one_line(label)) + 2 for label in labels)])
     for classification in records:
         text = _labelled(classification.label, classification.score, width, "bold")
         text.append(one_line(classification.text), "default")
         yield rendered(console, text)
+        if classification.error is not None:
+            yield rendered(console, Text(one_line(classification.error), "red"))
         if all_scores:
             best_first = sorted(classification.scores.items(), key=lambda item: -item[1])
             for label, score in best_first:
