@@ -23,6 +23,7 @@ from hftool.tokenization.added_tokens import AddedTokens
 from hftool.tokenization.chat_templates import DEFAULT, read_chat_templates
 from hftool.tokenization.offsets import OffsetCorrection
 from hftool.tokenization.pipeline import decoder_steps
+from hftool.tokenization.python_tokenizer import PYTHON_TOKENIZER, use_python_tokenizer
 from hftool.tokenization.sentencepiece_model import SENTENCEPIECE, use_sentencepiece
 from hftool.tokenization.token_bytes import (
     BYTE_TOKEN,
@@ -68,6 +69,8 @@ class Tokenizer:
             raise HftoolError(f"cannot read the added tokens of {path}: {error}") from None
         if (folder / SENTENCEPIECE).is_file():
             use_sentencepiece(self.backend, folder, added.texts.get("unk_token"))
+        elif (folder / PYTHON_TOKENIZER).is_file():
+            use_python_tokenizer(self.backend, folder)
         self.special_tokens = added.texts
         """The special tokens by role: {"eos_token": "<|im_end|>"}."""
 

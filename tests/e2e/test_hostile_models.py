@@ -212,7 +212,7 @@ def test_a_config_names_no_weights_outside(model: Path, models: Path) -> None:
 def test_an_adapter_loads_no_other_model(model: Path, models: Path) -> None:
     names = {"base_model_name_or_path": str(models / "language")}
     (model / "adapter_config.json").write_text(json.dumps(names))
-    assert refused("topk", "a", "-m", str(model)) == f"{model} is an adapter for another model"
+    assert refused("topk", "a", "-m", str(model)) == f"{model} has a model and an adapter"
 
 
 def test_code_of_the_hub_is_not_asked_for(model: Path) -> None:

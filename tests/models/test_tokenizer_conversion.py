@@ -259,3 +259,41 @@ def test_a_change_of_any_file_is_noticed(tmp_path: Path, name: str, content: str
     (tmp_path / "old" / name).parent.mkdir(exist_ok=True)
     (tmp_path / "old" / name).write_text(content)
     assert tokenizer_conversion(tmp_path / "old").folder != before
+
+
+def bertweet(folder: Path, **settings: Any) -> Path:
+    """A tokenizer that transformers has only as Python code."""
+    folder.mkdir()
+    merges = ("h e", "he l", "hel lo</w>", "l o</w>", "c a", "ca t</w>")
+    codes = "".join(f"{merge} {9 - i}\n" for i, merge in enumerate(merges))
+    (folder / "bpe.codes").write_text(codes)
+    letters = "abcdefghilmnopqrstuwxyz"
+    words = ["hello", "lo", "cat", "he@@", "hel@@", "ca@@", *letters, *(f"{c}@@" for c in letters)]
+    (folder / "vocab.txt").write_text("".join(f"{word} 1\n" for word in words))
+    (folder / "config.json").write_text(json.dumps({"model_type": "roberta", "vocab_size": 60}))
+    config = {"tokenizer_class": "BertweetTokenizer", **settings}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_tokenizer_of_python_code(tmp_path: Path) -> None:
+    folder = bertweet(tmp_path / "old")
+    theirs = AutoTokenizer.from_pretrained(folder)
+    tokenizer = converted(folder)
+    for text in (*HARD_TEXTS, "hello cat", "  a hello<mask> b </s>", "hellocat  lo"):
+        for special in (False, True):
+            ids = theirs.encode(text, add_special_tokens=special)
+            assert tokenizer.encode(text, special=special).ids == ids, text
+        if theirs.unk_token_id not in ids:  # a part of a word that is the last stays one
+            assert tokenizer.decode(ids, skip_special=True) == theirs.decode(
+                ids, skip_special_tokens=True
+            )
+    encoding = tokenizer.encode("a hello cats", special=False)
+    assert encoding.offsets == [(0, 1), (2, 7), (8, 10), (10, 11), (11, 12)]
+    pair = tokenizer.backend.encode("a", "b").ids
+    assert pair == theirs.encode("a", "b")
+
+
+def test_a_tokenizer_of_python_code_that_needs_a_package(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="its tokenizer needs the package emoji"):
+        converted(bertweet(tmp_path / "old", normalization=True))
