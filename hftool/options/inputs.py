@@ -169,7 +169,11 @@ class TemplateOptions:
     ] = None
     think: Annotated[
         bool | None,
-        _input("--think/--no-think", help="Turn the model's reasoning on or off."),
+        _input(
+            "--think/--no-think",
+            show_default="by the template",
+            help="Turn the model's reasoning on or off.",
+        ),
     ] = None
 
     def __post_init__(self) -> None:

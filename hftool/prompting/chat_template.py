@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -151,8 +152,11 @@ class ChatTemplate:
         return prompt.rstrip().endswith("<think>")
 
     def _variables(self, chat: Chat) -> dict[str, Any]:
-        if unknown := [name for name in chat.variables if name not in self._own_variables]:
-            self._warn(f"has no variable {', '.join(unknown)}, so that has no effect")
+        for name in chat.variables:
+            if name not in self._own_variables:
+                close = get_close_matches(name, self._own_variables, n=1)
+                guess = f" (did you mean {close[0]}?)" if close else ""
+                self._warn(f"has no variable {name}, so it has no effect{guess}")
         switched = {}
         if chat.think is not None:
             if self._switch is None:

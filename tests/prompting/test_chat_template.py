@@ -105,7 +105,7 @@ def test_a_text_that_is_not_in_the_prompt_is_named(
     for _ in range(2):
         assert template.render(chat) == "[user]again 大"
     assert notes.messages == [
-        "the chat template of tiny has no variable language, so that has no effect",
+        "the chat template of tiny has no variable language, so it has no effect",
         "the chat template of tiny leaves out the text of message 1 (user): Hello",
         "the chat template of tiny leaves out the text of message 2 (assistant): Yes?",
         "the chat template of tiny does not use the tools: they are not in the prompt",
@@ -244,6 +244,12 @@ def test_think_sets_the_variable_that_the_template_has(
 def test_think_is_refused_where_the_template_has_no_switch(source: str, ours: Tokenizer) -> None:
     with pytest.raises(HftoolError, match="no switch that turns thinking on or off"):
         ChatTemplate(ours, source).render(Chat([HELLO], think=False))
+
+
+def test_a_mistyped_variable_has_a_guess(ours: Tokenizer, notes: pytest.LogCaptureFixture) -> None:
+    chat = Chat([HELLO], variables={"enable_thinkin": False})
+    ChatTemplate(ours, ANY + "{{ enable_thinking }}").render(chat)
+    assert [note.partition("(")[2] for note in notes.messages] == ["did you mean enable_thinking?)"]
 
 
 @pytest.mark.parametrize("source", ["\n\n{% for %}", "\n\n{{ raise_exception('no') }}"])
