@@ -1,8 +1,4 @@
-"""How probable texts are to a language model: whole texts, their words, and their tokens.
-
-The tokens of several texts are computed together, padded on the right: a causal model does not see
-the padding that comes after a text.
-"""
+"""How probable texts are to a language model: whole texts, their words, and their tokens."""
 
 import math
 import re
@@ -12,34 +8,30 @@ from typing import Any, Literal
 
 import torch
 
-from hftool.errors import HftoolError, UsageError, exclude
-from hftool.generation.batch import PADDING_ERROR, PADDING_ERROR_HALF
+from hftool.errors import HftoolError
 from hftool.generation.next_token import (
     Perplexity,
     ScoredToken,
-    entropy_bits,
-    rank_of,
     unscored_token,
 )
-from hftool.generation.prefix_cache import CachedModel
 from hftool.generation.records import OPTIONAL
-from hftool.generation.sampling import check_finite
+from hftool.generation.scored_sequences import ScoredSequence
+from hftool.generation.token_measures import (
+    Measure,
+    WordMeasure,
+    logprobs,
+    measure_sequences,
+    ranked_tokens,
+)
 from hftool.inputs.readahead import read_ahead
 from hftool.inputs.row_errors import each_or_error, stopping_error
 from hftool.inputs.tables import TextRow
 from hftool.models.load import LanguageModel
-from hftool.nn.llama import Llama
-from hftool.options.inputs import FileOptions, PromptOptions
 from hftool.options.output import OnError
 from hftool.options.score import ScoreOptions
-from hftool.prompting.messages import Chat
-from hftool.prompting.prompt import chat_of_text, prompt_ids, read_chat
 from hftool.tokenization.tokenizer import Tokenizer
 
 WINDOW = 256  # texts that are sorted by length together
-BATCH_TOKENS = 1024  # padded tokens of a batch, at most
-BATCH_LOGITS = 2**26  # of a batch, at most: padded tokens times vocabulary
-CAUSAL_SAMPLE = 16  # tokens
 MAX_EXPONENT = 700.0  # e to this power is still a number
 LN2 = math.log(2)
 
@@ -92,178 +84,6 @@ class WordScore:
     def kind(self) -> Literal["word"]:
         """Distinguishes words from texts and tokens."""
         return "word"
-
-
-@dataclass(frozen=True)
-class ScoredSequence:
-    """The token ids of a text, after those of what precedes it.
-
-    Attributes:
-        start: the index of the first token to score, at least 1.
-        spans: the part of the text of each scored token, in characters.
-    """
-
-    ids: tuple[int, ...]
-    start: int
-    spans: tuple[tuple[int, int], ...] = ()
-
-    def windows(self, limit: int | None, stride: int | None) -> Iterator["ScoredSequence"]:
-        """Yield parts of at most `limit` tokens, each `stride` tokens after the one before, so that
-        each token is scored once, in the first part that has it.
-
-        Raises:
-            HftoolError: without a stride, the sequence is longer than a model of this limit reads.
-            UsageError: parts would have no token in common with the one before.
-        """
-        if limit is None or len(self.ids) <= limit + (stride is None):  # the last one isn't read
-            yield self
-            return
-        if stride is None:
-            raise HftoolError(
-                f"the text has {len(self.ids)} tokens; the context holds {limit}",
-                "--stride N scores it in windows that advance by N tokens",
-            )
-        if stride >= limit:
-            raise UsageError(f"--stride must be less than the context, which holds {limit} tokens")
-        begin, scored = 0, self.start
-        while scored < len(self.ids):
-            end = min(begin + limit, len(self.ids))
-            if end > scored:
-                yield ScoredSequence(self.ids[begin:end], scored - begin)
-                scored = end
-            begin += stride
-
-
-@dataclass(frozen=True)
-class TextEncoder:
-    """Makes sequences of texts.
-
-    A given text and the text after it are encoded as one text, as the model was trained to see
-    them; a token that belongs to both is scored. After a chat, the text is the answer.
-
-    Attributes:
-        given: what each text follows; a `column` names it for each row.
-    """
-
-    language_model: LanguageModel
-    prompting: PromptOptions
-    given: str | Chat | None = None
-    column: str | None = None
-
-    def __call__(self, row: TextRow) -> ScoredSequence:
-        """Return the sequence of a row's text.
-
-        Raises:
-            HftoolError: the text cannot be encoded, or nothing usable is given for it.
-        """
-        given = self.given if self.column is None else _text_in(row, self.column)
-        if isinstance(given, str) and self.prompting.templated:
-            given = chat_of_text(given, self.prompting)
-        tokenizer = self.language_model.tokenizer
-        if isinstance(given, Chat):
-            before = prompt_ids(tokenizer, given, self.prompting)
-            answer = tokenizer.encode(row.text, special=False)
-            spans = tokenizer.spans(row.text, answer)
-            return self._known([*before, *answer.ids], len(before), spans)
-        whole = (given or "") + row.text
-        encoding = tokenizer.encode(whole, self.prompting.special)
-        shift = len(given or "")
-        spans = [(a - shift, b - shift) for a, b in tokenizer.spans(whole, encoding)]
-        start = next((i for i, (_, end) in enumerate(spans) if end > 0), len(spans)) if shift else 1
-        return self._known(encoding.ids, max(1, start), spans)
-
-    def _known(
-        self, ids: Sequence[int], start: int, spans: Sequence[tuple[int, int]]
-    ) -> ScoredSequence:
-        self.language_model.require_known(ids)
-        scored = len(ids) - start
-        return ScoredSequence(tuple(ids), start, tuple(spans[len(spans) - max(0, scored) :]))
-
-
-def text_encoder(
-    language_model: LanguageModel,
-    inputs: FileOptions,
-    prompting: PromptOptions,
-    options: ScoreOptions,
-) -> TextEncoder:
-    """Return what makes sequences of texts by a command's options.
-
-    Raises:
-        UsageError: the options exclude each other.
-        HftoolError: a chat cannot be read.
-    """
-    given: str | Chat | None = options.given
-    nothing = options.given is None and options.given_column is None
-    if prompting.messages is not None:
-        exclude({"--messages": True, "--given": not nothing})
-        given = read_chat(prompting.messages, inputs, prompting)
-    elif prompting.templated and nothing:
-        raise UsageError(
-            "a chat needs a message: what the text answers",
-            "name it with --given TEXT, --given-column NAME or --messages FILE",
-        )
-    return TextEncoder(language_model, prompting, given, options.given_column)
-
-
-def _text_in(row: TextRow, column: str) -> str:
-    value = row.columns.get(column)
-    if not isinstance(value, str):
-        cause = "is missing" if value is None else "is not text"
-        raise HftoolError(f"--given-column: '{column}' {cause}")
-    return value
-
-
-def require_column(names: Sequence[str], options: ScoreOptions) -> None:
-    """Raise where `--given-column` names no column of the table.
-
-    Raises:
-        UsageError: with the columns.
-    """
-    if options.given_column is not None and names and options.given_column not in names:
-        columns = ", ".join(f"'{name}'" for name in names)
-        raise UsageError(f"no column '{options.given_column}'; the columns are {columns}")
-
-
-# Given the logits after some tokens of a sequence [tokens, vocabulary] and the ids that follow them
-# (one fewer if the last of the logits are those after the end), return something for each.
-Measure = Callable[[torch.Tensor, Sequence[int]], list[Any]]
-
-
-def logprobs(logits: torch.Tensor, following: Sequence[int]) -> list[float]:
-    """Return the natural log-probability of each following id."""
-    logits = logits[: len(following)]
-    chosen = logits.gather(1, torch.tensor(following, device=logits.device)[:, None])[:, 0]
-    result: list[float] = (chosen.double() - logits.logsumexp(1).double()).tolist()
-    return result
-
-
-def ranked_tokens(logits: torch.Tensor, following: Sequence[int]) -> list[Any]:
-    """Return the id, log-probability, rank, and entropy (in bits) before it of each following
-    id."""
-    rows = torch.log_softmax(logits[: len(following)].cpu().double(), dim=-1)
-    return [
-        (i, float(row[i]), rank_of(row, i), entropy_bits(row))
-        for row, i in zip(rows, following, strict=True)
-    ]
-
-
-@dataclass(frozen=True)
-class WordMeasure:
-    """Measures tokens for the scores of words.
-
-    Attributes:
-        word_beginnings: the ids of the tokens that begin a word.
-    """
-
-    word_beginnings: torch.Tensor
-
-    def __call__(self, logits: torch.Tensor, following: Sequence[int]) -> list[Any]:
-        """Return for each of the logits the log-probability of the id that follows (0 where none
-        does), and of any token that begins a word."""
-        beginnings = logits[:, self.word_beginnings.to(logits.device)].logsumexp(1)
-        ends = (beginnings.double() - logits.logsumexp(1).double()).tolist()
-        chosen = [*logprobs(logits, following), 0.0]
-        return list(zip(chosen, ends, strict=False))
 
 
 def score_texts(
@@ -456,121 +276,3 @@ def _joined(parts: Sequence[list[Any] | HftoolError]) -> list[Any] | HftoolError
             return part
         joined += part
     return joined
-
-
-def measure_sequences(
-    language_model: LanguageModel,
-    sequences: Sequence[ScoredSequence],
-    measure: Measure,
-    batch_size: int | None = None,
-) -> list[list[Any]]:
-    """Return the measures of each sequence's scored tokens, in the order of the sequences.
-
-    Args:
-        batch_size: sequences per batch; None bounds the padded tokens of a batch instead.
-
-    Raises:
-        HftoolError: the model fails, or its logits are not numbers.
-    """
-    results: list[list[Any]] = [[] for _ in sequences]
-    vocabulary = language_model.model.config.get_text_config().vocab_size
-    most = min(BATCH_TOKENS, max(1, BATCH_LOGITS // vocabulary))
-    scored = [i for i, sequence in enumerate(sequences) if len(sequence.ids) > sequence.start]
-    if scored:
-        _require_causal(language_model, sequences[scored[0]].ids)
-    for batch in _batches({i: len(sequences[i].ids) - 1 for i in scored}, batch_size, most):
-        together = [sequences[i] for i in batch]
-        if _can_pad(language_model, together):
-            values = _measure_batch(language_model, together, measure)
-        else:
-            values = [_measure_single(language_model, each, measure) for each in together]
-        for i, of_sequence in zip(batch, values, strict=True):
-            results[i] = of_sequence
-    return results
-
-
-def _can_pad(language_model: LanguageModel, sequences: Sequence[ScoredSequence]) -> bool:
-    """Return whether sequences can be computed together, without an effect of the padding."""
-    longest = max(len(sequence.ids) for sequence in sequences)
-    dependence = language_model.length_dependence
-    return len(sequences) > 1 and (dependence is None or not dependence.differ(0, longest))
-
-
-def _require_causal(language_model: LanguageModel, ids: Sequence[int]) -> None:
-    """Raise where the logits after a token depend on the tokens that follow it, as in models made
-    to fill masks, some of which have configs that call them causal.
-
-    Raises:
-        HftoolError: they do.
-    """
-    if language_model.is_causal is None:
-        language_model.is_causal = _is_causal(language_model, ids)
-    if not language_model.is_causal:
-        raise HftoolError(
-            f"{language_model.name} is not a causal language model: what it expects after a token"
-            " depends on the tokens that follow"
-        )
-
-
-@torch.inference_mode()
-def _is_causal(language_model: LanguageModel, ids: Sequence[int]) -> bool:
-    if isinstance(language_model.model, Llama):
-        return True
-    dependence = language_model.length_dependence
-    shorter = list(ids[:CAUSAL_SAMPLE])
-    if dependence is not None:  # so that all angles are those of short texts
-        shorter = shorter[: max(1, dependence.switch // 2)]
-    some = [*shorter, *shorter]
-    device = language_model.model.device
-    whole = language_model.forward(torch.tensor([some], device=device))[0, : len(shorter)]
-    alone = language_model.forward(torch.tensor([shorter], device=device))[0]
-    error = float((whole - alone).norm() / (alone - alone.mean()).norm())
-    exact = language_model.model.dtype.itemsize == 4
-    return error < (PADDING_ERROR if exact else PADDING_ERROR_HALF)
-
-
-def _batches(lengths: Mapping[int, int], size: int | None, most: int) -> Iterator[list[int]]:
-    """Yield batches of the keys of `lengths`, sorted by length: `size` each, or up to `most` padded
-    tokens."""
-    batch: list[int] = []
-    for key in sorted(lengths, key=lambda key: lengths[key]):
-        full = len(batch) == size if size else (len(batch) + 1) * lengths[key] > most
-        if batch and full:
-            yield batch
-            batch = []
-        batch.append(key)
-    if batch:
-        yield batch
-
-
-def _measure_single(
-    language_model: LanguageModel, sequence: ScoredSequence, measure: Measure
-) -> list[Any]:
-    """Return the measures of one sequence, whose logits are computed in slices."""
-    values: list[Any] = []
-    position = 1  # of the token that follows the first of the logits
-    ids = sequence.ids if isinstance(measure, WordMeasure) else sequence.ids[:-1]
-    for logits in CachedModel(language_model).all_logits(ids):
-        skipped = min(len(logits), max(0, sequence.start - position))
-        following = sequence.ids[position + skipped : position + len(logits)]
-        values += measure(logits[skipped:], following)
-        position += len(logits)
-    return values
-
-
-@torch.inference_mode()
-def _measure_batch(
-    language_model: LanguageModel, sequences: Sequence[ScoredSequence], measure: Measure
-) -> list[list[Any]]:
-    """Return the measures of several sequences, computed together."""
-    model = language_model.model
-    unread = 0 if isinstance(measure, WordMeasure) else 1  # what follows the last token is unknown
-    width = max(len(sequence.ids) for sequence in sequences) - unread
-    padded = [[*s.ids, *[0] * width][:width] for s in sequences]
-    logits = language_model.forward(torch.tensor(padded, device=model.device))
-    values = []
-    for row, sequence in zip(logits, sequences, strict=True):
-        scored = row[sequence.start - 1 : len(sequence.ids) - unread]
-        check_finite(scored, model.dtype)
-        values.append(measure(scored, sequence.ids[sequence.start :]))
-    return values

@@ -42,7 +42,8 @@ def score(
         # Endings of a story, each after its own beginning
         hftool score -f stories.csv --column ending --given-column story -o scores.csv
     """
-    from hftool.generation.scoring import SCORERS, require_column, score_texts, text_encoder
+    from hftool.generation.scored_sequences import require_column, text_encoder
+    from hftool.generation.scoring import SCORERS, score_texts
     from hftool.inputs.tables import read_table
     from hftool.inputs.tally import Tally
     from hftool.models.fingerprint import model_digest

@@ -1,0 +1,142 @@
+"""Make token ids of texts to score, after what they are given."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hftool.errors import HftoolError, UsageError, exclude
+from hftool.inputs.tables import TextRow
+from hftool.models.load import LanguageModel
+from hftool.options.inputs import FileOptions, PromptOptions
+from hftool.options.score import ScoreOptions
+from hftool.prompting.messages import Chat
+from hftool.prompting.prompt import chat_of_text, prompt_ids, read_chat
+
+
+@dataclass(frozen=True)
+class ScoredSequence:
+    """The token ids of a text, after those of what precedes it.
+
+    Attributes:
+        start: the index of the first token to score, at least 1.
+        spans: the part of the text of each scored token, in characters.
+    """
+
+    ids: tuple[int, ...]
+    start: int
+    spans: tuple[tuple[int, int], ...] = ()
+
+    def windows(self, limit: int | None, stride: int | None) -> Iterator["ScoredSequence"]:
+        """Yield parts of at most `limit` tokens, each `stride` tokens after the one before, so that
+        each token is scored once, in the first part that has it.
+
+        Raises:
+            HftoolError: without a stride, the sequence is longer than a model of this limit reads.
+            UsageError: parts would have no token in common with the one before.
+        """
+        if limit is None or len(self.ids) <= limit + (stride is None):  # the last one isn't read
+            yield self
+            return
+        if stride is None:
+            raise HftoolError(
+                f"the text has {len(self.ids)} tokens; the context holds {limit}",
+                "--stride N scores it in windows that advance by N tokens",
+            )
+        if stride >= limit:
+            raise UsageError(f"--stride must be less than the context, which holds {limit} tokens")
+        begin, scored = 0, self.start
+        while scored < len(self.ids):
+            end = min(begin + limit, len(self.ids))
+            if end > scored:
+                yield ScoredSequence(self.ids[begin:end], scored - begin)
+                scored = end
+            begin += stride
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """Makes sequences of texts.
+
+    A given text and the text after it are encoded as one text, as the model was trained to see
+    them; a token that belongs to both is scored. After a chat, the text is the answer.
+
+    Attributes:
+        given: what each text follows; a `column` names it for each row.
+    """
+
+    language_model: LanguageModel
+    prompting: PromptOptions
+    given: str | Chat | None = None
+    column: str | None = None
+
+    def __call__(self, row: TextRow) -> ScoredSequence:
+        """Return the sequence of a row's text.
+
+        Raises:
+            HftoolError: the text cannot be encoded, or nothing usable is given for it.
+        """
+        given = self.given if self.column is None else _text_in(row, self.column)
+        if isinstance(given, str) and self.prompting.templated:
+            given = chat_of_text(given, self.prompting)
+        tokenizer = self.language_model.tokenizer
+        if isinstance(given, Chat):
+            before = prompt_ids(tokenizer, given, self.prompting)
+            answer = tokenizer.encode(row.text, special=False)
+            spans = tokenizer.spans(row.text, answer)
+            return self._known([*before, *answer.ids], len(before), spans)
+        whole = (given or "") + row.text
+        encoding = tokenizer.encode(whole, self.prompting.special)
+        shift = len(given or "")
+        spans = [(a - shift, b - shift) for a, b in tokenizer.spans(whole, encoding)]
+        start = next((i for i, (_, end) in enumerate(spans) if end > 0), len(spans)) if shift else 1
+        return self._known(encoding.ids, max(1, start), spans)
+
+    def _known(
+        self, ids: Sequence[int], start: int, spans: Sequence[tuple[int, int]]
+    ) -> ScoredSequence:
+        self.language_model.require_known(ids)
+        scored = len(ids) - start
+        return ScoredSequence(tuple(ids), start, tuple(spans[len(spans) - max(0, scored) :]))
+
+
+def text_encoder(
+    language_model: LanguageModel,
+    inputs: FileOptions,
+    prompting: PromptOptions,
+    options: ScoreOptions,
+) -> TextEncoder:
+    """Return what makes sequences of texts by a command's options.
+
+    Raises:
+        UsageError: the options exclude each other.
+        HftoolError: a chat cannot be read.
+    """
+    given: str | Chat | None = options.given
+    nothing = options.given is None and options.given_column is None
+    if prompting.messages is not None:
+        exclude({"--messages": True, "--given": not nothing})
+        given = read_chat(prompting.messages, inputs, prompting)
+    elif prompting.templated and nothing:
+        raise UsageError(
+            "a chat needs a message: what the text answers",
+            "name it with --given TEXT, --given-column NAME or --messages FILE",
+        )
+    return TextEncoder(language_model, prompting, given, options.given_column)
+
+
+def _text_in(row: TextRow, column: str) -> str:
+    value = row.columns.get(column)
+    if not isinstance(value, str):
+        cause = "is missing" if value is None else "is not text"
+        raise HftoolError(f"--given-column: '{column}' {cause}")
+    return value
+
+
+def require_column(names: Sequence[str], options: ScoreOptions) -> None:
+    """Raise where `--given-column` names no column of the table.
+
+    Raises:
+        UsageError: with the columns.
+    """
+    if options.given_column is not None and names and options.given_column not in names:
+        columns = ", ".join(f"'{name}'" for name in names)
+        raise UsageError(f"no column '{options.given_column}'; the columns are {columns}")
