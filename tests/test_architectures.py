@@ -23,6 +23,13 @@ SAMPLE: list[tuple[Task, str]] = [
     ("image-text", "aya_vision"),  # a class for text alone that scales its logits, unlike the whole
     ("image-text", "qwen2_5_vl"),  # no class for text alone, positions in three dimensions
     ("image-text", "mistral3"),
+    ("encoder-decoder", "t5"),  # relative positions
+    ("encoder-decoder", "bart"),  # learned ones
+    ("encoder-decoder", "switch_transformers"),  # an encoder with a router
+    ("encoder-decoder", "m2m_100"),
+    ("masked", "bert"),
+    ("masked", "roberta"),
+    ("masked", "perceiver"),  # its input has another name
 ]
 
 

@@ -149,9 +149,11 @@ def architectures(tasks: tuple[Task, ...] = tuple(AUTO_CLASSES)) -> Iterator[Arc
     """Yield what the installed transformers maps to each task's class."""
     from transformers.models.auto import modeling_auto
 
+    seq2seq = modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
     for task in tasks:
         for model_type, name in getattr(modeling_auto, AUTO_CLASSES[task][1]).items():
-            yield Architecture(task, model_type, name)
+            if task != "masked" or seq2seq.get(model_type) != name:
+                yield Architecture(task, model_type, name)
 
 
 def tiny_config(architecture: Architecture) -> Any:
@@ -251,7 +253,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "dots3_note": {"num_key_value_heads": HEADS},
     "dots3_note_text": {"num_key_value_heads": HEADS},
     "ernie4_5_vl_moe_text": {"moe_layer_start_index": 1},
-    "esm": {"vocab_size": VOCABULARY},
+    "esm": {"vocab_size": VOCABULARY, "mask_token_id": MASK},
     "gemma3n_text": {**_SHARED, "activation_sparsity_pattern": [0.0] * 4},
     "gemma4_text": _SHARED,
     "gemma4_unified_text": _SHARED,

@@ -41,18 +41,28 @@ class BatchedModel:
         self._language_model = language_model
         self._cache: Cache | None = None
         self._mask = torch.empty(0)
+        self._source: dict[str, Any] = {}
         self._checked = checked
 
     @torch.inference_mode()
-    def prefill(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    def prefill(
+        self, rows: Sequence[Sequence[int]], sources: Sequence[Sequence[int]] = ()
+    ) -> torch.Tensor:
         """Return the logits after each row of ids: float32 [rows, vocabulary].
+
+        Args:
+            sources: what an encoder-decoder reads for each row.
 
         Raises:
             HftoolError: there is not enough memory, or the model can't compute these rows together.
         """
         width = max(map(len, rows))
         if self._checked and len(rows) > 1:
-            self._require_padding(max(rows, key=len))
+            read = sources if self._language_model.is_encoder_decoder else rows
+            self._require_padding(max(read, key=len))
+        self._source = self._language_model.encode(sources)
+        if self._source and min(map(len, rows)) < width:
+            raise HftoolError("the texts begin with different numbers of tokens")
         device = self._language_model.model.device
         padded = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows], device=device)
         filled = torch.tensor(
@@ -77,6 +87,10 @@ class BatchedModel:
         assert self._cache is not None  # as `LanguageModel.can_batch` requires
         self._cache.select(indices)
         self._mask = self._mask[indices]
+        if self._source:
+            outputs, mask = self._source["encoder_outputs"], self._source["attention_mask"]
+            outputs = type(outputs)(last_hidden_state=outputs.last_hidden_state[indices])
+            self._source = {"encoder_outputs": outputs, "attention_mask": mask[indices]}
 
     def cache_bytes(self) -> int:
         """Return the size of the keys and values."""
@@ -88,6 +102,8 @@ class BatchedModel:
         dependence = language_model.length_dependence
         if dependence is not None and dependence.differ(0, int(self._mask.sum(1).max())):
             raise HftoolError("the positions of a text depend on its length")
+        if self._source:
+            return language_model.forward(ids, self._cache, last=1, **self._source)[:, 0]
         inputs = {"attention_mask": self._mask}
         if "position_ids" in language_model.argument_names:
             positions = (self._mask.cumsum(1) - 1).clamp(min=0)
@@ -103,20 +119,26 @@ class BatchedModel:
         if language_model.pads is None:
             sample = (list(ids) * PADDING_SAMPLE)[:PADDING_SAMPLE]
             row, next_id = sample[: PADDING_SAMPLE // 4], ids[0]
+            rows: list[list[int]] = [sample, row]
+            sources: list[list[int]] = []
+            if language_model.is_encoder_decoder:
+                language_model, sources = language_model.reading(row), rows
+                row, _ = language_model.split_prompt(row)
+                rows = [row, row]
             together, alone = (
                 BatchedModel(language_model, checked=False),
                 CachedModel(language_model),
             )
             pairs = [
-                (together.prefill([sample, row])[1], alone.next_logits(row)),
+                (together.prefill(rows, sources)[1], alone.next_logits(row)),
                 (together.step([next_id, next_id])[1], alone.next_logits([*row, next_id])),
             ]
             exact = language_model.model.dtype.itemsize == 4
             limit = PADDING_ERROR if exact else PADDING_ERROR_HALF
             far = max(float((a - b).norm() / (b - b.mean()).norm()) for a, b in pairs)
-            language_model.pads = far < limit
+            self._language_model.pads = far < limit
             log.debug("a padded prompt has logits that differ by %.2g of their size", far)
-        if not language_model.pads:
+        if not self._language_model.pads:
             raise HftoolError("the model does not ignore padding")
 
 
@@ -145,7 +167,7 @@ def generate_side_by_side(
     sequences = [list(request.ids) for request in requests]
     batched_model = BatchedModel(language_model)
     active = list(range(len(requests)))  # the requests in the batch, by its rows
-    logits = batched_model.prefill(sequences)
+    logits = batched_model.prefill(sequences, [r.source for r in requests])
     while active:
         finite = are_finite(logits).tolist()
         chosen = sample_batch(
@@ -293,7 +315,7 @@ def _tokens_that_fit(language_model: LanguageModel) -> int:
     """Return for how many tokens the free memory can hold keys and values."""
     batched_model = BatchedModel(language_model)
     try:
-        batched_model.prefill([[0]])
+        batched_model.prefill([[0]], [[0]])
     except HftoolError:  # then each request fails on its own, with its own cause
         return 0
     if language_model.model.device.type == "cuda":

@@ -35,6 +35,7 @@ def search(
 
     Raises: as `hftool.generation.generate.generate`.
     """
+    language_model = language_model.reading(request.source)
     began = time.perf_counter()
     limit = new_token_limit(language_model, request.ids, request.max_new_tokens)
     sequences = _sequences(language_model, request, beams, limit)
@@ -72,7 +73,11 @@ def _sequences(
         config = _config(language_model, request, beams, limit)
         build_filters(request.settings, language_model, request.ids, limit)  # checks the values
     model = language_model.transformers_model
-    prompt = torch.tensor([request.ids], device=model.device)
+    prompt = torch.tensor([request.source or request.ids], device=model.device)
+    inputs: dict[str, Any] = {}
+    if request.source:
+        inputs["decoder_input_ids"] = torch.tensor([request.ids], device=model.device)
+        config.decoder_start_token_id = request.ids[0]
     if request.settings.seed is not None:
         torch.manual_seed(request.settings.seed)
     make: Any = GenerationConfig
@@ -81,6 +86,7 @@ def _sequences(
         sequences = model.generate(
             prompt,
             attention_mask=torch.ones_like(prompt),
+            **inputs,
             generation_config=config,
             logits_processor=LogitsProcessorList([_RequireFinite(model.dtype)]),
             stopping_criteria=StoppingCriteriaList([_StopStrings(language_model, request)]),

@@ -91,7 +91,7 @@ class Continuation:
             text=request.echo + "".join(self.pieces),
             finish_reason=self.finish_reason or "length",
             stop=self.stop,
-            usage=Usage(len(request.ids), self.count),
+            usage=Usage(len(request.source or request.ids), self.count),
             seed=request.settings.seed,
             seconds=seconds,
             tokens_per_second=self.count / seconds if seconds else 0.0,
@@ -194,6 +194,8 @@ def generate(
     Raises:
         HftoolError: the prompt is longer than the context, or the model's logits are not numbers.
     """
+    if language_model.is_encoder_decoder:
+        language_model, cached_model = language_model.reading(request.source), None
     continuation = Continuation(language_model, request)
     limit = new_token_limit(language_model, request.ids, request.max_new_tokens)
     cached_model = cached_model or CachedModel(

@@ -10,6 +10,7 @@ import torch
 
 from hftool.errors import UsageError
 from hftool.generation.filters import build_filters
+from hftool.generation.mask_filling import mask_logits, with_own_mask
 from hftool.generation.prefix_cache import CachedModel, require_context
 from hftool.generation.records import OPTIONAL
 from hftool.generation.sampling import (
@@ -35,7 +36,9 @@ class Candidate:
     `prob` is its probability and `logprob` the natural logarithm of that; `cumulative` is the
     total probability of this token and all that rank above it; `entropy`, in bits, is that of the
     whole distribution; `sampled_prob` is the probability after the sampling filters, if there are
-    any; `model` is given when there are several models, `index` when there are several texts.
+    any. A masked model's candidate is one for the token at `position`, where the text has its
+    `mask` (0 is the first); `model` is given when there are several models, `index` when there are
+    several texts.
 
     A continuation of several tokens has no rank and no id; its `prob` is the product of theirs.
     `target` is its text, in its own record and in those of its tokens.
@@ -51,6 +54,7 @@ class Candidate:
     entropy: float | None
     sampled_prob: float | None = field(default=None, metadata=OPTIONAL)
     target: str | None = field(default=None, metadata=OPTIONAL)
+    mask: int | None = field(default=None, metadata=OPTIONAL)
     model: str | None = field(default=None, metadata=OPTIONAL)
     index: int | None = field(default=None, metadata=OPTIONAL)
 
@@ -147,11 +151,15 @@ def _records_of_model(
     load: LoadOptions, texts: Sequence[Prompt], prompting: PromptOptions, query: NextTokenQuery
 ) -> Iterator[NextTokenRecord]:
     """Answer a query for each text with one model, as `next_token_records`."""
-    language_model = load_language_model(load)
+    language_model = load_language_model(load, masked=True)
     for index, text in enumerate(texts):
+        if language_model.is_masked and isinstance(text, str):
+            text = with_own_mask(language_model.tokenizer, text)
         ids = prompt_ids(language_model.tokenizer, text, prompting)
         records: Iterator[NextTokenRecord] = (
-            score_tokens(language_model, ids)
+            _mask_candidates(language_model, ids, query)
+            if language_model.is_masked
+            else score_tokens(language_model, ids)
             if query.position == "all"
             else _candidates(language_model, ids[: _end(query.position, len(ids))], query)
         )
@@ -181,6 +189,8 @@ def _candidates(
         raise UsageError("--target: the text is empty")
     for continuation in continuations:
         language_model.require_known(continuation)
+    ids, source = language_model.split_prompt(ids)
+    language_model = language_model.reading(source)
     cached_model = CachedModel(language_model)
     single_tokens = [c[0] for c in continuations if len(c) == 1]
     settings = None
@@ -194,6 +204,35 @@ def _candidates(
             yield from score_continuation(
                 cached_model, language_model, ids, text, continuation, logits.cpu()
             )
+
+
+def _mask_candidates(
+    language_model: LanguageModel, ids: Sequence[int], query: NextTokenQuery
+) -> Iterator[Candidate]:
+    """Yield the candidates for each mask in `ids`, as `_candidates` does for the next token."""
+    if query.position is not None:
+        raise UsageError(
+            f"{language_model.name} is a masked model: --position needs one that continues texts",
+            "put its mask token in the place of the token to predict",
+        )
+    require_context(language_model, len(ids))
+    wanted = []
+    for text in query.texts:
+        encoded = language_model.tokenizer.encode(text, special=False).ids
+        if len(encoded) != 1:
+            raise UsageError(f"--target {text}: a mask is one token, and this is {len(encoded)}")
+        wanted += encoded
+    settings = None
+    if query.sampling is not None:
+        settings = resolve_sampling(query.sampling, language_model.generation_config)
+    for number, (position, logits) in enumerate(mask_logits(language_model, ids)):
+        sampled = None
+        if settings is not None:
+            scores = apply_filters(logits, ids, build_filters(settings, language_model, ids))
+            sampled = sampled_probs(scores.cpu(), settings)
+        logits = logits.cpu()
+        for candidate in rank_tokens(language_model, logits, position, query.k, wanted, sampled):
+            yield replace(candidate, mask=number)
 
 
 def next_tokens(

@@ -27,6 +27,7 @@ class CachedModel:
     def __init__(self, language_model: LanguageModel, *, rewinds: bool = False) -> None:
         self._language_model = language_model
         self._rewinds = rewinds
+        self._source = language_model.encode([language_model.source])
         self._continues = False  # the last pass went on from tokens in the cache
         self._reset()
 
@@ -141,12 +142,12 @@ class CachedModel:
         for start in range(0, len(ids), width):
             part = torch.tensor([list(ids[start : start + width])], device=model.device)
             try:
-                logits = self._language_model.forward(part, cache)[0].cpu()
+                logits = self._language_model.forward(part, cache, **self._source)[0].cpu()
             except HftoolError as error:
                 if cache is None or not _is_of_cache(error, start > 0):
                     raise
                 whole = torch.tensor([list(ids)], device=model.device)
-                logits = self._language_model.forward(whole)[0, start:].cpu()
+                logits = self._language_model.forward(whole, **self._source)[0, start:].cpu()
             check_finite(logits, model.dtype)
             yield logits
             if len(logits) > width:
@@ -158,7 +159,7 @@ class CachedModel:
         [count, vocabulary]."""
         device = self._language_model.model.device
         new = torch.tensor([list(ids)], device=device)
-        return self._language_model.forward(new, self._cache, last=count)[0]
+        return self._language_model.forward(new, self._cache, last=count, **self._source)[0]
 
     def _rewind(self, ids: Sequence[int], most: int) -> int:
         """Crop the cache to the tokens that it shares with the first `most` of `ids`.

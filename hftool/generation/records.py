@@ -38,7 +38,9 @@ class Request:
 
     Attributes:
         prompt: the prompt as the user gave it.
-        ids: the prompt's tokens, including those of the chat template and special tokens.
+        ids: the prompt's tokens, including those of the chat template and special tokens; for an
+            encoder-decoder what the decoder begins with.
+        source: what an encoder-decoder reads.
         stop: strings that end the text, which does not include them.
         logprobs: how many of the most probable tokens to report at each step beside the chosen
             one; None leaves all log-probabilities out.
@@ -60,6 +62,7 @@ class Request:
     index: int = 0
     id: Any = None
     line: int = 0
+    source: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

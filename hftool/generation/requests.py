@@ -97,8 +97,9 @@ def make_request(
             its ids.
         UsageError: the options have a value that is not allowed.
     """
-    require_context(language_model, len(ids))
     language_model.require_known(ids)
+    prompt_ids, source = language_model.split_prompt(ids)
+    require_context(language_model, len(prompt_ids))
     config = language_model.generation_config
     generation, sampling = complete_options(options.generation, config), options.sampling
     beams = beam_settings(generation)
@@ -112,10 +113,11 @@ def make_request(
         echo = tokenizer.decode(ids, generation.skip_special) if templated else prompt
     return Request(
         prompt=prompt,
-        ids=tuple(ids),
+        ids=tuple(prompt_ids),
+        source=source,
         settings=resolve_sampling(sampling, config),
         max_new_tokens=most_new_tokens(
-            generation.max_new_tokens, config, len(ids), DEFAULT_MAX_NEW_TOKENS
+            generation.max_new_tokens, config, len(prompt_ids), DEFAULT_MAX_NEW_TOKENS
         ),
         stop=stop_strings(generation.stop, config),
         skip_special=generation.skip_special,

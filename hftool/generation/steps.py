@@ -153,14 +153,15 @@ class StepSampler:
         k: int,
         stop: Sequence[str] = (),
     ) -> None:
-        self.language_model = language_model
         self.prompt_ids = list(prompt_ids)
+        self._begin, source = language_model.split_prompt(prompt_ids)
+        self.language_model = language_model = language_model.reading(source)
         self.settings = settings
         self.steps: list[Step] = []
         self._cached_model = CachedModel(language_model, rewinds=True)
         self._max_steps, self._k, self._stop = max_steps, k, stop
-        self.limit = new_token_limit(language_model, prompt_ids, max_steps)
-        self._filters = build_filters(settings, language_model, prompt_ids, self.limit)
+        self.limit = new_token_limit(language_model, self._begin, max_steps)
+        self._filters = build_filters(settings, language_model, self._begin, self.limit)
         self._distribution: _Distribution | None = None  # of the next step, once it is needed
         self._rewind()
 
@@ -254,7 +255,7 @@ class StepSampler:
 
     def _next_distribution(self) -> _Distribution:
         if self._distribution is None:
-            ids = [*self.prompt_ids, *(step.id for step in self.steps)]
+            ids = [*self._begin, *(step.id for step in self.steps)]
             logits = self._cached_model.next_logits(ids) if self.steps else self._first_logits
             filtered = list(apply_filters_in_turn(logits, ids, self._filters))
             self._distribution = _Distribution(logits, filtered)
@@ -265,7 +266,7 @@ class StepSampler:
         """The logits after the prompt. They are kept, so that undoing the first step brings back
         the same numbers: computed again with the rest of the prompt in the cache, they would be
         rounded differently, which shows in bfloat16."""
-        return self._cached_model.next_logits(self.prompt_ids)
+        return self._cached_model.next_logits(self._begin)
 
     def _candidates(
         self, distribution: _Distribution, chosen: int | None = None

@@ -1,8 +1,10 @@
 """Load models into memory: the only calls of `from_pretrained` that a command makes."""
 
 import contextlib
+import copy
 import inspect
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -62,6 +64,7 @@ log = logging.getLogger("hftool")
 Activation = Literal["softmax", "sigmoid", "none"]
 MAX_EXACT_BYTES = 4 << 30  # of float32 weights, for commands whose results are numbers
 FLOAT32_BYTES = 4
+_LANGUAGE = re.compile(r"__[a-z]{2,3}__|>>\w+<<|<2\w+>|[a-z]{2,3}_[A-Z][A-Za-z]{1,3}")
 NO_LIMIT = 1e9  # tokens; transformers writes 1e30 for a tokenizer without a limit
 
 
@@ -72,7 +75,9 @@ class LanguageModel:
     `model` is in evaluation mode: one of transformers' classes, or `hftool.nn.llama.Llama`, which
     is called like them. `keeps_cache` is set to False when its key-value cache turns out not to
     work; `pads` is None until it is known whether it computes padded prompts rightly, `is_causal`
-    until it is known whether its logits depend only on the tokens before.
+    until it is known whether its logits depend only on the tokens before. A masked model fills in
+    masks, and can't continue a text. An encoder-decoder reads `source`, and writes in the language
+    `target_lang`.
     """
 
     name: str
@@ -83,6 +88,9 @@ class LanguageModel:
     keeps_cache: bool = True
     pads: bool | None = None
     is_causal: bool | None = None
+    is_masked: bool = False
+    source: tuple[int, ...] = ()
+    target_lang: str | None = None
 
     @cached_property
     def transformers_model(self) -> Any:
@@ -114,6 +122,73 @@ class LanguageModel:
             ids = self.tokenizer.backend.token_to_id(eos) if eos else None
         listed = ids if isinstance(ids, list) else [ids]
         return frozenset(i for i in listed if type(i) is int)
+
+    @cached_property
+    def is_encoder_decoder(self) -> bool:
+        """Whether the prompt is a source that an encoder reads, and not the beginning of a text."""
+        return bool(getattr(self.model.config, "is_encoder_decoder", False))
+
+    def _token_id(self, name: str) -> int | None:
+        """Return the id of a token that the model's files name, None if they don't."""
+        config = self.model.config
+        given = [self.generation_config.get(name)]
+        given += [getattr(c, name, None) for c in (config, config.get_text_config(decoder=True))]
+        found = next((value for value in given if value is not None), None)
+        return found[0] if isinstance(found, list) else found
+
+    def reading(self, source: Sequence[int]) -> "LanguageModel":
+        """Return the model for texts of this source."""
+        bound = copy.copy(self)
+        bound.source = tuple(source)
+        return bound
+
+    def split_prompt(self, ids: Sequence[int]) -> tuple[list[int], tuple[int, ...]]:
+        """Return the tokens that a text begins with, and its source.
+
+        Raises:
+            HftoolError: the model does not know the language, or the source is too long.
+        """
+        if not self.is_encoder_decoder:
+            return list(ids), ()
+        start = self._token_id("decoder_start_token_id")
+        begins = [self._token_id("bos_token_id") or 0 if start is None else start]
+        source = list(ids)
+        if self.target_lang is not None:
+            token_id, reads = language_token(self.tokenizer, self.target_lang)
+            (source.insert(0, token_id) if reads else begins.append(token_id))
+        config = self.model.config
+        limit = getattr(config, "max_encoder_position_embeddings", None) or self.context_length
+        if limit is not None and len(source) > limit:
+            raise HftoolError(
+                f"the prompt has {len(source)} tokens; the encoder of {self.name} reads {limit}",
+                "shorten it: `hftool encode --max-tokens N` shows where it would be cut",
+            )
+        return begins, tuple(source)
+
+    @torch.inference_mode()
+    def encode(self, sources: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """Return the arguments that give a decoder its sources: none without an encoder.
+
+        Raises:
+            HftoolError: as `forward`, or an encoder-decoder has no source.
+        """
+        if not self.is_encoder_decoder:
+            return {}
+        width = max(map(len, sources), default=0)
+        if not width:
+            raise HftoolError(
+                f"{self.name} is an encoder-decoder",
+                "`generate`, `sample` and `topk` take those",
+            )
+        device = self.model.device
+        padding = self._token_id("pad_token_id") or 0
+        rows = [[*source, *[padding] * (width - len(source))] for source in sources]
+        ids = torch.tensor(rows, device=device)
+        mask = torch.tensor([[i < len(s) for i in range(width)] for s in sources], device=device)
+        with model_errors():
+            encoder = self.model.get_encoder()
+            outputs = encoder(input_ids=ids, attention_mask=mask.long(), return_dict=True)
+        return {"encoder_outputs": outputs, "attention_mask": mask.long()}
 
     @cached_property
     def can_batch(self) -> bool:
@@ -177,7 +252,10 @@ class LanguageModel:
             if cache is None:
                 if "use_cache" in self.argument_names:
                     inputs["use_cache"] = False
-                output = self.model(input_ids=input_ids, **inputs)
+                name = "decoder_input_ids" if self.is_encoder_decoder else "input_ids"
+                if self.is_masked:
+                    name = self.model.main_input_name  # Perceiver's is "inputs"
+                output = self.model(**{name: input_ids}, **inputs)
             else:
                 output = cache.run(self.model, input_ids, **inputs)
         logits = output.logits if last is None else output.logits[:, -last:]
@@ -215,8 +293,8 @@ def _embedding_rows(model: Any) -> int:
     return len(weight)
 
 
-def load_language_model(options: LoadOptions) -> LanguageModel:
-    """Load a causal language model.
+def load_language_model(options: LoadOptions, *, masked: bool = False) -> LanguageModel:
+    """Load a language model that continues texts, with `masked` also one that fills in masks.
 
     Raises:
         HftoolError: the model is unknown, can't be downloaded, is not a causal language model, or
@@ -224,7 +302,13 @@ def load_language_model(options: LoadOptions) -> LanguageModel:
     """
     source = resolve_reference(options.model, options.revision)
     folder = ensure_local(source, "model", options, options.model)
-    return _language_model(source, folder, options)
+    language_model = _language_model(source, folder, options)
+    if language_model.is_masked and not masked:
+        raise HftoolError(
+            f"{options.model} is a masked language model, which can't continue a text",
+            'it fills in masks: `hftool topk "Paris is the [MASK] of France."`',
+        )
+    return language_model
 
 
 def load_classifier(options: ClassifierOptions) -> Classifier:
@@ -258,11 +342,6 @@ def load_classifier_or_language_model(
 def _language_model(source: ModelSource, folder: Path, options: LoadOptions) -> LanguageModel:
     name = options.model
     auto = _auto_class(folder, name, options.trust_remote_code)
-    if read_json(folder / "config.json").get("is_encoder_decoder"):
-        raise HftoolError(
-            f"{name} is an encoder-decoder, not a causal language model",
-            "`hftool models list` shows models that generate text",
-        )
     model = _load(auto, folder, options, fast=True)
     return LanguageModel(
         name,
@@ -271,6 +350,8 @@ def _language_model(source: ModelSource, folder: Path, options: LoadOptions) -> 
         read_generation_config(folder),
         lambda: _load(auto, folder, options),
         pads=True if isinstance(model, Llama) else None,
+        is_masked=auto == "AutoModelForMaskedLM",
+        target_lang=options.target_lang,
     )
 
 
@@ -292,6 +373,23 @@ def _classifier(
         _activation(model.config),
         min(lengths, default=None),
     )
+
+
+def language_token(tokenizer: Tokenizer, code: str) -> tuple[int, bool]:
+    """Return the token of a language to translate into, and whether it stands before the source
+    (Marian, MADLAD) and not before the translation (mBART, M2M-100, NLLB).
+
+    Raises:
+        HftoolError: the tokenizer has no such token.
+    """
+    forms = {code: False, f"__{code}__": False, f">>{code}<<": True, f"<2{code}>": True}
+    for token, reads in forms.items():
+        token_id = tokenizer.backend.token_to_id(token)
+        if token_id is not None:
+            return token_id, reads
+    known = sorted(t for t in tokenizer.backend.get_vocab() if _LANGUAGE.fullmatch(t))
+    hint = f"it has {', '.join(known[:8])} …" if known else "it has no tokens of languages"
+    raise HftoolError(f"the tokenizer has no token for the language '{code}'", hint)
 
 
 def _tokenizer(

@@ -65,6 +65,8 @@ def can_pad(model: Any) -> bool:
     parameters = inspect.signature(model.forward).parameters
     if not {"attention_mask", "past_key_values"} <= set(parameters):
         return False
+    if model.config.is_encoder_decoder:  # only the source is padded
+        return True
     from hftool.nn.transformers_cache import holds_only_keys_and_values
 
     return holds_only_keys_and_values(model.config)

@@ -18,7 +18,8 @@ class TransformersCache:
         self._cache: Any = None
         self._rewinds = rewinds
         self._length = 0
-        self._takes_positions = _takes_positions(model)
+        self._decodes = bool(model.config.is_encoder_decoder)
+        self._takes_positions = not self._decodes and _takes_positions(model)
 
     def run(self, model: Any, input_ids: torch.Tensor, **inputs: Any) -> Any:
         """Run the model; see `Cache.run`.
@@ -34,7 +35,8 @@ class TransformersCache:
             # Some models would ask the cache, and get a wrong number from the state of a layer.
             positions = torch.arange(self._length, self._length + tokens, device=input_ids.device)
             inputs["position_ids"] = positions[None].expand(len(input_ids), -1)
-        output = model(input_ids=input_ids, past_key_values=self._cache, use_cache=True, **inputs)
+        inputs["decoder_input_ids" if self._decodes else "input_ids"] = input_ids
+        output = model(past_key_values=self._cache, use_cache=True, **inputs)
         self._cache = getattr(output, "past_key_values", None)
         if self._cache is None:
             raise NoCacheError("the model does not return a cache")
@@ -76,7 +78,8 @@ class TransformersCache:
 
     @property
     def _layers(self) -> list[Any]:
-        return list(getattr(self._cache, "layers", None) or [])
+        cache = getattr(self._cache, "self_attention_cache", self._cache)
+        return list(getattr(cache, "layers", None) or [])
 
 
 def holds_only_keys_and_values(config: Any) -> bool:
@@ -89,7 +92,7 @@ def holds_only_keys_and_values(config: Any) -> bool:
 def can_make_cache(config: Any) -> bool:
     """Return whether transformers can make a cache for a model of such a config."""
     try:
-        DynamicCache(config=config)
+        DynamicCache(config=config.get_text_config(decoder=True))
     except AttributeError:
         return False
     return True

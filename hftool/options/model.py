@@ -117,6 +117,15 @@ class ComputeOptions:
 class LoadOptions(ComputeOptions, ModelOptions):
     """A language model to load."""
 
+    target_lang: Annotated[
+        str | None,
+        _model(
+            "--target-lang",
+            metavar="CODE",
+            help="Language to translate into, for models with tokens of languages.",
+        ),
+    ] = None
+
 
 @dataclass(frozen=True)
 class ExactLoadOptions(LoadOptions):

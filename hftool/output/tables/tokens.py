@@ -172,7 +172,7 @@ def statistics(records: Iterable["VocabularyStats"], console: Console) -> Iterat
 def candidates(records: Iterable["Candidate"], console: Console) -> Iterator[str]:
     """Render the candidates after each position, best first, with a bar for the probability; then a
     table for each continuation of several tokens."""
-    for (_, target), group in groupby(records, key=lambda c: (c.index, c.target)):
+    for (_, target, _), group in groupby(records, key=lambda c: (c.index, c.target, c.mask)):
         if target is None:
             yield from _ranked(list(group), console)
         else:
@@ -193,7 +193,8 @@ def _ranked(ranked: Sequence["Candidate"], console: Console) -> Iterator[str]:
     shares = [c.prob for c in ranked]
     drop = ("cumulative", "logprob")
     yield rendered(console, barred(console, names, rows, shares, "green", drop=drop))
-    note = f"after position {ranked[0].position}; entropy {number(ranked[0].entropy or 0.0)} bits"
+    place = "after" if ranked[0].mask is None else "mask at"
+    note = f"{place} position {ranked[0].position}; entropy {number(ranked[0].entropy or 0.0)} bits"
     yield rendered(console, Text(note, "dim"))
 
 

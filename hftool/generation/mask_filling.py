@@ -1,0 +1,53 @@
+"""Replace the masks of a text: the tokens that a masked language model expects there."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from hftool.errors import HftoolError, UsageError
+from hftool.generation.sampling import check_finite
+from hftool.models.load import LanguageModel
+from hftool.tokenization.tokenizer import Tokenizer
+
+# The mask as most models call it; it is taken for a model's own mask token.
+COMMON_MASKS = ("[MASK]", "<mask>")
+
+
+def with_own_mask(tokenizer: Tokenizer, text: str) -> str:
+    """Return a text with the tokenizer's mask token in place of other models' mask tokens.
+
+    Raises:
+        HftoolError: the tokenizer has no mask token.
+    """
+    own = tokenizer.special_tokens.get("mask_token")
+    if own is None:
+        raise HftoolError("the tokenizer names no mask token", "see its tokenizer_config.json")
+    if own not in text:
+        for mask in COMMON_MASKS:
+            text = text.replace(mask, own)
+    return text
+
+
+@torch.inference_mode()
+def mask_logits(
+    language_model: LanguageModel, ids: Sequence[int]
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yield the position of each mask in `ids`, and the logits of the tokens there [vocabulary].
+
+    Raises:
+        UsageError: there is no mask.
+        HftoolError: the text is longer than the context, or as `LanguageModel.forward`.
+    """
+    mask = language_model.tokenizer.special_tokens["mask_token"]
+    mask_id = language_model.tokenizer.backend.token_to_id(mask)
+    positions = [position for position, token_id in enumerate(ids) if token_id == mask_id]
+    if not positions:
+        raise UsageError(
+            f"{language_model.name} is a masked model, and the text has no {mask}",
+            f"put {mask} in the place of the token to predict",
+        )
+    tokens = torch.tensor([list(ids)], device=language_model.model.device)
+    logits = language_model.forward(tokens, attention_mask=torch.ones_like(tokens))[0]
+    check_finite(logits[positions], language_model.model.dtype)
+    for position in positions:
+        yield position, logits[position]
