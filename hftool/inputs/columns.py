@@ -32,6 +32,11 @@ def is_usual_name(cell: str) -> bool:
     return _plain(cell) in {TEXT, *TEXT_NAMES, *OTHER_NAMES}
 
 
+def is_text_name(line: str) -> bool:
+    """Return whether a line is the usual name of a column with texts."""
+    return _plain(line) in {TEXT, *TEXT_NAMES}
+
+
 def is_name(cell: str, asked: str | None) -> bool:
     """Return whether a cell is the name that `--column` asks for, or a usual name."""
     return is_usual_name(cell) or (asked is not None and _same(cell) == _same(asked))
@@ -66,7 +71,8 @@ def text_column(
     if len(header) == 1 and recognised:
         raise HftoolError(
             f"{source}: no column 'text'; the only column is '{header[0]}'",
-            "--column 1 if that is the column's name, --no-header if it is a text",
+            "--column 1 if that is the column's name, --no-header if it is a text,"
+            " --delimiter if it is several columns",
         )
     raise HftoolError(
         f"{source}: no column 'text'; the columns are {_listed(header)}",

@@ -290,8 +290,8 @@ def _rank(layout: Layout, layouts: Sequence[Layout]) -> tuple[object, ...]:
 
 
 def is_blank(row: Row) -> bool:
-    """Return whether a row is a line with nothing but spaces."""
-    return len(row) == 1 and not (row[0] or "").strip()
+    """Return whether a row is a line with nothing but spaces, or DOS's mark of a file's end."""
+    return len(row) == 1 and not (row[0] or "").strip(" \t\x1a")
 
 
 def fits(row: Row, width: int) -> bool:

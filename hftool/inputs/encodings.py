@@ -50,6 +50,11 @@ def wide_encoding(head: bytes) -> str | None:
     return "utf-16-le" if odd > even else "utf-16-be"
 
 
+def has_japanese_escapes(head: bytes) -> bool:
+    """Return whether bytes are ISO-2022-JP: ASCII, with escapes before other characters."""
+    return b"\x1b$B" in head or b"\x1b$@" in head
+
+
 def known_encoding(name: str) -> str:
     """Return the canonical name of an encoding.
 

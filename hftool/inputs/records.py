@@ -32,6 +32,8 @@ from hftool.tsv import NULL
 
 log = logging.getLogger("hftool")
 
+OPEN_ENDED = "Open-Ended Response"  # below a question, in a second header of SurveyMonkey
+
 Columns = Mapping[str, Any]
 # Each record, or why it can't be read, after its number.
 NumberedRecords = Iterator[tuple[int, Columns | HftoolError]]
@@ -191,7 +193,7 @@ def _records_under_header(
     source: str,
 ) -> NumberedRecords:
     """Yield the records in numbered rows of cells, after those before the header and the header."""
-    width, skip = len(names), layout.skipped + layout.named
+    width, skip, first = len(names), layout.skipped + layout.named, layout.named
     for number, cells in rows:
         if is_blank(cells) and (width > 1 or skip):
             continue
@@ -200,6 +202,11 @@ def _records_under_header(
             if skip >= layout.named:
                 log.info("line %d of %s is before the header: '%s'", number, source, cells[0])
             continue
+        if first and OPEN_ENDED in cells:
+            log.info("line %d of %s has more names, as SurveyMonkey writes them", number, source)
+            first = False
+            continue
+        first = False
         if not fits(cells, width):
             cause = f"expected {width} cell{'s' * (width != 1)} as in the header, got {len(cells)}"
             way = "a cell with a delimiter in it must be quoted; --delimiter names another one"

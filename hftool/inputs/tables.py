@@ -1,12 +1,13 @@
 """Texts with the columns they came with, from lines, CSV, TSV, JSON, Parquet and Excel."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
 from hftool.errors import HftoolError, UsageError
-from hftool.inputs.columns import TEXT, text_column
+from hftool.inputs.columns import TEXT, is_text_name, text_column
 from hftool.inputs.delimited import looks_like_table
 from hftool.inputs.files import input_files, is_table_name, one_format
 from hftool.inputs.json_records import begins_with_record, kind
@@ -23,6 +24,8 @@ from hftool.inputs.records import (
 from hftool.inputs.streams import STDIN, is_live, source_name
 from hftool.inputs.texts import LineSource, each_argument
 from hftool.options.inputs import InputFormat, TableInputOptions
+
+log = logging.getLogger("hftool")
 
 MISSING = object()
 LOOKED_AT = 10  # lines of plain text that must not look like a table
@@ -184,14 +187,17 @@ def _line_rows(
 
 
 def _rows_of_lines(source: LineSource, options: TableInputOptions) -> Iterator[TextRow]:
-    first, _ = source.head()
-    seen = first[:LOOKED_AT]
+    seen, first = source.head()[0][:LOOKED_AT], ""
     _require_plain_lines(seen, source.name, options)
     for number, line in enumerate(source, 1):
         if len(seen) < number <= LOOKED_AT:
             seen.append(line)
             _require_plain_lines(seen, source.name, options)
         text = line.removesuffix("\n").removesuffix("\r")
+        if number == 2 and is_text_name(first) and options.input_format is None:
+            way = "--input-format csv reads it so"
+            log.warning("line 1 of %s looks like the name of a column; %s", source.name, way)
+        first = text if number == 1 else first
         yield TextRow(text, {TEXT: text}, f"{source.name}: line {number}")
 
 

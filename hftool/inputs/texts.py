@@ -11,6 +11,7 @@ from hftool.errors import HftoolError, UsageError
 from hftool.inputs.encodings import (
     encoding_of_mark,
     guessed_encoding,
+    has_japanese_escapes,
     is_wide,
     known_encoding,
     wide_encoding,
@@ -189,9 +190,11 @@ class _Decoder:
             head = source.peek()
             self.marked = encoding_of_mark(head) is not None
             self.encoding = _encoding(head, self._options)
-            if guess and self.encoding is None and (wide := wide_encoding(head)):
-                self.encoding = wide
-                _log_guess(name, wide)
+            if guess and self.encoding is None:
+                japanese = "iso2022_jp" if has_japanese_escapes(head) else None
+                self.encoding = wide_encoding(head) or japanese
+                if self.encoding:
+                    _log_guess(name, self.encoding)
             returns = guess and b"\n" not in head and head.count(b"\r") > 1
             if returns and self.encoding is None:
                 self.encoding = _guessed(head, name)

@@ -221,6 +221,18 @@ SHAPES: dict[str, tuple[str, bytes | str, dict[str, Any], list[str]]] = {
         [LOVE],
     ),
     "comments": ("a.csv", f"# by a tool\n# 2024\nid,text\n1,{LOVE}\n", {}, [LOVE]),
+    "a second row of names, by SurveyMonkey": (
+        "a.csv",
+        f"Respondent ID,What did you like?,\n,Open-Ended Response,Other\n1,{LOVE},\n",
+        {"column": "2"},
+        [LOVE],
+    ),
+    "the mark at the end of a DOS file": (
+        "a.csv",
+        f"id,text\r\n1,{LOVE}\r\n\x1a",
+        {},
+        [LOVE],
+    ),
     "commas at the ends of rows": (
         "a.csv",
         f"id,text\n1,{LOVE},\n2,{WORST},,\n",
@@ -311,6 +323,7 @@ SHAPES: dict[str, tuple[str, bytes | str, dict[str, Any], list[str]]] = {
     ),
     "GBK": ("a.csv", lines_of(CHINESE).encode("gbk"), {}, CHINESE),
     "GBK, one per line": ("a.txt", "\n".join(CHINESE).encode("gbk"), {}, CHINESE),
+    "ISO-2022-JP": ("a.csv", lines_of(JAPANESE).encode("iso2022_jp"), {}, JAPANESE),
     "Shift-JIS": ("a.csv", lines_of(JAPANESE).encode("cp932"), {}, JAPANESE),
     "EUC-KR": ("a.csv", lines_of(KOREAN).encode("euc_kr"), {}, KOREAN),
     "cp1252": (
@@ -700,3 +713,32 @@ def test_memory_stays_constant_in_an_array(tmp_path: Path) -> None:
         assert text.tell() - number * 113 < 2 * CHUNK + 113
         before = number
     assert before == 20_000
+
+
+def test_what_was_guessed_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def notes(name: str, data: bytes, **options: Any) -> list[str]:
+        caplog.clear()
+        with caplog.at_level("INFO", "hftool"):
+            list(table(tmp_path / name, data, **options))
+        return [note.replace(f"{tmp_path}/", "") for note in caplog.messages]
+
+    gbk = lines_of(CHINESE).encode("gbk")
+    assert notes("a.csv", gbk) == [
+        "a.csv is not UTF-8; it is read as gb18030 (or name its --encoding)"
+    ]
+    assert notes("a.csv", gbk, encoding="gbk") == []
+    assert notes("a.json", b'[{"text": "caf\xe9"}]') == [
+        "a.json is not UTF-8; it is read as cp1252 (or name its --encoding)"
+    ]
+    assert notes("a.csv", b"id,Review\n1,x\n") == ["the texts are in the column 'Review' of a.csv"]
+    assert notes("a.csv", b"id,Review\n1,x\n", column="review") == []
+    assert notes("a.csv", b"Export\nid,text\n1,x\n") == [
+        "line 1 of a.csv is before the header: 'Export'"
+    ]
+    assert notes("a.csv", b"id,text\n1,x\nid,text\n") == [
+        "line 3 of a.csv is the header again; -f can be repeated"
+    ]
+    assert notes("a.txt", b"Review\ngood\nbad\n") == [
+        "line 1 of a.txt looks like the name of a column; --input-format csv reads it so"
+    ]
+    assert notes("a.txt", b"Review\n") == []
