@@ -177,7 +177,11 @@ def download_gguf_if_missing(source: HubGguf, options: SourceOptions) -> Path:
     if path := cached_gguf(source):
         return path
     if options.offline:
-        raise _not_cached(_model(source), None)
+        raise HftoolError(
+            f"{source.repo}:{source.which} is not in the local cache, and downloads are turned off",
+            "without --offline and HF_HUB_OFFLINE, run: hftool models pull"
+            f" {source.repo}:{source.which}",
+        )
     return download_gguf(source, options)
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from tests.conftest import Finished, run_process
 from tests.hub_server import (
@@ -419,6 +421,28 @@ def test_a_gguf_file_that_is_not_there_or_not_the_only_one(
     assert f"{NAME}:tiny-IQ4_XS.gguf" in several.stderr
     assert_refused(
         caller.encode(f"{NAME}:Q8_0", "--offline"),
-        f"{NAME} is not in the local cache, and downloads are turned off",
-        f"without --offline and HF_HUB_OFFLINE, run: hftool models pull {NAME}",
+        f"{NAME}:Q8_0 is not in the local cache, and downloads are turned off",
+        f"without --offline and HF_HUB_OFFLINE, run: hftool models pull {NAME}:Q8_0",
     )
+
+
+def test_an_adapter_of_the_hub_and_its_base(
+    hub: Hub, caller: Caller, llama_folder: Path, tmp_path: Path
+) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 1, "lora_alpha": 1}
+    config |= {"target_modules": ["q_proj"], "base_model_name_or_path": NAME}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    names = [f"base_model.model.model.layers.0.self_attn.q_proj.lora_{p}.weight" for p in "AB"]
+    factors = {names[0]: torch.ones(1, 32), names[1]: torch.ones(32, 1)}
+    save_file(factors, adapter / "adapter_model.safetensors", {"format": "pt"})
+    hub.add(NAME, llama_folder)
+    hub.add("somebody/adapter", adapter)
+    result = caller("topk", TEXT, "-m", "somebody/adapter", "-k", "1")
+    assert result.status == 0, result.stderr
+    assert f" is an adapter for {NAME}" in result.stderr
+    assert "downloading somebody/adapter from the hub" in result.stderr
+    assert f"downloading {NAME} from the hub" in result.stderr
+    other = caller("topk", TEXT, "-m", NAME, "-k", "1")
+    assert other.status == 0 and other.stdout != result.stdout
