@@ -110,8 +110,12 @@ def _config(
             "typical_p": settings.typical_p,
         }
     make: Any = GenerationConfig
+    further = dict(settings.further)
+    size = further.get("encoder_no_repeat_ngram_size")
+    if isinstance(size, int) and size > len(request.ids):  # as in `named_processors`
+        del further["encoder_no_repeat_ngram_size"]
     return make(
-        **settings.further,
+        **further,
         **{name: config[name] for name in FILE_FIELDS if config.get(name) is not None},
         num_beams=beams.num_beams,
         num_return_sequences=beams.num_return_sequences,

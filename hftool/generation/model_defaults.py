@@ -72,11 +72,11 @@ def stop_strings(option: Sequence[str] | None, config: Mapping[str, Any]) -> tup
     """
     if option is not None and "" in option:
         raise UsageError("a stop text is empty")
-    stop = config.get("stop_strings") or () if option is None else option
-    texts = (stop,) if isinstance(stop, str) else tuple(stop)
-    if not all(isinstance(text, str) and text for text in texts):
+    stop = config.get("stop_strings") or [] if option is None else option
+    texts = [stop] if isinstance(stop, str) else stop
+    if not isinstance(texts, list | tuple) or not all(isinstance(t, str) and t for t in texts):
         raise HftoolError(f"stop_strings of the model's generation_config is {str(stop)[:40]}")
-    return texts
+    return tuple(texts)
 
 
 def log_unused_fields(config: Mapping[str, Any], *more: str) -> None:

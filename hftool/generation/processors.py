@@ -44,6 +44,9 @@ def named_processors(
         fields.pop("forced_eos_token_id", None)  # it is forced at the end
     if "min_new_tokens" in fields:
         fields.pop("min_length", None)
+    size = fields.get("encoder_no_repeat_ngram_size")
+    if isinstance(size, int) and size > len(prompt_ids):  # transformers would make `size` lists
+        del fields["encoder_no_repeat_ngram_size"]
 
     def processors(some: Mapping[str, Any]) -> list[Any]:
         return _processors(language_model, some, prompt_ids, limit, sampled=sampled)

@@ -64,6 +64,7 @@ log = logging.getLogger("hftool")
 Activation = Literal["softmax", "sigmoid", "none"]
 MAX_EXACT_BYTES = 4 << 30  # of float32 weights, for commands whose results are numbers
 FLOAT32_BYTES = 4
+LARGEST_ID = 2**31  # no vocabulary is as large; -1 stands for no token
 _LANGUAGE = re.compile(r"__[a-z]{2,3}__|>>\w+<<|<2\w+>|[a-z]{2,3}_[A-Z][A-Za-z]{1,3}")
 NO_LIMIT = 1e9  # tokens; transformers writes 1e30 for a tokenizer without a limit
 
@@ -121,7 +122,7 @@ class LanguageModel:
             eos = self.tokenizer.special_tokens.get("eos_token")
             ids = self.tokenizer.backend.token_to_id(eos) if eos else None
         listed = ids if isinstance(ids, list) else [ids]
-        return frozenset(i for i in listed if type(i) is int)
+        return frozenset(i for i in listed if type(i) is int and 0 <= i < LARGEST_ID)
 
     @cached_property
     def is_encoder_decoder(self) -> bool:

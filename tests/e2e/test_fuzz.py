@@ -9,6 +9,7 @@ import string
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,12 +24,15 @@ from hftool.chat import slash_commands, storage
 from hftool.chat.settings import change_setting
 from hftool.errors import HftoolError
 from hftool.generation.batch_file import RECORD_OPTIONS, parse_record, request_of_record
-from hftool.generation.requests import GenerateOptions
+from hftool.generation.generate import generate
+from hftool.generation.requests import GenerateOptions, make_request
 from hftool.generation.sampling import resolve_sampling
 from hftool.generation.trace import read_trace
 from hftool.inputs.tables import read_table
 from hftool.json_files import read_json
+from hftool.models.generation_config import OWN_FIELDS, PROCESSOR_FIELDS
 from hftool.models.info import _tensors
+from hftool.models.load import LanguageModel
 from hftool.models.validation import require_fitting
 from hftool.options.generation import AnswerOptions, GenerationOptions, SamplingOptions
 from hftool.options.inputs import InputFormat, PromptOptions, TableInputOptions
@@ -236,6 +240,38 @@ def test_values_of_a_generation_config(name: str, value: Any) -> None:
     only_ours(lambda: resolve_sampling(SamplingOptions(), {name: value}))
 
 
+FILE_FIELDS = [*OWN_FIELDS, *PROCESSOR_FIELDS]
+IDS = st.lists(st.integers(-2, 300), max_size=3)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    return load_model(save_model(tmp_path_factory.mktemp("tiny")))
+
+
+@fuzzed
+@given(
+    st.dictionaries(
+        st.sampled_from(FILE_FIELDS),
+        VALUES | NUMBERS | IDS | st.lists(IDS, max_size=2) | st.integers(0, 4),
+        max_size=3,
+    )
+)
+@example({"encoder_no_repeat_ngram_size": 2**62})
+def test_fields_of_a_generation_config_in_use(tiny: LanguageModel, fields: dict[str, Any]) -> None:
+    model = replace(tiny, generation_config=fields)
+    options = GenerateOptions(
+        PromptOptions(), SamplingOptions(seed=1), GenerationOptions(num_beams=1)
+    )
+
+    def generate_some() -> None:
+        asked = replace(make_request(model, "ab", [1, 2], options), max_new_tokens=2)
+        for _ in generate(model, asked):
+            pass
+
+    only_ours(generate_some)
+
+
 @fuzzed
 @given(BYTES | near(named(["model", "settings", "messages"])).map(str.encode))
 @example(b'{"messages": [], "settings": {"seed": 1e400}}')
@@ -245,7 +281,10 @@ def test_saved_chats(content: bytes) -> None:
     with_file(content, lambda path: storage.load(kept, path))  # type: ignore[arg-type]
 
 
-HEAD = {"format": 1, "model": "m", "fingerprint": "f", "dtype": "d", "ids": [1], "settings": {}}
+HEAD = {
+    **{"format": 2, "model": "m", "fingerprint": "f", "dtype": "float32", "load": {}},
+    **{"ids": [1], "limit": 1, "settings": {"greedy": True, "seed": None}},
+}
 
 
 @fuzzed
