@@ -18,7 +18,7 @@ BATCH_TOKENS_ON_GPU = 16_384
 
 T = TypeVar("T")
 
-Tokens = tuple[list[int], list[int]]  # token ids, and their type ids where there are two texts
+Tokens = tuple[list[int], list[int]]  # token ids, and their type (segment) ids
 
 
 def batched_logits(
@@ -122,7 +122,7 @@ def _logits(classifier: Classifier, batch: Sequence[Tokens]) -> torch.Tensor:
         "input_ids": [ids + [pad] * (width - len(ids)) for ids, _ in batch],
         "attention_mask": [[1] * len(ids) + [0] * (width - len(ids)) for ids, _ in batch],
     }
-    if any(types for _, types in batch) and (getattr(config, "type_vocab_size", 0) or 0) > 1:
+    if any(any(types) for _, types in batch) and classifier.takes_type_ids:
         inputs["token_type_ids"] = [types + [0] * (width - len(types)) for _, types in batch]
     most = max(max(ids) for ids, _ in batch)
     if most >= classifier.embedding_rows:

@@ -39,6 +39,15 @@ class Classification:
     error: str | None = field(default=None, metadata=OPTIONAL)
 
 
+@dataclass(frozen=True)
+class EncodedText:
+    """What a scorer gives to the model for one text; empty if the text has no tokens. `is_unknown`
+    is whether the model does not know most of them."""
+
+    sequences: Sequence[Any]
+    is_unknown: bool = False
+
+
 class Scorer(Protocol):
     """Gives texts a score for each label.
 
@@ -55,15 +64,15 @@ class Scorer(Protocol):
     window: int
     truncated_texts: int
 
-    def encode(self, texts: Sequence[str]) -> list[Any]:
+    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
         """Return the model's input for each text.
 
         Raises:
             HftoolError: it fails for one of the texts.
         """
 
-    def scores(self, encoded: Sequence[Any]) -> list[list[float]]:
-        """Return a score for each label, for each encoded text.
+    def scores(self, encoded: Sequence[EncodedText]) -> list[list[float]]:
+        """Return a score for each label, for each encoded text; none for one without tokens.
 
         Raises:
             HftoolError: the model fails for one of the texts.
@@ -89,7 +98,11 @@ def classify(
     Raises:
         HftoolError: a text fails, and `on_error` is "stop". What precedes it was yielded.
     """
-    began, count = time.perf_counter(), 0
+    if threshold is not None and UNCERTAIN in scorer.labels:
+        raise UsageError(
+            f"one of the labels is {UNCERTAIN}, as --threshold calls a text without a sure label"
+        )
+    began, count, unknown, tokenless = time.perf_counter(), 0, 0, 0
     cached: dict[str, list[float] | HftoolError] = {}
     for [(window, encoded)] in read_ahead(_encoded_windows(scorer, rows), 1):
         cached.update((t, error) for t, error in encoded.items() if isinstance(error, HftoolError))
@@ -105,10 +118,17 @@ def classify(
                 error = row.located(result).message
                 yield Classification(row.text, "", None, {}, row.columns, error)
             else:
+                known = encoded.get(row.text)
+                unknown += isinstance(known, EncodedText) and known.is_unknown
+                tokenless += result == []
                 yield _classification(scorer.labels, row, result, threshold)
             count += 1
         _shrink(cached, encoded)
     log_truncated(scorer.truncated_texts)
+    log_unknown(unknown, count)
+    if tokenless:
+        noun = "text has" if tokenless == 1 else "texts have"
+        log.warning("%s %s no tokens for this model, and no label", f"{tokenless:,}", noun)
     seconds = time.perf_counter() - began
     log.debug("%d texts in %.2f s, %.1f texts/s", count, seconds, count / seconds)
 
@@ -134,6 +154,17 @@ def log_truncated(texts: int) -> None:
         log.warning("truncated %d %s to the model's limit", texts, noun)
 
 
+def log_unknown(texts: int, total: int) -> None:
+    """Log how many texts the model can't read, if any."""
+    if texts:
+        which = f"{texts:,} of {total:,} " + ("text is" if total == 1 else "texts are")
+        log.warning(
+            "%s mostly words this model does not know: its labels for such texts mean little;"
+            " a multilingual model (-m) knows more languages",
+            which,
+        )
+
+
 def _encoded_windows(
     scorer: Scorer, rows: Iterable[TextRow]
 ) -> Iterator[tuple[list[TextRow], dict[str, Any]]]:
@@ -156,7 +187,7 @@ def _shrink(cached: dict[str, Any], new: Iterable[str]) -> None:
 def _classification(
     labels: Sequence[str], row: TextRow, scores: list[float] | None, threshold: float | None
 ) -> Classification:
-    if scores is None:
+    if not scores:
         return Classification(row.text, "", None, {}, row.columns)
     by_label = dict(zip(labels, scores, strict=True))
     best = max(by_label, key=by_label.__getitem__)

@@ -33,7 +33,7 @@ def load_scorer(load: ClassifierOptions, options: LabelOptions) -> Scorer:
     model = load_classifier_or_language_model(load, default=default_model(options))
     if isinstance(model, Classifier):
         return EntailmentScorer(model, labels, template or HYPOTHESIS, batch_size=batch_size)
-    return PromptScorer(model, labels, template or PROMPT)
+    return PromptScorer(model, labels, template or PROMPT, options.label_scoring)
 
 
 def default_model(options: LabelOptions) -> str:

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from itertools import islice
+from typing import Any
 
 import torch
 
 from hftool.classification.batched_logits import WINDOW, Tokens, batched_logits
+from hftool.classification.classify import EncodedText
 from hftool.classification.text_pieces import groups_by_size, piece_length, pieces_of
 from hftool.models.load import Classifier
 from hftool.options.labels import LongTexts
@@ -30,32 +32,43 @@ class ClassifierScorer:
         self._batch_size = batch_size
         self._long = long
 
-    def encode(self, texts: Sequence[str]) -> list[list[list[int]]]:
-        """Return the ids of each text's windows, special tokens included."""
-        classifier = self._classifier
-        limit = classifier.max_length
+    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
+        """Return each text's windows, special tokens included."""
+        tokenizer, limit = self._classifier.tokenizer, self._classifier.max_length
         truncates = self._long == "truncate" and limit is not None
-        most = 1 if truncates else None  # pieces and windows per text
-        pieces = [list(islice(pieces_of(text, piece_length(limit)), most)) for text in texts]
+        pieces = [self._pieces(text, truncates=truncates) for text in texts]
         windows_of_pieces = (
             windows
             for group in groups_by_size(piece for of_text in pieces for piece in of_text)
-            for windows in classifier.tokenizer.encode_windows(group, limit, OVERLAP)
+            for windows in tokenizer.encode_windows(group, limit, OVERLAP)
         )
-        encoded = [[ids for _ in of_text for ids in next(windows_of_pieces)] for of_text in pieces]
+        encoded = [[w for _ in of_text for w in next(windows_of_pieces)] for of_text in pieces]
         if truncates:
             self.truncated_texts += sum(
                 len(windows) > 1 or len(of_text[0]) < len(text)
                 for text, of_text, windows in zip(texts, pieces, encoded, strict=True)
             )
-        return [windows[:most] for windows in encoded]
+        return [self._encoded(windows[: 1 if truncates else None]) for windows in encoded]
 
-    def scores(self, encoded: Sequence[list[list[int]]]) -> list[list[float]]:
-        """Return a score for each label, for each text's windows."""
-        sequences: list[Tokens] = [(ids, []) for windows in encoded for ids in windows]
+    def _pieces(self, text: str, *, truncates: bool) -> list[str]:
+        """Return the pieces of a text to tokenize; where it is truncated, the one that is kept."""
+        length = piece_length(self._classifier.max_length)
+        if truncates and self._classifier.tokenizer.truncation_side == "left":
+            return [text[-length:]]
+        return list(islice(pieces_of(text, length), 1 if truncates else None))
+
+    def _encoded(self, windows: Sequence[Any]) -> EncodedText:
+        if not any(0 in window.sequence_ids for window in windows):
+            return EncodedText([])
+        is_unknown = self._classifier.tokenizer.is_mostly_unknown(windows[0])
+        return EncodedText([(window.ids, window.type_ids) for window in windows], is_unknown)
+
+    def scores(self, encoded: Sequence[EncodedText]) -> list[list[float]]:
+        """Return a score for each label, for each text; none for a text without tokens."""
+        sequences: list[Tokens] = [tokens for text in encoded for tokens in text.sequences]
         logits = batched_logits(self._classifier, sequences, self._batch_size)
         scores = iter(self._activated(logits))
-        return [_mean([(len(ids), next(scores)) for ids in windows]) for windows in encoded]
+        return [_mean([(len(ids), next(scores)) for ids, _ in text.sequences]) for text in encoded]
 
     def _activated(self, logits: torch.Tensor) -> list[list[float]]:
         """Apply the function that transformers' pipeline applies to this model's logits."""
@@ -70,8 +83,8 @@ class ClassifierScorer:
 
 def _mean(windows: Sequence[tuple[int, list[float]]]) -> list[float]:
     """Return the mean of windows' scores by label, weighted by their numbers of tokens."""
-    if len(windows) == 1:
-        return windows[0][1]
+    if len(windows) <= 1:
+        return windows[0][1] if windows else []
     total = sum(tokens for tokens, _ in windows)
     columns = zip(*(scores for _, scores in windows), strict=True)
     weights = [tokens / total for tokens, _ in windows]

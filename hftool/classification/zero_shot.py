@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from hftool.classification.batched_logits import WINDOW, Tokens, batched_logits
+from hftool.classification.classify import EncodedText
 from hftool.classification.text_pieces import piece_length, pieces_of
 from hftool.errors import HftoolError, UsageError
 from hftool.models.load import Classifier
@@ -51,11 +52,11 @@ class EntailmentScorer:
         self._hypotheses = [template.replace("{label}", label) for label in labels]
         self._entailment = entailment[0]
 
-    def encode(self, texts: Sequence[str]) -> list[list[Tokens]]:
+    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
         """Return each text paired with each hypothesis; where a pair is over the model's limit,
         the text is truncated."""
         tokenizer, limit = self._classifier.tokenizer, self._classifier.max_length
-        starts = [next(pieces_of(text, piece_length(limit))) for text in texts]
+        starts = [self._piece(text) for text in texts]
         pairs = [(start, hypothesis) for start in starts for hypothesis in self._hypotheses]
         encoded = iter(tokenizer.encode_pairs(pairs, limit))
         by_text = [[next(encoded) for _ in self._hypotheses] for _ in texts]
@@ -63,11 +64,23 @@ class EntailmentScorer:
             any(pair.overflowing for pair in of_text) or len(start) < len(text)
             for text, start, of_text in zip(texts, starts, by_text, strict=True)
         )
-        return [[(pair.ids, pair.type_ids) for pair in of_text] for of_text in by_text]
+        return [
+            EncodedText(
+                [(pair.ids, pair.type_ids) for pair in of_text],
+                tokenizer.is_mostly_unknown(of_text[0]),
+            )
+            for of_text in by_text
+        ]
 
-    def scores(self, encoded: Sequence[list[Tokens]]) -> list[list[float]]:
+    def _piece(self, text: str) -> str:
+        """Return the part of a text to tokenize."""
+        length = piece_length(self._classifier.max_length)
+        from_left = self._classifier.tokenizer.truncation_side == "left"
+        return text[-length:] if from_left else next(pieces_of(text, length))
+
+    def scores(self, encoded: Sequence[EncodedText]) -> list[list[float]]:
         """Return a score for each label, for each text; they sum to 1."""
-        pairs = [pair for of_text in encoded for pair in of_text]
+        pairs: list[Tokens] = [pair for text in encoded for pair in text.sequences]
         logits = batched_logits(self._classifier, pairs, self._batch_size)[:, self._entailment]
         shares = torch.softmax(logits.view(len(encoded), len(self.labels)), dim=-1)
         scores: list[list[float]] = shares.tolist()

@@ -284,6 +284,29 @@ class Classifier:
         """The number of token ids that the model can read."""
         return _embedding_rows(self.model)
 
+    @cached_property
+    def takes_type_ids(self) -> bool:
+        """Whether the model is given the type ids of tokens: as in transformers, if its tokenizer
+        names them among the inputs. A model that has only one type has no use for them."""
+        if getattr(self.model.config, "type_vocab_size", None) in (0, 1):
+            return False
+        if "token_type_ids" not in inspect.signature(self.model.forward).parameters:
+            return False
+        names = self.tokenizer.config.get("model_input_names")
+        return "token_type_ids" in (names or _input_names_of_class(self))
+
+
+def _input_names_of_class(classifier: Classifier) -> Sequence[str]:
+    """Return the names of the inputs that transformers' class of a tokenizer makes."""
+    from transformers.models.auto import tokenization_auto as auto
+
+    by_type = auto.TOKENIZER_MAPPING_NAMES.get(getattr(classifier.model.config, "model_type", ""))
+    name = classifier.tokenizer.config.get("tokenizer_class") or by_type or ""
+    found = auto.tokenizer_class_from_name(str(name).removesuffix("Fast"))
+    found = found or auto.tokenizer_class_from_name(str(name))
+    names: Sequence[str] = getattr(found, "model_input_names", ())
+    return names
+
 
 def _embedding_rows(model: Any) -> int:
     try:
@@ -370,7 +393,7 @@ def _classifier(
         name,
         model,
         tokenizer,
-        _labels(model.config),
+        _labels(model.config, folder),
         _activation(model.config),
         min(lengths, default=None),
     )
@@ -401,11 +424,30 @@ def _tokenizer(
     return read_tokenizer(folder, name)
 
 
-def _labels(config: Any) -> tuple[str, ...]:
-    """Return the labels by the index of their logit; labels with the same name get their index
-    appended."""
-    names = [str(config.id2label.get(i, f"LABEL_{i}")) for i in range(config.num_labels)]
-    return tuple(n if names.count(n) == 1 else f"{n}_{i}" for i, n in enumerate(names))
+def _labels(config: Any, folder: Path) -> tuple[str, ...]:
+    """Return the labels by the index of their logit. A label without a name gets transformers' name
+    for it, and labels with the same name get their index appended.
+
+    Raises:
+        HftoolError: id2label numbers the labels otherwise than from 0.
+    """
+    given = config.id2label
+    if sorted(given) != [*range(config.num_labels)]:
+        numbers = ", ".join(map(str, sorted(given)[:10]))
+        raise HftoolError(
+            f"cannot read {folder / 'config.json'}: its id2label has the numbers {numbers}, but the"
+            f" model's {config.num_labels} labels are 0 to {config.num_labels - 1}",
+            "number the labels from 0, in the order of the model's outputs",
+        )
+    names = ["" if given[i] is None else str(given[i]) for i in range(config.num_labels)]
+    names = [name if name.strip() else f"LABEL_{i}" for i, name in enumerate(names)]
+    labels: list[str] = []
+    for i, name in enumerate(names):
+        label = name if names.count(name) == 1 else f"{name}_{i}"
+        while label in labels or (label != name and label in names):
+            label = f"{label}_{i}"
+        labels.append(label)
+    return tuple(labels)
 
 
 def _first_position(model: Any) -> int:

@@ -8,6 +8,7 @@ from hftool.errors import UsageError
 from hftool.options.shared import option
 
 LongTexts = Literal["truncate", "chunk"]
+LabelScoring = Literal["mean", "sum"]
 Engine = Literal["local", "ray"]
 _labels = functools.partial(option, panel="Labels")
 _evaluation = functools.partial(option, panel="Evaluation")
@@ -32,6 +33,14 @@ class LabelOptions:
             " the hypothesis, with {label}.",
         ),
     ] = None
+    label_scoring: Annotated[
+        LabelScoring,
+        _labels(
+            "--label-scoring",
+            help="With --labels and a language model: the mean of the log-probabilities of a"
+            " label's tokens, or their sum.",
+        ),
+    ] = "mean"
     long: Annotated[
         LongTexts,
         _labels(

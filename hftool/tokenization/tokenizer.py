@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tokenizers
 from tokenizers import AddedToken
@@ -187,7 +187,7 @@ class Tokenizer:
 
     def encode_windows(
         self, texts: Sequence[str], length: int | None, overlap: float
-    ) -> list[list[list[int]]]:
+    ) -> list[list[tokenizers.Encoding]]:
         """Encode several texts in windows, including the special tokens that the model adds. Raises
         as `encode`.
 
@@ -195,17 +195,54 @@ class Tokenizer:
             length: the maximum number of tokens in a window; None for one window per text.
             overlap: the share of a window's tokens that the previous window has as well.
 
-        Returns: the ids of each window of each text.
+        Returns: the windows of each text; the first one is what truncation keeps.
         """
         if length is not None:
             capacity = length - self.backend.num_special_tokens_to_add(False)
-            self.backend.enable_truncation(length, stride=int(capacity * overlap))
+            stride = int(capacity * overlap)
+            self.backend.enable_truncation(length, stride=stride, direction=self.truncation_side)
         try:
             with self._encoding_errors(texts):
                 encodings = self.backend.encode_batch_fast(texts)
         finally:
             self.backend.no_truncation()
-        return [[e.ids, *(window.ids for window in e.overflowing)] for e in encodings]
+        return [[e, *e.overflowing] for e in encodings]
+
+    @property
+    def truncation_side(self) -> Literal["left", "right"]:
+        """The side at which a text over the model's limit loses tokens."""
+        return "left" if self.config.get("truncation_side") == "left" else "right"
+
+    def is_mostly_unknown(self, encoding: tokenizers.Encoding) -> bool:
+        """Return whether more than half of the tokens of a text are not in the vocabulary: the
+        unknown token, or characters as single bytes, each of which counts once. Special tokens
+        around the text don't count, nor does a second text."""
+        tokens = zip(encoding.ids, encoding.sequence_ids, strict=True)
+        known = [self._is_known(token_id) for token_id, sequence in tokens if sequence == 0]
+        return known.count(False) > known.count(True)
+
+    def _is_known(self, token_id: int) -> bool | None:
+        """Return whether a token is more than the unknown token or a part of a character; None if
+        it continues the character before it."""
+        if token_id not in self._known:
+            data = self.token_bytes(token_id) or b""
+            is_byte = self.kind(token_id) == "byte"
+            continues = is_byte and 0x80 <= data[0] < 0xC0
+            is_known = not is_byte and token_id != self._unknown_token_id
+            self._known[token_id] = None if continues else is_known
+        return self._known[token_id]
+
+    @cached_property
+    def _known(self) -> dict[int, bool | None]:
+        """What `_is_known` has returned."""
+        return {}
+
+    @cached_property
+    def _unknown_token_id(self) -> int | None:
+        token = getattr(self.backend.model, "unk_token", None) or self.special_tokens.get(
+            "unk_token"
+        )
+        return None if token is None else self.backend.token_to_id(token)
 
     def encode_pairs(
         self, pairs: Sequence[tuple[str, str]], length: int | None
@@ -217,7 +254,8 @@ class Tokenizer:
             HftoolError: the second text is too long by itself; or as `encode`.
         """
         if length is not None:
-            self.backend.enable_truncation(length, strategy="only_first")
+            side = self.truncation_side
+            self.backend.enable_truncation(length, strategy="only_first", direction=side)
         try:
             with self._encoding_errors(chain.from_iterable(pairs)):
                 return self.backend.encode_batch_fast(pairs)

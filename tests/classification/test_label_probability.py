@@ -16,6 +16,7 @@ from hftool.classification.zero_shot import EntailmentScorer
 from hftool.generation.prefix_cache import CachedModel
 from hftool.inputs.tables import TextRow
 from hftool.models.load import Classifier
+from hftool.options.labels import LabelScoring
 from hftool.tokenization.tokenizer import Tokenizer
 from tests.conftest import run
 from tests.tiny_models import (
@@ -35,12 +36,15 @@ def rows(*texts: str) -> list[TextRow]:
     return [TextRow(text, {"text": text}) for text in texts]
 
 
+@pytest.mark.parametrize("scoring", ["sum", "mean"])
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma3"])
-def test_scores_are_those_of_the_whole_continuations(architecture: str, tmp_path: Path) -> None:
+def test_scores_are_those_of_the_whole_continuations(
+    architecture: str, scoring: LabelScoring, tmp_path: Path
+) -> None:
     folder = save_model(tmp_path, architecture)
     reference, tokenizer = transformers_model(folder), transformers_tokenizer(folder)
     labels = ["good", "bad", "so-so"]
-    scorer = PromptScorer(load_model(folder), labels, "T: {text}\n({labels}) L: ")
+    scorer = PromptScorer(load_model(folder), labels, "T: {text}\n({labels}) L: ", scoring)
     for classification in classify(scorer, rows(*TEXTS[:4])):
         prompt = f"T: {classification.text}\n(good, bad, so-so) L:"
         sums = []
@@ -48,7 +52,8 @@ def test_scores_are_those_of_the_whole_continuations(architecture: str, tmp_path
             before = tokenizer(prompt)["input_ids"]
             ids = tokenizer(f"{prompt} {label}")["input_ids"]
             logprobs = torch.log_softmax(all_logits(reference, ids), dim=-1)
-            sums.append(sum(float(logprobs[i - 1, ids[i]]) for i in range(len(before), len(ids))))
+            own = [float(logprobs[i - 1, ids[i]]) for i in range(len(before), len(ids))]
+            sums.append(sum(own) / (len(own) if scoring == "mean" else 1))
         expected = torch.softmax(torch.tensor(sums), dim=-1).tolist()
         assert list(classification.scores.values()) == pytest.approx(expected, abs=1e-4)
         assert classification.label == labels[expected.index(max(expected))]
@@ -98,8 +103,10 @@ def test_the_default_language_model() -> None:
 def test_entailment_as_in_the_zero_shot_pipeline(tmp_path: Path) -> None:
     names = ("contradiction", "neutral", "entailment")
     folder = save_classifier(tmp_path, names, type_vocab_size=2)
+    settings = folder / "tokenizer_config.json"
+    names_of_bert = {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | names_of_bert))
     tokenizer = transformers_tokenizer(folder)
-    tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]  # as BERT's
     theirs = pipeline(
         "zero-shot-classification",
         model=AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32),
@@ -176,13 +183,14 @@ def test_a_text_of_megabytes_is_tokenized_in_pieces(
     lengths: list[int] = []
     encode_windows = Tokenizer.encode_windows
 
-    def counted(self: Tokenizer, texts: list[str], *arguments: Any) -> list[list[list[int]]]:
+    def counted(self: Tokenizer, texts: list[str], *arguments: Any) -> list[list[Any]]:
         lengths.append(sum(map(len, texts)))
         return encode_windows(self, texts, *arguments)
 
     monkeypatch.setattr(Tokenizer, "encode_windows", counted)
     texts = ["short", "word " * 500_000, "last"]
-    short, long, last = ClassifierScorer(tiny, long="chunk").encode(texts)
+    encoded = ClassifierScorer(tiny, long="chunk").encode(texts)
+    short, long, last = (text.sequences for text in encoded)
     assert sum(lengths) == sum(map(len, texts))
     assert max(lengths) < 1_200_000
     assert (len(short), len(long) > 1000, len(last)) == (1, True, 1)

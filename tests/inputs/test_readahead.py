@@ -4,12 +4,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from hftool.classification.classify import classify
+from hftool.classification.classify import EncodedText, classify
 from hftool.errors import HftoolError
 from hftool.inputs.readahead import WINDOW_SIZE, read_ahead
 from hftool.inputs.tables import TextRow
@@ -152,13 +152,14 @@ class LengthScorer:
     window = 4
     truncated_texts = 0
 
-    def encode(self, texts: list[str]) -> list[int]:
+    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
         """Return the length of each text."""
-        return [len(text) for text in texts]
+        return [EncodedText([len(text)]) for text in texts]
 
-    def scores(self, encoded: list[int]) -> list[list[float]]:
+    def scores(self, encoded: Sequence[EncodedText]) -> list[list[float]]:
         """Score texts of more than one character as LONG."""
-        return [[2 - length, length - 1] for length in encoded]
+        lengths = [text.sequences[0] for text in encoded]
+        return [[2 - length, length - 1] for length in lengths]
 
 
 def test_classifications_that_are_not_wanted_close_the_source() -> None:
