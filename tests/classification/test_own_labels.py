@@ -100,8 +100,15 @@ def test_truncation_side(side: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("named", [True, False])
 def test_type_ids_are_given_as_the_tokenizer_names_them(named: bool, tmp_path: Path) -> None:
-    sizes: Any = {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48, "num_labels": 3}
-    config = XLNetConfig(VOCABULARY, pad_token_id=PAD, initializer_range=0.5, **sizes)
+    sizes: Any = {
+        "vocab_size": VOCABULARY,
+        "d_model": 32,
+        "n_layer": 2,
+        "n_head": 4,
+        "d_inner": 48,
+        "num_labels": 3,
+    }
+    config = XLNetConfig(pad_token_id=PAD, initializer_range=0.5, **sizes)
     XLNetForSequenceClassification(config).save_pretrained(tmp_path)
     save_tokenizer(tmp_path, framed=True, model_max_length=64)
     tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
