@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from hftool.errors import HftoolError
+from hftool.errors import HftoolError, UsageError
 from hftool.generation.records import OPTIONAL
 from hftool.inputs.readahead import read_ahead
 from hftool.inputs.row_errors import each_or_error, stopping_error
