@@ -26,7 +26,7 @@ SHOWN = 60  # characters of a value in an error
 # its files come from (which have a digest), and where the output goes.
 _WITHOUT_EFFECT = {
     *("device", "batch_size", "prompt_lookup", "assistant_model"),
-    *("model", "revision", "offline", "hub_token", "no_daemon"),
+    *("model", "revision", "offline", "no_daemon"),
     *("format", "json", "output", "color", "quiet", "verbose", "resume", "save", "on_error"),
 }
 
@@ -52,7 +52,8 @@ def run_settings(*options: Any, model: str, model_digest: str, **others: Any) ->
         model_digest: of its files.
         others: values of other options, by the name of their parameter.
     """
-    values = {f.name: getattr(each, f.name) for each in options for f in fields(each)} | others
+    # A field without a `repr` holds a secret.
+    values = {f.name: getattr(o, f.name) for o in options for f in fields(o) if f.repr} | others
     settings = {
         f"--{name.replace('_', '-')}": _setting(value)
         for name, value in values.items()

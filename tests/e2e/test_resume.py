@@ -5,7 +5,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -253,6 +253,7 @@ def test_the_settings_of_a_run(tmp_path: Path) -> None:
         chat_template: Path = template
         files: tuple[Path, ...] = (tools,)
         stop: tuple[str, ...] = ("a", "b")
+        hub_token: str = field(default="hf_secret", repr=False)
 
     def made() -> Mapping[str, Any]:
         return run_settings(Options(), model="m", model_digest="d", threshold=None)
