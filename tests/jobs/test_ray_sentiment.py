@@ -125,7 +125,7 @@ def test_a_folder_of_csv_on_ray_started_for_it(model: Path, tmp_path: Path) -> N
         (["in", "-o", "labels", "--ray-address", "127.0.0.1:1"], "cannot join the Ray cluster at"),
         (["in", "-o", "labels", "--ray-address", "127.0.0.1:1"], "set RAY_AUTH_MODE=token"),
         (["in", "-o", "labels", "--column", "nix"], "no column 'nix'; the columns are 'text'"),
-        (["in", "-o", "labels", "--input-format", "tsv"], "no tsv files in in"),
+        (["in", "-o", "labels", "--input-format", "tsv"], "no tsv files in "),
         (["nowhere", "-o", "labels"], "nowhere: No such file or directory"),
         (["in", "-o", "in/.."], "in/.. exists already"),
     ],
