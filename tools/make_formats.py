@@ -22,6 +22,8 @@ from hftool.models.prune import PrunedCopy
 from hftool.server.records import LoadedModel
 from hftool.tokenization.encode import (
     Compared,
+    ComparedCount,
+    ComparedTotal,
     Counted,
     Decoded,
     Encoded,
@@ -30,6 +32,7 @@ from hftool.tokenization.encode import (
     RenderedDiff,
     RoundTrip,
 )
+from hftool.tokenization.explain import Explanation
 from hftool.tokenization.vocabulary import VocabularyDifference, VocabularyEntry, VocabularyStats
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -40,6 +43,9 @@ RECORDS: dict[str, tuple[str, type[Any]]] = {
     "encoded": ("encode", Encoded),
     "count": ("encode --count", Counted),
     "compared": ("encode --compare", Compared),
+    "compared-count": ("encode --compare --count", ComparedCount),
+    "compared-total": ("encode --compare, at the end", ComparedTotal),
+    "explanation": ("encode --explain", Explanation),
     "round-trip": ("encode --roundtrip", RoundTrip),
     "template": ("encode --show-template", Rendered),
     "template-diff": ("encode --show-template --diff-arg", RenderedDiff),

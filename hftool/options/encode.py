@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 from hftool.errors import UsageError, exclude
 from hftool.options.shared import option
 
-EncodeMode = Literal["tokens", "count", "template", "diff", "roundtrip", "compare"]
+EncodeMode = Literal[
+    "tokens", "count", "template", "diff", "roundtrip", "compare", "compare_counts", "explain"
+]
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,19 @@ class EncodeOptions:
         bool, option("--roundtrip", help="Check whether decoding gives the text back.")
     ] = False
 
+    explain: Annotated[
+        bool, option("--explain", help="Show how the tokens come about, step by step.")
+    ] = False
+
     def __post_init__(self) -> None:
-        exclude(
-            {
-                "--show-template": self.show_template,
-                "--count": self.count,
-                "--roundtrip": self.roundtrip,
-                "--compare": self.compare is not None,
-                "--max-tokens": self.max_tokens is not None,
-            }
-        )
+        others = {
+            "--show-template": self.show_template,
+            "--roundtrip": self.roundtrip,
+            "--explain": self.explain,
+            "--max-tokens": self.max_tokens is not None,
+        }
+        exclude({**others, "--count": self.count})
+        exclude({**others, "--compare": self.compare is not None})
 
         if self.diff_arg and not self.show_template:
             raise UsageError("--diff-arg needs --show-template")
@@ -62,8 +67,10 @@ class EncodeOptions:
         """The one thing that is written about each text."""
         if self.show_template:
             return "diff" if self.diff_arg else "template"
+        if self.explain:
+            return "explain"
         if self.count:
-            return "count"
+            return "count" if self.compare is None else "compare_counts"
         if self.roundtrip:
             return "roundtrip"
         return "tokens" if self.compare is None else "compare"

@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar, assert_never
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, assert_never
 from hftool.errors import HftoolError, UsageError
 from hftool.inputs.readahead import read_ahead
 from hftool.options.encode import EncodeOptions
+from hftool.tokenization.explain import Explainer, Explanation
 from hftool.tokenization.tokenizer import Tokenizer
 from hftool.tokenization.unknown import NoTokenError
 
@@ -62,7 +63,8 @@ class Rendered:
 class Compared:
     """A text in the tokens of one of several tokenizers.
 
-    `bytes_per_token` counts the text's bytes in UTF-8.
+    `bytes_per_token` counts the text's bytes in UTF-8, `unknown` the tokens that stand for
+    something that is not in the vocabulary.
     """
 
     model: str
@@ -71,6 +73,7 @@ class Compared:
     bytes_per_token: float | None
     ids: tuple[int, ...]
     pieces: tuple[str, ...]
+    unknown: int
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,31 @@ class RoundTrip:
 
 
 @dataclass(frozen=True)
+class ComparedCount:
+    """The number of tokens of a text under one of several tokenizers; `unknown` counts those that
+    stand for something that is not in its vocabulary."""
+
+    model: str
+    text: str
+    count: int
+    bytes_per_token: float | None
+    unknown: int
+
+
+@dataclass(frozen=True)
+class ComparedTotal:
+    """All texts under one of several tokenizers: `texts` and `count` are the number of texts and of
+    tokens, `unknown` counts tokens as in `ComparedCount`."""
+
+    kind: Literal["total"]
+    model: str
+    texts: int
+    count: int
+    bytes_per_token: float | None
+    unknown: int
+
+
+@dataclass(frozen=True)
 class FailedText:
     """A text that was not encoded, and why: the tokenizer has no token for a part of it."""
 
@@ -118,7 +146,18 @@ class Decoded:
     text: str
 
 
-EncodeRecord = Encoded | Counted | Rendered | RenderedDiff | RoundTrip | Compared | FailedText
+EncodeRecord = (
+    Encoded
+    | Counted
+    | Rendered
+    | RenderedDiff
+    | RoundTrip
+    | Compared
+    | ComparedCount
+    | ComparedTotal
+    | Explanation
+    | FailedText
+)
 Record = TypeVar("Record")
 
 
@@ -153,6 +192,10 @@ def encode_records(
             return round_trips(tokenizer, own)
         case "compare":
             return compare_tokenizers(tokenizers, texts, special=special)
+        case "compare_counts":
+            return compare_tokenizers(tokenizers, texts, special=special, only_counts=True)
+        case "explain":
+            return explain_texts(tokenizer, own)
         case mode:
             assert_never(mode)
 
@@ -264,12 +307,42 @@ def _windows(texts: Iterable[str], most: int, flush: Callable[[], None]) -> Iter
 
 
 def compare_tokenizers(
-    tokenizers: Sequence[Tokenizer], texts: Iterable[Sequence[str]], *, special: bool
-) -> Iterator[Compared | FailedText]:
-    """Yield each text, as each tokenizer gets it, in the tokens of that tokenizer."""
+    tokenizers: Sequence[Tokenizer],
+    texts: Iterable[Sequence[str]],
+    *,
+    special: bool,
+    only_counts: bool = False,
+) -> Iterator[Compared | ComparedCount | ComparedTotal | FailedText]:
+    """Yield each text, as each tokenizer gets it, in the tokens of that tokenizer, or only their
+    number; then, with `only_counts` or for several texts, the totals of each tokenizer."""
+    totals = [ComparedTotal("total", t.name, 0, 0, None, 0) for t in tokenizers]
+    sizes = [0] * len(tokenizers)  # bytes
     for versions in texts:
-        for tokenizer, text in zip(tokenizers, versions, strict=True):
-            yield from _or_failures(partial(_compared, tokenizer, special), [text])
+        for i, (tokenizer, text) in enumerate(zip(tokenizers, versions, strict=True)):
+            for record in _or_failures(partial(_compared, tokenizer, special), [text]):
+                if isinstance(record, FailedText):
+                    yield record
+                    continue
+                total, sizes[i] = totals[i], sizes[i] + len(text.encode())
+                count = total.count + record.count
+                totals[i] = replace(
+                    total,
+                    texts=total.texts + 1,
+                    count=count,
+                    bytes_per_token=sizes[i] / count if count else None,
+                    unknown=total.unknown + record.unknown,
+                )
+                shared = (record.model, text, record.count, record.bytes_per_token, record.unknown)
+                yield ComparedCount(*shared) if only_counts else record
+    if only_counts or totals[0].texts > 1:
+        yield from totals
+
+
+def explain_texts(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[Explanation | FailedText]:
+    """Yield for each text how its tokens come about."""
+    explainer = Explainer(tokenizer)
+    for text in texts:
+        yield from _or_failures(lambda window: map(explainer.explain, window), [text])
 
 
 def template_diff(without: str, text: str) -> RenderedDiff:
@@ -301,6 +374,7 @@ def _compared(tokenizer: Tokenizer, special: bool, texts: Sequence[str]) -> Iter
             len(text.encode()) / len(ids) if ids else None,
             tuple(ids),
             tuple(tokenizer.token_text(i) for i in ids),
+            sum(token_id == tokenizer.unknown_id for token_id in ids),
         )
 
 

@@ -4,13 +4,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from hftool.errors import HftoolError
 from hftool.tokenization.pipeline import steps_of
 from hftool.tokenization.tokenizer import Tokenizer
 
-_OPTIONAL: Any = {"metadata": {"optional": True}, "default": None}
+_OPTIONAL = {"optional": True}
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,12 @@ class ExplainedStep:
     """
 
     token: str
-    left: str | None = field(**_OPTIONAL)
-    right: str | None = field(**_OPTIONAL)
-    rank: int | None = field(**_OPTIONAL)
-    tokens: tuple[str, ...] | None = field(**_OPTIONAL)
-    rest: str | None = field(**_OPTIONAL)
-    score: float | None = field(**_OPTIONAL)
+    left: str | None = field(default=None, metadata=_OPTIONAL)
+    right: str | None = field(default=None, metadata=_OPTIONAL)
+    rank: int | None = field(default=None, metadata=_OPTIONAL)
+    tokens: tuple[str, ...] | None = field(default=None, metadata=_OPTIONAL)
+    rest: str | None = field(default=None, metadata=_OPTIONAL)
+    score: float | None = field(default=None, metadata=_OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,11 @@ class Explainer:
         added = self._tokenizer.added_tokens
         normalized, parts, end = [], [], 0
         for token_id, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True):
-            if token_id in added:
+            # An unknown token stands for other text than its own name.
+            is_unknown = token_id == self._tokenizer.unknown_id
+            if token_id in added and not (
+                is_unknown and added[token_id].content not in text[start:stop]
+            ):
                 between, made = self._parts(text[end:start], first=end == 0)
                 normalized += [between, text[start:stop]]
                 token = added[token_id].content
@@ -150,7 +155,7 @@ class Explainer:
         start, steps = tuple(symbols), []
         while pairs := [
             (rank, i)
-            for i, pair in enumerate(zip(symbols, symbols[1:], strict=False))
+            for i, pair in enumerate(pairwise(symbols))
             if (rank := self._ranks.get(pair)) is not None
         ]:
             rank, i = min(pairs)

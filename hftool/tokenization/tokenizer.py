@@ -5,6 +5,7 @@ tokenizer_config.json. The keys `add_bos_token` and `add_eos_token` there have n
 post-processor in tokenizer.json decides which special tokens are added around a text.
 """
 
+import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -110,6 +111,15 @@ class Tokenizer:
         if name(tokens) is None and None not in map(name, range(tokens)):
             return tokens  # each id has a token; get_vocab below takes four times as long
         return max(self.backend.get_vocab().values(), default=-1) + 1
+
+    @cached_property
+    def unknown_id(self) -> int | None:
+        """The id of the token for what is not in the vocabulary, None if there is none."""
+        model = self.backend.model
+        if isinstance(model, tokenizers.models.Unigram):
+            unknown: int | None = json.loads(model.__getstate__())["unk_id"]
+            return unknown
+        return self.backend.token_to_id(model.unk_token) if model.unk_token else None
 
     def encode(self, text: str, special: bool) -> tokenizers.Encoding:
         """Encode a text, with `special` including the special tokens that the model adds.

@@ -14,10 +14,16 @@ from transformers import AutoTokenizer
 
 from hftool.errors import HftoolError, UsageError
 from hftool.options.encode import EncodeOptions
-from hftool.tokenization.encode import decode_ids, encode_records, encode_texts, parse_ids
+from hftool.tokenization.encode import (
+    ComparedTotal,
+    decode_ids,
+    encode_records,
+    encode_texts,
+    parse_ids,
+)
 from hftool.tokenization.tokenizer import Tokenizer
 from tests.conftest import run
-from tests.tokenization.test_tokenizer import PAGE, with_gap
+from tests.tokenization.test_tokenizer import PAGE, with_gap, wordpiece
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +95,7 @@ def test_records_can_be_passed_on_before_more_texts_arrive(
             assert received[-1] == text
 
     for record in encode_records([tokenizer], slow(), options, flushed.release):
+        assert not isinstance(record, ComparedTotal)
         received.append(record.text)
     assert received == ["good", "morning"]
 
@@ -267,3 +274,52 @@ def test_roundtrip_finds_the_first_difference() -> None:
     done = run("encode", "ok Fine", "--roundtrip", "-m", "minilm-sst2", "--json")
     (record,) = json.loads(done.stdout)
     assert record == {"text": "ok Fine", "decoded": "ok fine", "same": False, "differs_at": 3}
+
+
+# Comparisons of several texts
+
+
+def test_compare_ends_with_the_totals(tmp_path: Path) -> None:
+    text = "good 大家\nGood\n\n"
+    (tmp_path / "texts.txt").write_text(text)
+    arguments = ("--compare", "minilm-sst2", "--lines", "-f", str(tmp_path / "texts.txt"))
+    for extra in ((), ("--count",)):
+        result = run("encode", *arguments, *extra, "--format", "jsonl")
+        records = [json.loads(line) for line in result.stdout.splitlines()]
+        each, totals = records[:-2], records[-2:]
+        assert len(each) == 6 and all(("ids" in r) == (not extra) for r in each)
+        for name, total in zip(("smollm2", "minilm-sst2"), totals, strict=True):
+            own = [r for r in each if r["model"] == name]
+            count = int(run("encode", "--count", "-m", name, text.split("\n")[0]).stdout)
+            assert own[0]["count"] == count
+            assert total["kind"] == "total" and total["model"] == name and total["texts"] == 3
+            assert total["count"] == sum(r["count"] for r in own)
+            size = sum(len(line.encode()) for line in text.split("\n"))
+            assert total["bytes_per_token"] == size / total["count"]
+
+
+def test_compare_counts_unknown_tokens(tmp_path: Path) -> None:
+    folder = str(wordpiece(tmp_path))
+    result = run("encode", "-m", folder, "--compare", "smollm2", "--count", "the ☃ hat ☃☃")
+    lines = [line.split("\t") for line in result.stdout.splitlines()]
+    assert [line[0] for line in lines] == [folder, "smollm2", "total", "total"]
+    assert [line[-1] for line in lines] == ["2", "0", "2", "0"]
+
+
+def test_explain_as_text() -> None:
+    result = run("encode", "--explain", "tokenizers x", "-m", "minilm-sst2")
+    assert result.stdout == (
+        "normalized\ttokenizers x\npart\ttokenizers\nmatch\ttoken\tizers\nmatch\t##izer\ts\n"
+        "match\t##s\t\ntokens\ttoken\t##izer\t##s\npart\tx\nmatch\tx\t\ntokens\tx\n"
+    )
+
+
+def test_explain_as_a_page_that_plays(tmp_path: Path) -> None:
+    page = tmp_path / "x.html"
+    run("encode", "--explain", "good </script>", "--save", str(page))
+    content = page.read_text()
+    assert content.count("</script>") == 1 and "src=" not in content and "http" not in content
+    frames = json.loads(content.split("const frames = ")[1].split(";\nlet at")[0])
+    assert frames[0] == {"title": "The text", "parts": [[["good </script>", False]]]}
+    assert ["ood", True] in frames[5]["parts"][0]
+    assert [part[0][0] for part in frames[-1]["parts"]][:1] == ["good"]

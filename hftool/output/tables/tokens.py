@@ -30,7 +30,7 @@ from hftool.terminal import one_line, visible
 
 if TYPE_CHECKING:
     from hftool.generation.next_token import Candidate, Perplexity, ScoredToken
-    from hftool.tokenization.encode import Compared, Encoded, RenderedDiff
+    from hftool.tokenization.encode import ComparedCount, ComparedTotal, Encoded, RenderedDiff
     from hftool.tokenization.vocabulary import VocabularyStats
 
 # These differ on light and on dark backgrounds; without colours, bars separate the tokens.
@@ -129,9 +129,12 @@ def encoded(records: Iterable["Encoded"], console: Console) -> Iterator[str]:
         yield rendered(console, Group(text), Text(), table, count)
 
 
-def compared(records: Iterable["Compared"], console: Console) -> Iterator[str]:
-    """Render a table for each text, with a row for each tokenizer."""
-    for text, group in groupby(records, key=lambda record: record.text):
+def compared(records: Iterable[Any], console: Console) -> Iterator[str]:
+    """Render a table for each text, with a row for each tokenizer; then one of the totals."""
+    for (text, is_total), group in groupby(records, key=lambda r: (_text_of(r), _is_total(r))):
+        if is_total:
+            yield _totals(list(group), console)
+            continue
         names = ("model", "tokens", "bytes/token", "pieces")
         rows = [
             (
@@ -142,6 +145,41 @@ def compared(records: Iterable["Compared"], console: Console) -> Iterator[str]:
         ]
         table = barred(console, names, rows, [], "", drop=("bytes/token",))
         yield rendered(console, Text(one_line(text), "dim"), table)
+
+
+def compared_counts(records: Iterable[Any], console: Console) -> Iterator[str]:
+    """Render a row for each text and tokenizer, then the totals."""
+    counts: list[ComparedCount] = []
+    totals: list[ComparedTotal] = []
+    for record in records:
+        (totals if _is_total(record) else counts).append(record)
+    names = ("model", "tokens", "bytes/token", "unknown", "text")
+    rows = [
+        (
+            *(Text(one_line(c.model)), cell(c.count), cell(c.bytes_per_token), cell(c.unknown)),
+            Text(one_line(c.text)),
+        )
+        for c in counts
+    ]
+    yield rendered(console, barred(console, names, rows, [], ""))
+    yield _totals(totals, console)
+
+
+def _is_total(record: Any) -> bool:
+    return getattr(record, "kind", None) == "total"
+
+
+def _text_of(record: Any) -> str:
+    return getattr(record, "text", "")
+
+
+def _totals(totals: list["ComparedTotal"], console: Console) -> str:
+    names = ("total", "texts", "tokens", "bytes/token", "unknown")
+    rows = [
+        (Text(one_line(t.model)), *map(cell, (t.texts, t.count, t.bytes_per_token, t.unknown)))
+        for t in totals
+    ]
+    return rendered(console, barred(console, names, rows, [], ""))
 
 
 def statistics(records: Iterable["VocabularyStats"], console: Console) -> Iterator[str]:

@@ -10,7 +10,8 @@ from hftool.output.view import Row, View, escaped, line, marked, plain
 
 if TYPE_CHECKING:
     from hftool.generation.next_token import Candidate, Perplexity, ScoredToken
-    from hftool.tokenization.encode import Encoded
+    from hftool.tokenization.encode import ComparedTotal, Encoded
+    from hftool.tokenization.explain import Explanation
     from hftool.tokenization.vocabulary import VocabularyStats
 
 
@@ -30,6 +31,24 @@ def _compared_table(records: Iterable[Any], console: Any) -> Iterator[str]:
     from hftool.output.tables import tokens
 
     return tokens.compared(records, console)
+
+
+def _compared_counts_table(records: Iterable[Any], console: Any) -> Iterator[str]:
+    from hftool.output.tables import tokens
+
+    return tokens.compared_counts(records, console)
+
+
+def _explanation_table(records: Iterable[Any], console: Any) -> Iterator[str]:
+    from hftool.terminal import visible
+
+    return (visible(_explanation_text(record)) for record in records)
+
+
+def _explanation_page(records: list[Any]) -> str:
+    from hftool.output.explanation_page import explanation_page
+
+    return explanation_page(records)
 
 
 def _text_field_table(records: Iterable[Any], console: Any) -> Iterator[str]:
@@ -157,8 +176,68 @@ COUNTS = View(
 
 COMPARED = View(
     columns=("model", "count", "bytes_per_token", "ids", "pieces"),
-    text=lambda c: line(c.model, c.count, c.bytes_per_token, " ".join(map(str, c.ids))),
+    text=lambda c: (
+        _total_text(c)
+        if _is_total(c)
+        else line(c.model, c.count, c.bytes_per_token, " ".join(map(str, c.ids)))
+    ),
+    rows=lambda c: [] if _is_total(c) else [plain(c)],
     table=_compared_table,
+)
+
+COMPARED_COUNTS = View(
+    columns=("model", "count", "bytes_per_token", "unknown", "text"),
+    text=lambda c: (
+        _total_text(c) if _is_total(c) else line(c.model, c.count, c.bytes_per_token, c.unknown)
+    ),
+    rows=lambda c: [] if _is_total(c) else [plain(c)],
+    table=_compared_counts_table,
+)
+
+
+def _is_total(record: Any) -> bool:
+    from hftool.tokenization.encode import ComparedTotal
+
+    return isinstance(record, ComparedTotal)
+
+
+def _total_text(total: "ComparedTotal") -> str:
+    return line("total", total.model, total.count, total.bytes_per_token, total.unknown)
+
+
+def _explanation_text(explanation: "Explanation") -> str:
+    """Return a line for what the normalizer gives, for each part and for each step."""
+    lines = [line("normalized", escaped(explanation.normalized))]
+    for part in explanation.parts:
+        lines.append(line("added" if part.added else "part", escaped(part.text)))
+        for step in part.steps:
+            if step.rank is not None:
+                merge = (step.rank, step.left, step.right, " ".join(step.tokens or ()))
+                lines.append(line("merge", *map(_cell, merge)))
+            elif step.rest is not None:
+                lines.append(line("match", escaped(step.token), escaped(step.rest)))
+            elif step.score is not None:
+                lines.append(line("score", escaped(step.token), step.score))
+        lines.append(line("tokens", *map(_cell, part.tokens)))
+    return "".join(lines)
+
+
+def _cell(value: Any) -> Any:
+    return escaped(value) if isinstance(value, str) else value
+
+
+def _explanation_rows(explanation: "Explanation") -> Iterator[Row]:
+    for i, part in enumerate(explanation.parts):
+        for step in part.steps:
+            yield {"part": i, "text": part.text, **plain(step)}
+
+
+EXPLANATION = View(
+    columns=("part", "text", "token", "left", "right", "rank", "rest", "score", "tokens"),
+    text=_explanation_text,
+    rows=_explanation_rows,
+    table=_explanation_table,
+    page=_explanation_page,
 )
 
 RENDERED = View(
@@ -218,6 +297,8 @@ ENCODE_VIEWS: Mapping[EncodeMode, View] = {
     "diff": RENDERED_DIFF,
     "roundtrip": _with_failures(ROUND_TRIPS),
     "compare": _with_failures(COMPARED),
+    "compare_counts": _with_failures(COMPARED_COUNTS),
+    "explain": _with_failures(EXPLANATION),
 }
 
 DECODED = View(
