@@ -20,6 +20,7 @@ from hftool.generation.steps import Step
 from hftool.models.info import AliasEntry, ModelEntry
 from hftool.models.prune import PrunedCopy
 from hftool.server.records import LoadedModel
+from hftool.tokenization.audit import Finding
 from hftool.tokenization.encode import (
     Compared,
     ComparedCount,
@@ -40,6 +41,7 @@ RECORDS: dict[str, tuple[str, type[Any]]] = {
     "vocabulary": ("vocab-dump", VocabularyEntry),
     "vocabulary-difference": ("vocab-dump --diff", VocabularyDifference),
     "vocabulary-statistics": ("vocab-dump --stats", VocabularyStats),
+    "finding": ("vocab-dump --audit", Finding),
     "encoded": ("encode", Encoded),
     "count": ("encode --count", Counted),
     "compared": ("encode --compare", Compared),

@@ -23,6 +23,9 @@ def vocab_dump(
     selection: VocabularyOptions,
     raw: Annotated[bool, option("--raw", help="Do not escape control characters.")] = False,
     stats: Annotated[bool, option("--stats", help="Show statistics instead of tokens.")] = False,
+    audit: Annotated[
+        bool, option("--audit", help="Show only what may be faults of the vocabulary.")
+    ] = False,
     diff: Annotated[
         str | None,
         option(
@@ -49,14 +52,17 @@ def vocab_dump(
     """
     from hftool.errors import exclude
     from hftool.models.local_files import load_tokenizer
-    from hftool.output.views.tokens import STATISTICS, difference_view, vocabulary_view
+    from hftool.output.views.tokens import AUDIT, STATISTICS, difference_view, vocabulary_view
     from hftool.output.writer import write
+    from hftool.tokenization.audit import audit_vocabulary
     from hftool.tokenization.vocabulary import difference, statistics, vocabulary
 
-    exclude({"--stats": stats, "--diff": diff is not None})
+    exclude({"--stats": stats, "--audit": audit, "--diff": diff is not None})
     tokenizer = load_tokenizer(ref, source)
     if stats:
         write([statistics(tokenizer, selection)], STATISTICS, output)
+    elif audit:
+        write(audit_vocabulary(tokenizer, selection), AUDIT, output)
     elif diff is None:
         write(vocabulary(tokenizer, selection), vocabulary_view(raw=raw), output)
     else:

@@ -109,6 +109,17 @@ def vocabulary_view(*, raw: bool) -> View:
     )
 
 
+AUDIT = View(
+    columns=("problem", *ENTRY_COLUMNS, "cause", "same_as"),
+    text=lambda f: line(
+        f.problem, f"{f.id}:{escaped(f.text)}", f.cause if f.same_as is None else f.same_as
+    ),
+    token_columns=("text",),
+    drop=("bytes", "token"),
+    live=False,
+)
+
+
 def difference_view(*, raw: bool) -> View:
     """Return the view of the entries that one of two vocabularies lacks, as `vocabulary_view`."""
     shown = _unchanged if raw else escaped
