@@ -38,6 +38,8 @@ RUNS: list[tuple[tuple[str, ...], list[str], str]] = [
     (("candidate",), ["topk", "1+1=", "-k", "3", "--target", "two dogs", "--top-p", "0.5"], ""),
     (("candidate",), ["topk", "--lines", "-k", "2"], "One,\n你\n"),
     (("scored-token", "perplexity"), ["topk", "One, two, 三", "--position", "all"], ""),
+    (("text-score",), ["score", "One, two, three"], ""),
+    (("word-score",), ["score", "One, two, three", "--by", "word"], ""),
     (("step",), ["sample", "One,", "--steps", "2", "--seed", "1", "--top-p", "0.5"], ""),
     (("step",), ["sample", "One,", "--steps", "2", "--greedy"], ""),
     (("generation",), ["generate", "One, two,", "-n", "3", "--greedy"], ""),
