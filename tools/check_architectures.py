@@ -299,8 +299,8 @@ def table(results: Sequence[Result]) -> str:
         lines.append(f"| {task} | {len(answered)} | {works} |")
     for task in AUTO_CLASSES:
         own = [r for r in results if r.architecture.task == task]
-        works = [f"`{r.architecture.model_type}`" for r in own if not (r.problem or r.failed)]
-        lines += ["", f"## {task}", "", "Works: " + ", ".join(works) + "."]
+        right = [f"`{r.architecture.model_type}`" for r in own if not (r.problem or r.failed)]
+        lines += ["", f"## {task}", "", "Works: " + ", ".join(right) + "."]
         others = [r for r in own if r.problem or r.failed]
         if others:
             lines += ["", "| model type | why not |", "|---|---|"]
