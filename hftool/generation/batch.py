@@ -161,7 +161,7 @@ def generate_side_by_side(
     texts = [Continuation(language_model, request) for request in requests]
     samplers = [None if r.settings.seed is None else Sampler(r.settings.seed) for r in requests]
     filters = [
-        build_filters(r.settings, language_model, r.ids, limit)
+        build_filters(r.settings, language_model.reading(r.source), r.ids, limit)
         for r, limit in zip(requests, limits, strict=True)
     ]
     sequences = [list(request.ids) for request in requests]

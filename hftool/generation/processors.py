@@ -39,13 +39,14 @@ def named_processors(
             out.
     """
     fields = dict(fields)
+    encoded = language_model.source or prompt_ids  # a decoder alone reads the prompt itself
     guidance = fields.pop("guidance_scale", None)
     if limit is None:
         fields.pop("forced_eos_token_id", None)  # it is forced at the end
     if "min_new_tokens" in fields:
         fields.pop("min_length", None)
     size = fields.get("encoder_no_repeat_ngram_size")
-    if isinstance(size, int) and size > len(prompt_ids):  # transformers would make `size` lists
+    if isinstance(size, int) and size > len(encoded):  # transformers would make `size` lists
         del fields["encoder_no_repeat_ngram_size"]
 
     def processors(some: Mapping[str, Any]) -> list[Any]:
@@ -69,6 +70,7 @@ def _processors(
     sampled: bool,
 ) -> list[Any]:
     device = language_model.model.device
+    encoded = list(language_model.source or prompt_ids)
     make: Any = GenerationConfig
     config = make(
         **fields,
@@ -82,7 +84,7 @@ def _processors(
         model._get_logits_processor(
             config,
             input_ids_seq_length=len(prompt_ids),
-            encoder_input_ids=torch.tensor([list(prompt_ids)], device=device),
+            encoder_input_ids=torch.tensor([encoded], device=device),
             device=device,
         )
     )

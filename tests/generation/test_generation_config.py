@@ -11,7 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    BartConfig,
+    GenerationConfig,
+)
 from transformers.generation.utils import GenerationMixin
 
 from hftool.generation.batch import generate_batch
@@ -30,10 +36,11 @@ from hftool.models.load import LanguageModel
 from hftool.options.generation import GenerationOptions, SamplingOptions
 from hftool.options.inputs import PromptOptions
 from tests.conftest import run
-from tests.tiny_models import END, SPECIAL, VOCABULARY, load_model, save_model
+from tests.tiny_models import END, PAD, SPECIAL, VOCABULARY, load_model, save_model, save_tokenizer
 
 PROMPT = "Hello there, hello there"
 TOKENS = 14
+SIZES = {"layers": 2, "attention_heads": 4, "ffn_dim": 48}
 
 
 @pytest.fixture(scope="module")
@@ -428,3 +435,32 @@ def test_transformers_has_no_other_fields() -> None:
         *("disable_compile", "continuous_batching_config", "low_memory", "prefill_chunk_size"),
         "transformers_version",
     }
+
+
+def test_fields_about_the_source_of_an_encoder_decoder(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sizes = {f"{side}_{name}": n for side in ("encoder", "decoder") for name, n in SIZES.items()}
+    make: Any = BartConfig
+    config = make(
+        vocab_size=VOCABULARY, d_model=32, decoder_start_token_id=END, pad_token_id=PAD, **sizes
+    )
+    auto: Any = AutoModelForSeq2SeqLM
+    model = auto.from_config(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.normal_(0, 0.4)
+    model.save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    fields = {"eos_token_id": END, "decoder_start_token_id": END, "encoder_repetition_penalty": 4.0}
+    (tmp_path / "generation_config.json").write_text(json.dumps(fields))
+    reference = auto.from_pretrained(tmp_path).eval()
+    ids = AutoTokenizer.from_pretrained(tmp_path)(PROMPT, return_tensors="pt")["input_ids"]
+    expected = reference.generate(ids, max_new_tokens=8, do_sample=False)[0, 1:].tolist()
+    tiny = load_model(tmp_path)
+    asked = request(tiny, SamplingOptions(greedy=True), max_new_tokens=8)
+    assert ids_of(tiny, asked) == expected
+    first, _ = generate_batch(tiny, [asked, request(tiny, SamplingOptions(greedy=True), "x")])
+    *_, alone = generate(tiny, asked)
+    assert isinstance(first, Generation) and isinstance(alone, Generation)
+    assert first.text == alone.text
