@@ -92,7 +92,7 @@ def text_class(config: Any, weight_names: Sequence[str]) -> ModelClass | None:
     text = config.get_text_config()
     if (
         text is config
-        or text.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        or getattr(text, "model_type", None) not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
         or config.is_encoder_decoder
     ):
         return None

@@ -29,7 +29,8 @@ EVIL = (
 )
 NAME = "n\x1b]0;t\x07\x9b2J\u202em"  # as EVIL, short enough for a file's name
 BIDI = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
-COLOR = re.compile(r"\x1b\[(?!38|48)[0-9;]*m")  # of the 16 that hftool uses
+# Of the 16 colours that hftool uses; and what rich writes to renew a line of progress.
+COLOR = re.compile(r"\x1b\[(?!38|48)[0-9;]*m|\x1b\[\?25[hl]|\r?(\x1b\[1A)?\x1b\[2K|\r(?=\x1b\[1A)")
 SCRIPT = "<script>alert(1)</script>&\"'"
 
 

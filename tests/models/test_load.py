@@ -172,25 +172,28 @@ def test_weights_of_another_shape(llama: Path) -> None:
     )
 
 
-def test_unneeded_weights_are_ignored(llama: Path) -> None:
+def test_unneeded_weights_are_reported(llama: Path) -> None:
     before = topk(llama)
     weights = load_file(llama / "model.safetensors")
     weights["model.layers.9.extra"] = torch.zeros(3)
     save_file(weights, llama / "model.safetensors", metadata={"format": "pt"})
     after = topk(llama)
-    assert (after.exit_code, after.stdout, after.stderr) == (0, before.stdout, "")
+    assert (after.exit_code, after.stdout) == (0, before.stdout)
+    assert "does not use 1 of the tensors in its weights, such as model.layers.9.extra" in after.stderr
 
 
 @pytest.mark.parametrize("index", ["{", "{}", "[]", '{"weight_map": {"a": 5}}'])
 def test_a_broken_index(llama: Path, index: str) -> None:
     path = llama / "model.safetensors.index.json"
+    (llama / "model.safetensors").rename(llama / "part.safetensors")
     path.write_text(index)
     (line,) = refusal(topk(llama))
     assert line.startswith(f"Error: cannot read {path}: ")
 
 
 def test_a_missing_shard(llama: Path) -> None:
-    index = {"weight_map": {"a": "model.safetensors", "b": "gone.safetensors"}}
+    (llama / "model.safetensors").rename(llama / "part.safetensors")
+    index = {"weight_map": {"a": "part.safetensors", "b": "gone.safetensors"}}
     (llama / "model.safetensors.index.json").write_text(json.dumps(index))
     assert refusal(topk(llama)) == [f"Error: {llama} has no gone.safetensors"]
 
@@ -314,7 +317,6 @@ def test_an_unknown_architecture(llama: Path) -> None:
         {"model_type": 5},
         {"architectures": [1], "model_type": "nonesuch"},
         {"eos_token_id": "x"},
-        {"quantization_config": 7},
         {"quantization_config": {"quant_method": "gptq", "bits": 4}},
         {"rope_parameters": {"rope_type": "nonesuch"}},
     ],
@@ -324,6 +326,12 @@ def test_a_wrong_value_in_a_config(llama: Path, values: dict[str, Any]) -> None:
     configure(llama, **values)
     (line,) = refusal(topk(llama))
     assert line.startswith(f"Error: cannot load {llama}: ")
+
+
+def test_a_quantization_config_that_is_none(llama: Path) -> None:
+    configure(llama, quantization_config=7)
+    (line,) = refusal(topk(llama))
+    assert line == f"Error: {llama}/config.json: quantization_config has no quant_method"
 
 
 @pytest.mark.parametrize("architectures", [[], None, "LlamaForCausalLM"])

@@ -287,6 +287,7 @@ def test_weights_that_do_not_fit(tiny: Path) -> None:
     index = {"weight_map": dict.fromkeys(weights, "../elsewhere/model.safetensors")}
     (tiny / "model.safetensors.index.json").write_text(json.dumps(index))
     shutil.copytree(tiny, tiny.parent / "elsewhere")
+    file.unlink()  # it would come before an index
     assert read_llama(tiny, torch.float32, None) is None
 
 

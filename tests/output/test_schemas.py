@@ -35,6 +35,8 @@ RUNS: list[tuple[tuple[str, ...], list[str], str]] = [
     (("template",), ["encode", "hi", "--show-template"], ""),
     (("template-diff",), ["encode", "hi", "--show-template", "--diff-arg", "eos_token=x"], ""),
     (("decoded",), ["decode", "--lines"], "260 1015\n178\n"),
+    (("text-score",), ["score", "a cat", "b"], ""),
+    (("word-score",), ["score", "a small cat", "--by", "word"], ""),
     (("candidate",), ["topk", "1+1=", "-k", "3", "--target", "two dogs", "--top-p", "0.5"], ""),
     (("candidate",), ["topk", "--lines", "-k", "2"], "One,\n你\n"),
     (("scored-token", "perplexity"), ["topk", "One, two, 三", "--position", "all"], ""),
