@@ -106,7 +106,11 @@ def test_option_can_turn_off_what_the_config_turns_on(config_file: Path, tmp_pat
             "temperature must be a number of at least 0, not 'hot'",
         ),
         ("generate", "top_p = 1.5", "top_p must be a number from 0 to 1, not 1.5"),
-        ("generate", "length_penalty = [1]", "length_penalty must be a number from -100 to 100, not [1]"),
+        (
+            "generate",
+            "length_penalty = [1]",
+            "length_penalty must be a number from -100 to 100, not [1]",
+        ),
         ("generate", 'greedy = "maybe"', "greedy must be true or false, not 'maybe'"),
         ("generate", 'dtype = "fp12"', "dtype must be one of "),
         ("generate", "dtype = true", "dtype must be one of "),

@@ -179,7 +179,9 @@ def test_unneeded_weights_are_reported(llama: Path) -> None:
     save_file(weights, llama / "model.safetensors", metadata={"format": "pt"})
     after = topk(llama)
     assert (after.exit_code, after.stdout) == (0, before.stdout)
-    assert "does not use 1 of the tensors in its weights, such as model.layers.9.extra" in after.stderr
+    assert (
+        "does not use 1 of the tensors in its weights, such as model.layers.9.extra" in after.stderr
+    )
 
 
 @pytest.mark.parametrize("index", ["{", "{}", "[]", '{"weight_map": {"a": 5}}'])
