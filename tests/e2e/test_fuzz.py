@@ -38,7 +38,7 @@ from hftool.options.generation import AnswerOptions, GenerationOptions, Sampling
 from hftool.options.inputs import InputFormat, PromptOptions, TableInputOptions
 from hftool.options.ranges import option_ranges
 from hftool.output.run_log import RunLog
-from hftool.prompting.messages import parse_chat
+from hftool.prompting.messages import Chat, parse_chat
 from hftool.server.control import DaemonOptions
 from hftool.tokenization.encode import LARGEST_ID, parse_ids
 from hftool.tokenization.vocabulary import parse_ranges
@@ -276,7 +276,7 @@ def test_fields_of_a_generation_config_in_use(tiny: LanguageModel, fields: dict[
 @given(BYTES | near(named(["model", "settings", "messages"])).map(str.encode))
 @example(b'{"messages": [], "settings": {"seed": 1e400}}')
 def test_saved_chats(content: bytes) -> None:
-    kept = SimpleNamespace(options=AnswerOptions(), messages=[], model="m")
+    kept = SimpleNamespace(options=AnswerOptions(), messages=[], model="m", arguments=Chat([]))
     kept.configure = lambda options: setattr(kept, "options", options)
     with_file(content, lambda path: storage.load(kept, path))  # type: ignore[arg-type]
 
