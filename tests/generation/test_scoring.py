@@ -253,7 +253,7 @@ def test_a_model_that_is_not_causal(tmp_path: Path) -> None:
     save_tokenizer(tmp_path)
     done = run("score", "-m", str(tmp_path), "the sun")
     assert (done.exit_code, done.stdout) == (1, "")
-    assert "is not a causal language model" in done.stderr
+    assert "is a masked language model, which can't continue a text" in done.stderr
 
 
 def test_options_that_exclude_each_other(llama: Path, tmp_path: Path) -> None:
