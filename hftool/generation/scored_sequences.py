@@ -1,7 +1,7 @@
 """Make token ids of texts to score, after what they are given."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hftool.errors import HftoolError, UsageError, exclude
 from hftool.inputs.tables import TextRow
@@ -19,11 +19,13 @@ class ScoredSequence:
     Attributes:
         start: the index of the first token to score, at least 1.
         spans: the part of the text of each scored token, in characters.
+        source: what an encoder reads; empty for a model without one.
     """
 
     ids: tuple[int, ...]
     start: int
     spans: tuple[tuple[int, int], ...] = ()
+    source: tuple[int, ...] = ()
 
     def windows(self, limit: int | None, stride: int | None) -> Iterator["ScoredSequence"]:
         """Yield parts of at most `limit` tokens, each `stride` tokens after the one before, so that
@@ -47,7 +49,7 @@ class ScoredSequence:
         while scored < len(self.ids):
             end = min(begin + limit, len(self.ids))
             if end > scored:
-                yield ScoredSequence(self.ids[begin:end], scored - begin)
+                yield ScoredSequence(self.ids[begin:end], scored - begin, source=self.source)
                 scored = end
             begin += stride
 
@@ -57,7 +59,8 @@ class TextEncoder:
     """Makes sequences of texts.
 
     A given text and the text after it are encoded as one text, as the model was trained to see
-    them; a token that belongs to both is scored. After a chat, the text is the answer.
+    them; a token that belongs to both is scored. After a chat, the text is the answer. For an
+    encoder-decoder, what is given is the source.
 
     Attributes:
         given: what each text follows; a `column` names it for each row.
@@ -78,6 +81,8 @@ class TextEncoder:
         if isinstance(given, str) and self.prompting.templated:
             given = chat_of_text(given, self.prompting)
         tokenizer = self.language_model.tokenizer
+        if self.language_model.is_encoder_decoder:
+            return self._after_source(given, row.text)
         if isinstance(given, Chat):
             before = prompt_ids(tokenizer, given, self.prompting)
             answer = tokenizer.encode(row.text, special=False)
@@ -89,6 +94,21 @@ class TextEncoder:
         spans = [(a - shift, b - shift) for a, b in tokenizer.spans(whole, encoding)]
         start = next((i for i, (_, end) in enumerate(spans) if end > 0), len(spans)) if shift else 1
         return self._known(encoding.ids, max(1, start), spans)
+
+    def _after_source(self, given: str | Chat | None, text: str) -> ScoredSequence:
+        """Return the sequence of a text that an encoder-decoder makes of a source."""
+        if given is None:
+            raise UsageError(
+                f"{self.language_model.name} is an encoder-decoder: a text needs its source",
+                "name it with --given TEXT or --given-column NAME",
+            )
+        tokenizer = self.language_model.tokenizer
+        read = prompt_ids(tokenizer, given, self.prompting)
+        before, source = self.language_model.split_prompt(read)
+        target = tokenizer.encode(text, self.prompting.special)
+        spans = tokenizer.spans(text, target)
+        sequence = self._known([*before, *target.ids], len(before), spans)
+        return replace(sequence, source=source)
 
     def _known(
         self, ids: Sequence[int], start: int, spans: Sequence[tuple[int, int]]

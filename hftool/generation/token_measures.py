@@ -86,7 +86,7 @@ def measure_sequences(
     most = min(BATCH_TOKENS, max(1, BATCH_LOGITS // vocabulary))
     scored = [i for i, sequence in enumerate(sequences) if len(sequence.ids) > sequence.start]
     if scored:
-        _require_causal(language_model, sequences[scored[0]].ids)
+        _require_causal(language_model, sequences[scored[0]])
     for batch in _batches({i: len(sequences[i].ids) - 1 for i in scored}, batch_size, most):
         together = [sequences[i] for i in batch]
         if _can_pad(language_model, together):
@@ -105,7 +105,7 @@ def _can_pad(language_model: LanguageModel, sequences: Sequence[ScoredSequence])
     return len(sequences) > 1 and (dependence is None or not dependence.differ(0, longest))
 
 
-def _require_causal(language_model: LanguageModel, ids: Sequence[int]) -> None:
+def _require_causal(language_model: LanguageModel, sequence: ScoredSequence) -> None:
     """Raise where the logits after a token depend on the tokens that follow it, as in models made
     to fill masks, some of which have configs that call them causal.
 
@@ -113,7 +113,7 @@ def _require_causal(language_model: LanguageModel, ids: Sequence[int]) -> None:
         HftoolError: they do.
     """
     if language_model.is_causal is None:
-        language_model.is_causal = _is_causal(language_model, ids)
+        language_model.is_causal = _is_causal(language_model, sequence)
     if not language_model.is_causal:
         raise HftoolError(
             f"{language_model.name} is not a causal language model: what it expects after a token"
@@ -122,17 +122,19 @@ def _require_causal(language_model: LanguageModel, ids: Sequence[int]) -> None:
 
 
 @torch.inference_mode()
-def _is_causal(language_model: LanguageModel, ids: Sequence[int]) -> bool:
+def _is_causal(language_model: LanguageModel, sequence: ScoredSequence) -> bool:
     if isinstance(language_model.model, Llama):
         return True
     dependence = language_model.length_dependence
-    shorter = list(ids[:CAUSAL_SAMPLE])
+    shorter = list(sequence.ids[:CAUSAL_SAMPLE])
     if dependence is not None:  # so that all angles are those of short texts
         shorter = shorter[: max(1, dependence.switch // 2)]
     some = [*shorter, *shorter]
     device = language_model.model.device
-    whole = language_model.forward(torch.tensor([some], device=device))[0, : len(shorter)]
-    alone = language_model.forward(torch.tensor([shorter], device=device))[0]
+    source = language_model.encode([sequence.source])
+    whole = language_model.forward(torch.tensor([some], device=device), **source)
+    whole = whole[0, : len(shorter)]
+    alone = language_model.forward(torch.tensor([shorter], device=device), **source)[0]
     error = float((whole - alone).norm() / (alone - alone.mean()).norm())
     exact = language_model.model.dtype.itemsize == 4
     return error < (PADDING_ERROR if exact else PADDING_ERROR_HALF)
@@ -159,7 +161,7 @@ def _measure_single(
     values: list[Any] = []
     position = 1  # of the token that follows the first of the logits
     ids = sequence.ids if isinstance(measure, WordMeasure) else sequence.ids[:-1]
-    for logits in CachedModel(language_model).all_logits(ids):
+    for logits in CachedModel(language_model.reading(sequence.source)).all_logits(ids):
         skipped = min(len(logits), max(0, sequence.start - position))
         following = sequence.ids[position + skipped : position + len(logits)]
         values += measure(logits[skipped:], following)
@@ -176,7 +178,8 @@ def _measure_batch(
     unread = 0 if isinstance(measure, WordMeasure) else 1  # what follows the last token is unknown
     width = max(len(sequence.ids) for sequence in sequences) - unread
     padded = [[*s.ids, *[0] * width][:width] for s in sequences]
-    logits = language_model.forward(torch.tensor(padded, device=model.device))
+    sources = language_model.encode([s.source for s in sequences])
+    logits = language_model.forward(torch.tensor(padded, device=model.device), **sources)
     values = []
     for row, sequence in zip(logits, sequences, strict=True):
         scored = row[sequence.start - 1 : len(sequence.ids) - unread]

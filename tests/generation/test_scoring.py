@@ -17,6 +17,8 @@ from transformers import (
     LlamaConfig,
     MambaConfig,
     MistralConfig,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from tests.conftest import run
@@ -254,6 +256,33 @@ def test_a_model_that_is_not_causal(tmp_path: Path) -> None:
     done = run("score", "-m", str(tmp_path), "the sun")
     assert (done.exit_code, done.stdout) == (1, "")
     assert "is a masked language model, which can't continue a text" in done.stderr
+
+
+def test_an_encoder_decoder(tmp_path: Path) -> None:
+    """As transformers' loss for labels, which T5's decoder reads after its first token."""
+    torch.manual_seed(2)
+    sizes: dict[str, Any] = {"d_model": 32, "d_ff": 48, "num_layers": 2, "num_heads": 4, "d_kv": 8}
+    make: Any = T5ForConditionalGeneration
+    ids: dict[str, Any] = {"eos_token_id": END, "pad_token_id": PAD, "decoder_start_token_id": PAD}
+    config = T5Config(vocab_size=VOCABULARY, initializer_factor=9.0, **sizes, **ids)
+    model = make(config).eval()
+    model.save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    pairs = [("the sun", "le soleil"), ("a", "un"), ("one two three", "x")]
+    rows = "".join(f"{source},{target}\n" for source, target in pairs)
+    (tmp_path / "t.csv").write_text(f"source,text\n{rows}")
+    table = ("-f", str(tmp_path / "t.csv"), "--column", "text", "--given-column", "source")
+    for size in ("1", "8"):
+        records = score(tmp_path, *table, "-q", "--batch-size", size)
+        for record, (source, target) in zip(records, pairs, strict=True):
+            labels = torch.tensor([ids_of(tmp_path, target)])
+            with torch.inference_mode():
+                output = model(input_ids=torch.tensor([ids_of(tmp_path, source)]), labels=labels)
+            assert record["tokens"] == labels.shape[1]
+            expected = -float(output.loss) * labels.shape[1]
+            assert record["logprob"] == pytest.approx(expected, rel=1e-4)
+    done = run("score", "-m", str(tmp_path), "un")
+    assert done.exit_code == 2 and "a text needs its source" in done.stderr
 
 
 def test_options_that_exclude_each_other(llama: Path, tmp_path: Path) -> None:
