@@ -179,7 +179,7 @@ class LanguageModel:
         if not width:
             raise HftoolError(
                 f"{self.name} is an encoder-decoder",
-                "`generate`, `sample` and `topk` take those",
+                "`generate`, `sample`, `topk` and `score --given` take those",
             )
         device = self.model.device
         padding = self._token_id("pad_token_id") or 0

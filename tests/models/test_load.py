@@ -430,7 +430,7 @@ def test_an_encoder_decoder_does_not_chat(tmp_path: Path) -> None:
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.splitlines() == [
         f"Error: {tmp_path} is an encoder-decoder",
-        "Hint: `generate`, `sample` and `topk` take those",
+        "Hint: `generate`, `sample`, `topk` and `score --given` take those",
     ]
 
 
