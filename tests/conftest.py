@@ -16,7 +16,9 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from hftool.models.load import Classifier, LanguageModel, load_classifier, load_language_model
+from hftool.models.classifier import Classifier
+from hftool.models.language_model import LanguageModel
+from hftool.models.load import load_classifier, load_language_model
 from hftool.models.local_files import ensure_local, load_tokenizer
 from hftool.models.references import resolve_reference
 from hftool.options.model import ClassifierOptions, LoadOptions, SourceOptions

@@ -22,7 +22,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from hftool.models.load import Classifier, LanguageModel, load_classifier, load_language_model
+from hftool.models.classifier import Classifier
+from hftool.models.language_model import LanguageModel
+from hftool.models.load import load_classifier, load_language_model
 from hftool.options.model import ClassifierOptions, LoadOptions
 
 ARCHITECTURES = ("llama", "gemma3", "gpt2", "qwen3")

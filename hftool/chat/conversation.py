@@ -18,7 +18,7 @@ from hftool.generation.records import Generation, Piece, Request
 from hftool.generation.requests import beam_settings, sampling_of_beams
 from hftool.generation.sampling import SamplingSettings, resolve_sampling
 from hftool.generation.sequential import generate_each
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 from hftool.options.generation import (
     CHAT_MAX_NEW_TOKENS,
     AnswerOptions,

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from hftool.models.load import Classifier
+from hftool.models.classifier import Classifier
 from hftool.models.model_errors import model_errors
 from hftool.nn.architectures import LENGTH_DEPENDENT_ROPE, PADDING_SENSITIVE
 from hftool.nn.weights import unknown_token

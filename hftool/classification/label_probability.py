@@ -11,7 +11,7 @@ from hftool.classification.classify import EncodedText
 from hftool.classification.text_pieces import CHARACTERS_PER_TOKEN
 from hftool.errors import UsageError
 from hftool.generation.prefix_cache import CachedModel
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 from hftool.options.labels import LabelScoring
 
 log = logging.getLogger("hftool")

@@ -5,7 +5,8 @@ from hftool.classification.label_probability import PROMPT, PromptScorer
 from hftool.classification.sequence_classifier import ClassifierScorer
 from hftool.classification.zero_shot import HYPOTHESIS, EntailmentScorer
 from hftool.errors import UsageError
-from hftool.models.load import Classifier, load_classifier, load_classifier_or_language_model
+from hftool.models.classifier import Classifier
+from hftool.models.load import load_classifier, load_classifier_or_language_model
 from hftool.options.labels import LabelOptions
 from hftool.options.model import DEFAULT_CLASSIFIER, DEFAULT_MODEL, ClassifierOptions
 

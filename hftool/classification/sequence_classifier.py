@@ -9,7 +9,7 @@ import torch
 from hftool.classification.batched_logits import WINDOW, Tokens, batched_logits
 from hftool.classification.classify import EncodedText
 from hftool.classification.text_pieces import groups_by_size, piece_length, pieces_of
-from hftool.models.load import Classifier
+from hftool.models.classifier import Classifier
 from hftool.options.labels import LongTexts
 
 OVERLAP = 0.25  # the share of a window's tokens that the previous window has as well

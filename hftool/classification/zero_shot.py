@@ -8,7 +8,7 @@ from hftool.classification.batched_logits import WINDOW, Tokens, batched_logits
 from hftool.classification.classify import EncodedText
 from hftool.classification.text_pieces import piece_length, pieces_of
 from hftool.errors import HftoolError, UsageError
-from hftool.models.load import Classifier
+from hftool.models.classifier import Classifier
 
 HYPOTHESIS = "This text is {label}."
 

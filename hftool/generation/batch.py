@@ -16,7 +16,7 @@ from hftool.generation.records import CandidateGenerator, FailedRequest, Generat
 from hftool.generation.sampling import Sampler, are_finite, check_finite, sample_batch
 from hftool.generation.sequential import generate_each
 from hftool.inputs.readahead import read_ahead
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 from hftool.nn.cache import Cache
 
 log = logging.getLogger("hftool")

@@ -11,7 +11,7 @@ from hftool.generation.model_defaults import log_unused_fields
 from hftool.generation.records import FailedRequest, Generation, Piece, Request
 from hftool.generation.requests import GenerateOptions, make_request
 from hftool.inputs.texts import decoded, raw_lines
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 from hftool.options.generation import GenerationOptions, SamplingOptions
 from hftool.options.inputs import FileOptions, InputOptions, PromptOptions
 from hftool.options.ranges import option_ranges

@@ -20,7 +20,7 @@ from hftool.generation.generate import Continuation, log_context_full, new_token
 from hftool.generation.prefix_cache import CachedModel
 from hftool.generation.records import BeamSettings, Generation, Request
 from hftool.generation.sampling import check_finite
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 from hftool.models.model_errors import model_errors
 
 FILE_FIELDS = ("early_stopping", "bos_token_id", "decoder_start_token_id")

@@ -9,7 +9,7 @@ import torch
 
 from hftool.errors import HftoolError, is_little_memory, raised_by_us
 from hftool.generation.sampling import Filter, SamplingSettings, are_finite, own_filters
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 
 FIELDS = {"no_repeat_ngram": "no_repeat_ngram_size"}  # of filters with a name of their own
 

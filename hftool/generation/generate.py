@@ -19,7 +19,7 @@ from hftool.generation.records import (
     Usage,
 )
 from hftool.generation.sampling import Filter, Sampler, SamplingSettings, apply_filters
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 from hftool.tokenization.incremental_decoder import IncrementalDecoder
 from hftool.tokenization.tokenizer import Tokenizer
 

@@ -6,7 +6,7 @@ import torch
 
 from hftool.errors import HftoolError, UsageError
 from hftool.generation.sampling import check_finite
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 from hftool.tokenization.tokenizer import Tokenizer
 
 # The mask as most models call it; it is taken for a model's own mask token.

@@ -19,7 +19,8 @@ from hftool.generation.sampling import (
     resolve_sampling,
     sampled_probs,
 )
-from hftool.models.load import LanguageModel, load_language_model
+from hftool.models.language_model import LanguageModel
+from hftool.models.load import load_language_model
 from hftool.options.generation import SamplingOptions
 from hftool.options.inputs import PromptOptions
 from hftool.options.model import LoadOptions

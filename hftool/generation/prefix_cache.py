@@ -8,7 +8,7 @@ import torch
 
 from hftool.errors import HftoolError, NoCacheError, is_little_memory
 from hftool.generation.sampling import check_finite
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 
 log = logging.getLogger("hftool")
 

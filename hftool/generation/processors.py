@@ -18,7 +18,7 @@ from transformers.generation.utils import GenerationMixin
 
 from hftool.errors import HftoolError
 from hftool.generation.prefix_cache import CachedModel
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 
 
 def named_processors(

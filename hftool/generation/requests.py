@@ -14,7 +14,7 @@ from hftool.generation.model_defaults import (
 from hftool.generation.prefix_cache import require_context
 from hftool.generation.records import BeamSettings, FailedRequest, Request
 from hftool.generation.sampling import SamplingSettings, resolve_sampling
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 from hftool.options.generation import (
     DEFAULT_MAX_NEW_TOKENS,
     GenerationOptions,

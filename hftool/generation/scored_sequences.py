@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from hftool.errors import HftoolError, UsageError, exclude
 from hftool.inputs.tables import TextRow
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 from hftool.options.inputs import FileOptions, PromptOptions
 from hftool.options.score import ScoreOptions
 from hftool.prompting.messages import Chat

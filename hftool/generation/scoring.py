@@ -26,7 +26,7 @@ from hftool.generation.token_measures import (
 from hftool.inputs.readahead import read_ahead
 from hftool.inputs.row_errors import each_or_error, stopping_error
 from hftool.inputs.tables import TextRow
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 from hftool.options.output import OnError
 from hftool.options.score import ScoreOptions
 from hftool.tokenization.tokenizer import Tokenizer

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from hftool.generation.generate import generate
 from hftool.generation.records import CandidateGenerator, Generation, Piece, Request
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 
 
 def generate_each(

@@ -9,7 +9,7 @@ import torch
 from hftool.errors import HftoolError
 from hftool.generation.prefix_cache import CachedModel
 from hftool.generation.records import CandidateGenerator
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 
 log = logging.getLogger("hftool")
 

@@ -18,7 +18,7 @@ from hftool.generation.sampling import (
     apply_filters_in_turn,
     resolve_sampling,
 )
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 from hftool.options.generation import SamplingOptions
 from hftool.options.inputs import PromptOptions
 from hftool.prompting.prompt import Prompt, prompt_ids

@@ -16,7 +16,8 @@ from hftool.generation.records import (
 )
 from hftool.generation.sequential import generate_each
 from hftool.generation.speculative import assistant_generator, prompt_lookup_generator
-from hftool.models.load import LanguageModel, load_language_model
+from hftool.models.language_model import LanguageModel
+from hftool.models.load import load_language_model
 from hftool.options.generation import GenerationOptions
 from hftool.options.model import LoadOptions
 

@@ -18,7 +18,7 @@ from hftool.generation.next_token import (
 from hftool.generation.prefix_cache import CachedModel
 from hftool.generation.sampling import check_finite
 from hftool.generation.scored_sequences import ScoredSequence
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 from hftool.nn.llama import Llama
 
 BATCH_TOKENS = 1024  # padded tokens of a batch, at most

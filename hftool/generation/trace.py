@@ -17,7 +17,7 @@ from hftool.atomic_files import atomic_file
 from hftool.errors import HftoolError, UsageError
 from hftool.generation.sampling import SamplingSettings
 from hftool.generation.steps import Step, StepSampler
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 from hftool.models.references import GgufFile, LocalFolder, resolve_reference
 from hftool.options.inputs import PromptOptions
 from hftool.options.model import (

@@ -14,7 +14,8 @@ from hftool.generation.batch import generate_side_by_side
 from hftool.generation.generate import generate
 from hftool.generation.records import Generation, Request
 from hftool.generation.sampling import SamplingSettings
-from hftool.models.load import LanguageModel, load_language_model
+from hftool.models.language_model import LanguageModel
+from hftool.models.load import load_language_model
 from hftool.models.references import GgufFile, resolve_reference
 from hftool.options.model import LoadOptions, Quantization
 from tests.benchmarks.pairs import Pair

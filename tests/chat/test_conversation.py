@@ -11,7 +11,7 @@ import pytest
 from hftool.chat.conversation import Conversation, Turn
 from hftool.errors import HftoolError
 from hftool.generation.records import Piece
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 from hftool.options.generation import AnswerOptions, Overflow
 from hftool.output.formats import text_lines
 from hftool.output.tables.base import table_console

@@ -16,7 +16,7 @@ from hftool.chat.settings import change_setting
 from hftool.chat.slash_commands import COMMANDS, Note, parse, respond
 from hftool.errors import HftoolError, UsageError
 from hftool.generation.sampling import resolve_sampling
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 from hftool.options.generation import AnswerOptions
 from hftool.prompting.chat_template import chat_template
 from tests.conftest import run

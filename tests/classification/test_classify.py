@@ -33,7 +33,8 @@ from hftool.classification.classify import Classification, classify
 from hftool.classification.sequence_classifier import ClassifierScorer
 from hftool.errors import HftoolError
 from hftool.inputs.tables import TextRow
-from hftool.models.load import Classifier, load_classifier
+from hftool.models.classifier import Classifier
+from hftool.models.load import load_classifier
 from hftool.options.model import ClassifierOptions
 from tests.conftest import run
 from tests.tiny_models import (

@@ -15,7 +15,7 @@ from hftool.classification.sequence_classifier import ClassifierScorer
 from hftool.classification.zero_shot import EntailmentScorer
 from hftool.generation.prefix_cache import CachedModel
 from hftool.inputs.tables import TextRow
-from hftool.models.load import Classifier
+from hftool.models.classifier import Classifier
 from hftool.options.labels import LabelScoring
 from hftool.tokenization.tokenizer import Tokenizer
 from tests.conftest import run

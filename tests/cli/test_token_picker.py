@@ -15,7 +15,8 @@ from hftool.cli.token_picker import picked_id
 from hftool.errors import UsageError
 from hftool.generation.sampling import SamplingSettings
 from hftool.generation.steps import StepCandidates, StepSampler
-from hftool.models.load import LanguageModel, load_language_model
+from hftool.models.language_model import LanguageModel
+from hftool.models.load import load_language_model
 from hftool.options.model import LoadOptions
 from hftool.tokenization.tokenizer import Tokenizer
 from tests.conftest import run

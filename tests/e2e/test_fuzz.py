@@ -32,7 +32,7 @@ from hftool.inputs.tables import read_table
 from hftool.json_files import read_json
 from hftool.models.generation_config import OWN_FIELDS, PROCESSOR_FIELDS
 from hftool.models.info import _tensors
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 from hftool.models.validation import require_fitting
 from hftool.options.generation import AnswerOptions, GenerationOptions, SamplingOptions
 from hftool.options.inputs import InputFormat, PromptOptions, TableInputOptions

@@ -19,7 +19,7 @@ from hftool.generation.generate import generate
 from hftool.generation.records import BeamSettings, FailedRequest, Generation, Request
 from hftool.generation.requests import GenerateOptions
 from hftool.generation.sampling import SamplingSettings
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 from hftool.options.generation import GenerationOptions, SamplingOptions
 from hftool.options.inputs import FileOptions, PromptOptions
 from tests.conftest import run

@@ -32,7 +32,7 @@ from hftool.models.generation_config import (
     UNUSED_FIELDS,
     read_generation_config,
 )
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 from hftool.options.generation import GenerationOptions, SamplingOptions
 from hftool.options.inputs import PromptOptions
 from tests.conftest import run

@@ -24,7 +24,7 @@ from hftool.generation.next_token import (
     rank_tokens,
     score_tokens,
 )
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 from hftool.options.inputs import PromptOptions
 from hftool.prompting.prompt import prompt_ids
 from tests.conftest import run

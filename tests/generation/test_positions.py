@@ -16,7 +16,7 @@ from hftool.generation.records import Generation, Request
 from hftool.generation.sampling import SamplingSettings
 from hftool.generation.speculative import prompt_lookup_generator
 from hftool.generation.steps import StepSampler
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 from tests.tiny_models import END, VOCABULARY, load_model, save_tokenizer, transformers_model
 
 GREEDY = SamplingSettings(greedy=True, seed=None)

@@ -13,7 +13,7 @@ from transformers import MambaConfig, MambaForCausalLM
 from hftool.errors import HftoolError
 from hftool.generation import prefix_cache
 from hftool.generation.prefix_cache import CachedModel
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 from hftool.models.model_errors import memory_errors
 from hftool.nn.llama import Llama
 from tests.tiny_models import (

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hftool.generation.generate import Continuation, generate
 from hftool.generation.records import Generation, Piece, Request
 from hftool.generation.sampling import SamplingSettings
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 from tests.conftest import run
 
 GREEDY = SamplingSettings(greedy=True, seed=None)

@@ -16,7 +16,7 @@ from hftool.generation.prefix_cache import CachedModel
 from hftool.generation.records import BeamSettings, CandidateGenerator, Generation, Request
 from hftool.generation.sampling import SamplingSettings
 from hftool.generation.speculative import assistant_generator, prompt_lookup_generator
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 from hftool.tokenization.incremental_decoder import IncrementalDecoder
 from tests.conftest import run
 from tests.tiny_models import (

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 from hftool.errors import HftoolError
 from hftool.models import converted_copies, file_hashes, manifest
 from hftool.models.conversion import merge_adapter
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 from hftool.models.manifest import FORMAT_VERSION
 from hftool.models.references import GgufFile, resolve_reference
 from hftool.tokenization.tokenizer import Tokenizer

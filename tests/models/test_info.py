@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoModelForSequenceClassification
 
 from hftool import config
-from hftool.models.load import LanguageModel
+from hftool.models.language_model import LanguageModel
 from hftool.models.references import AdaptedMiniLM, GgufFile, resolve_reference
 from tests.conftest import run
 from tests.hub_server import save_llama

@@ -18,7 +18,8 @@ from transformers import (
 )
 
 from hftool.generation.prefix_cache import PREFILL_SLICE, CachedModel
-from hftool.models.load import LanguageModel, load_language_model
+from hftool.models.language_model import LanguageModel
+from hftool.models.load import load_language_model
 from hftool.nn.llama import KeyValueCache, Llama, read_llama
 from hftool.nn.quantization import quantize
 from hftool.options.model import LoadOptions

@@ -10,7 +10,8 @@ from torch import nn
 
 from hftool.errors import HftoolError
 from hftool.generation.prefix_cache import CachedModel
-from hftool.models.load import LanguageModel, load_language_model
+from hftool.models.language_model import LanguageModel
+from hftool.models.load import load_language_model
 from hftool.nn.quantization import INT4_GROUP, Int4Linear, Int8Linear, Int8Products, quantize
 from hftool.options.model import LoadOptions
 from tests.conftest import run

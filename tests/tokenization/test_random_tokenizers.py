@@ -257,7 +257,7 @@ def is_needed(backend: tokenizers.Tokenizer, text: str, i: int) -> bool:
 
 
 def is_as_in_library(tokenizer: Tokenizer, ids: Sequence[int], skip: bool) -> bool:
-    """Return whether `decode` should give what the library's does: see `Tokenizer._spelling`."""
+    """Return whether `decode` should give what the library's does: see `Detokenizer._spelling`."""
     if tokenizer._word_end or (
         "ByteLevel" in tokenizer._step_types and not tokenizer._is_byte_level
     ):
