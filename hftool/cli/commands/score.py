@@ -1,7 +1,7 @@
 """`hftool score`"""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 from hftool.cli.dataclass_options import expand_dataclasses
@@ -43,15 +43,13 @@ def score(
         hftool score -f stories.csv --column ending --given-column story -o scores.csv
     """
     from hftool.generation.scored_sequences import require_column, text_encoder
-    from hftool.generation.scoring import SCORERS, score_texts
-    from hftool.inputs.tables import read_table
-    from hftool.inputs.tally import Tally
+    from hftool.generation.scoring import SCORERS, TextScore, score_texts
+    from hftool.inputs.tables import TextRow, read_table
     from hftool.models.fingerprint import model_digest
     from hftool.models.load import load_language_model
     from hftool.output.formats import format_name
-    from hftool.output.progress import show_progress
-    from hftool.output.resume import remaining, resumable
     from hftool.output.run_log import Settings, run_settings
+    from hftool.output.table_run import run_table
     from hftool.output.views.score import parts_view, scores_view
     from hftool.output.writer import write
 
@@ -75,16 +73,11 @@ def score(
         return
     bom = table.shape.marked if output.bom is None else output.bom
     view = scores_view(table.shape, errors=output.on_error == "report", bom=bom)
-    with resumable(output, view, settings) as partial:
-        rows = remaining(partial, table, lambda row: (row.text, dict(row.columns), str(row.error)))
-        tally = Tally(partial.done, partial.failed) if partial else Tally()
-        done = partial.done if partial else 0
-        scores = score_texts(language_model, rows, encode, scoring, output.on_error, done)
-        scores = show_progress(tally.counted(scores), output, "texts", "texts")
-        write(scores, view, output, partial)
-    if not text or output.output is not None:
-        tally.log_end(output.output)
-    tally.report_failures(left_out=output.on_error == "skip")
+
+    def compute(rows: Iterator[TextRow], done: int) -> Iterator[TextScore]:
+        return score_texts(language_model, rows, encode, scoring, output.on_error, done)
+
+    run_table(table, compute, view, output, settings, announce=not text)
 
 
 def _default_unit(texts: Sequence[str] | None, output: TableOptions) -> Unit:

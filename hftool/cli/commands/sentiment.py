@@ -1,6 +1,7 @@
 """`hftool sentiment`"""
 
-from contextlib import nullcontext
+import functools
+from collections.abc import Iterator
 from typing import Annotated
 
 from hftool.cli.dataclass_options import expand_dataclasses
@@ -71,19 +72,16 @@ def sentiment(
         job = LabelJob(load, labelling, inputs, threshold, all_scores)
         label_files(text or [], job, engine.ray_address, output)
         return
-    from hftool.classification.classify import classify
-    from hftool.classification.evaluation import evaluate, require_accuracy
+    from hftool.classification.classify import Classification, classify
+    from hftool.classification.evaluation import Evaluation, evaluate, require_accuracy
     from hftool.classification.scorers import default_model, load_scorer
     from hftool.classification.summary import Check, summarize
-    from hftool.inputs.tables import read_table
-    from hftool.inputs.tally import Tally
+    from hftool.inputs.tables import TextRow, read_table
     from hftool.models.fingerprint import model_digest
     from hftool.output.formats import format_name
-    from hftool.output.progress import show_progress
-    from hftool.output.resume import remaining, resumable
     from hftool.output.run_log import Settings, run_settings
+    from hftool.output.table_run import run_table
     from hftool.output.views.classification import EVALUATION, SUMMARY, classifications_view
-    from hftool.output.writer import write
 
     def settings() -> Settings:
         name = load.model or default_model(labelling)
@@ -94,32 +92,33 @@ def sentiment(
     all_columns = not reduced and format_name(output, SUMMARY) in ("csv", "tsv", "parquet")
     table = read_table(text, inputs, whole=all_columns)
     scorer = load_scorer(load, labelling)
-    checked, result = Check(check, scorer.labels), None
+    checked = Check(check, scorer.labels)
+    results: list[Evaluation] = []
     view = classifications_view(
         *(table.shape, scorer.labels),
         all_scores=all_scores,
         bom=table.shape.marked if output.bom is None else output.bom,
         errors=output.on_error == "report",
     )
-    with nullcontext() if reduced else resumable(output, view, settings) as partial:
-        rows = remaining(partial, table, lambda row: (row.text, dict(row.columns), str(row.error)))
-        tally = Tally(partial.done, partial.failed) if partial else Tally()
-        records = classify(scorer, rows, threshold, output.on_error)
-        records = checked.counted(tally.counted(records))
-        records = show_progress(records, output, "texts", "texts", at_end=reduced)
-        if summary:
-            write(summarize(records, scorer.labels), SUMMARY, output)
-        elif evaluation.gold is not None:
-            gold, mistakes = evaluation.gold, evaluation.mistakes
-            result = evaluate(records, scorer.labels, gold, mistakes=mistakes)
-            write([result], EVALUATION, output)
-        else:
-            write(records, view, output, partial)
-    if not text or output.output is not None:
-        tally.log_end(output.output)
-    tally.report_failures(left_out=output.on_error == "skip" or reduced)
+
+    def compute(rows: Iterator[TextRow], _done: int) -> Iterator[Classification]:
+        return checked.counted(classify(scorer, rows, threshold, output.on_error))
+
+    def evaluated(records: Iterator[Classification]) -> list[Evaluation]:
+        assert evaluation.gold is not None
+        found = evaluate(records, scorer.labels, evaluation.gold, mistakes=evaluation.mistakes)
+        results.append(found)
+        return results
+
+    run = functools.partial(run_table, table, compute, announce=not text)
+    if summary:
+        run(SUMMARY, output, settings, reduce=lambda records: summarize(records, scorer.labels))
+    elif evaluation.gold is not None:
+        run(EVALUATION, output, settings, reduce=evaluated)
+    else:
+        run(view, output, settings)
     checked.require()
-    if result is not None:
+    for result in results:
         require_accuracy(result, evaluation.min_accuracy)
 
 

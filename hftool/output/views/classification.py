@@ -1,48 +1,15 @@
 """Views of `sentiment`: the input's columns, then the label and its scores; and summaries."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from hftool.output.view import Beside, Row, View, escaped, line, number, plain
+from hftool.output.view import Row, View, escaped, line, number, plain
+from hftool.output.views.input_columns import InputColumns, InputShape
 
 if TYPE_CHECKING:
     from hftool.classification.classify import Classification
     from hftool.classification.evaluation import Evaluation
     from hftool.classification.summary import LabelSummary
-
-
-def names_in_records(names: Sequence[str], reserved: Collection[str]) -> dict[str, str]:
-    """Return the names of the input's columns in the records, by those in the input.
-
-    They stay the same, but one that is `reserved` for the results becomes `input_NAME`.
-    """
-    renamed: dict[str, str] = {}
-    for name in names:
-        new = name
-        while new in reserved or (new != name and new in names):
-            new = f"input_{new}"
-        renamed[name] = new
-    return renamed
-
-
-class InputShape(Protocol):
-    """What the view needs to know about the table that the texts are from."""
-
-    @property
-    def header(self) -> tuple[str, ...]:
-        """The names of the columns, as csv and tsv write them."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The same names, each of them once."""
-
-    @property
-    def schema(self) -> Callable[[], Any]:
-        """A function that returns the columns' types (`pyarrow.Schema`)."""
-
-    @property
-    def nulls(self) -> Mapping[str, str]:
-        """How csv and tsv write a missing value, by format."""
 
 
 def classifications_view(
@@ -64,26 +31,17 @@ def classifications_view(
     """
     scores = tuple(f"score_{label}" for label in labels) if all_scores else ()
     results = ("label", "score", *scores, *("error",) * errors)
-    reserved = {*results, *("scores",) * all_scores}
-    new_names = names_in_records(given.names, reserved)
-    old_names = {new: name for name, new in new_names.items()}
-    new_header = names_in_records(given.header, reserved)
-
-    def inputs(c: "Classification") -> Row:
-        # A record of JSON from stdin may have columns that the first one lacks.
-        known = c.columns.keys() <= new_names.keys()
-        by_name = new_names if known else names_in_records([*c.columns], reserved)
-        return {by_name[name]: value for name, value in c.columns.items()}
+    inputs = InputColumns(given, results, reserved=("scores",) * all_scores)
 
     def record(c: "Classification") -> Row:
         scores = {"scores": c.scores} if all_scores else {}
         error = {"error": c.error} if c.error is not None else {}
-        return {**inputs(c), "label": c.label, "score": c.score, **scores, **error}
+        return {**inputs.named(c.columns), "label": c.label, "score": c.score, **scores, **error}
 
-    def row(c: "Classification") -> Row:
+    def rows(c: "Classification") -> list[Row]:
         by_label = {f"score_{label}": score for label, score in c.scores.items()}
         more = {**(by_label if all_scores else {}), **({"error": c.error} if errors else {})}
-        return Beside(c.columns, old_names, {"label": c.label, "score": c.score, **more})
+        return [inputs.beside(c.columns, {"label": c.label, "score": c.score, **more})]
 
     def text(c: "Classification") -> str:
         scores = [f"{escaped(label)}={number(score)}" for label, score in c.scores.items()]
@@ -92,27 +50,22 @@ def classifications_view(
         score = "" if c.score is None else number(c.score)
         return line(escaped(c.label), score, escaped(c.text), *more, *error)
 
-    def schema() -> Any:
-        from hftool.output.parquet import results_schema
-
-        return results_schema(given.schema(), new_names, results)
-
     def table(records: Iterable["Classification"], console: Any) -> Iterator[str]:
         from hftool.output.tables.classification import classifications
 
         return classifications(labels, all_scores, records, console)
 
     return View(
-        columns=(*new_names.values(), *results),
-        header=(*(new_header[name] for name in given.header), *results),
+        columns=inputs.columns,
+        header=inputs.header,
         nulls=given.nulls,
         bom=bom,
         rounded=("score", *scores),
         text=text,
         record=record,
-        rows=lambda classification: [row(classification)],
+        rows=rows,
         table=table,
-        schema=schema,
+        schema=inputs.schema,
     )
 
 

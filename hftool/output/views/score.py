@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from hftool.output.view import Beside, Row, View, escaped, line, number
-from hftool.output.views.classification import InputShape, names_in_records
+from hftool.output.view import Row, View, escaped, line, number
+from hftool.output.views.input_columns import InputColumns, InputShape
 from hftool.output.views.tokens import next_token_view
 
 if TYPE_CHECKING:
@@ -23,22 +23,16 @@ def scores_view(given: InputShape, *, errors: bool = False, bom: bool = False) -
         bom: whether csv begins with a byte-order mark.
     """
     results = (*RESULTS, *("error",) * errors)
-    new_names = names_in_records(given.names, results)
-    old_names = {new: name for name, new in new_names.items()}
-    new_header = names_in_records(given.header, results)
+    inputs = InputColumns(given, results)
 
     def record(score: "TextScore") -> Row:
-        # A record of JSON from stdin may have columns that the first one lacks.
-        known = score.columns.keys() <= new_names.keys()
-        by_name = new_names if known else names_in_records([*score.columns], results)
-        inputs = {by_name[name]: value for name, value in score.columns.items()}
         values = {name: getattr(score, name) for name in RESULTS}
         error = {} if score.error is None else {"error": score.error}
-        return {"index": values.pop("index"), **inputs, **values, **error}
+        return {"index": values.pop("index"), **inputs.named(score.columns), **values, **error}
 
-    def row(score: "TextScore") -> Row:
+    def rows(score: "TextScore") -> list[Row]:
         values = {name: getattr(score, name) for name in results}
-        return Beside(score.columns, old_names, values)
+        return [inputs.beside(score.columns, values)]
 
     def text(score: "TextScore") -> str:
         error = [] if score.error is None else [f"error={escaped(score.error)}"]
@@ -51,21 +45,16 @@ def scores_view(given: InputShape, *, errors: bool = False, bom: bool = False) -
 
         return scores(records, console)
 
-    def schema() -> Any:
-        from hftool.output.parquet import results_schema
-
-        return results_schema(given.schema(), new_names, results)
-
     return View(
-        columns=(*new_names.values(), *results),
-        header=(*(new_header[name] for name in given.header), *results),
+        columns=inputs.columns,
+        header=inputs.header,
         nulls=given.nulls,
         bom=bom,
         text=text,
         record=record,
-        rows=lambda score: [row(score)],
+        rows=rows,
         table=table,
-        schema=schema,
+        schema=inputs.schema,
     )
 
 
