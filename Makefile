@@ -74,10 +74,10 @@ docs-output: $(VENV)/ready ## the output of the commands that README and docs sh
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m tools.doc_blocks
 
 docs: $(VENV)/docs ## the site, in build/site; a broken link is an error
-	$(BIN)/mkdocs build --strict
+	$(BIN)/zensical build --strict
 
 docs-serve: $(VENV)/docs ## the site, at http://127.0.0.1:8000
-	$(BIN)/mkdocs serve --strict
+	$(BIN)/zensical serve
 
 # torch first and by its exact version: on Linux a later step would choose a CUDA build.
 # The packages with the models' weights come without their dependencies: one of those compiles C++ for minutes.
@@ -97,4 +97,4 @@ $(VENV)/docs: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) build .coverage* .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build .cache .coverage* .mypy_cache .pytest_cache .ruff_cache

@@ -1,7 +1,9 @@
 """README and docs: commands give the output shown, links work, and every page is listed."""
 
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +75,16 @@ def test_every_page_is_in_the_navigation() -> None:
     assert named == there
 
 
-def test_the_site_builds(tmp_path: Path) -> None:
-    mkdocs = pytest.importorskip("mkdocs", reason="make docs builds it").__name__
+def test_the_site_builds_and_says_which_pages_are_chinese(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
     done = subprocess.run(
-        ["python", "-m", mkdocs, "build", "--strict", "--site-dir", tmp_path / "site"],
-        cwd=ROOT,
+        [sys.executable, "-m", "zensical", "build", "--strict"],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    for page in (tmp_path / "build" / "site").rglob("index.html"):
+        language = "zh" if ".zh" in str(page) else "en"
+        assert f'<html lang="{language}"' in page.read_text("utf-8"), page
