@@ -9,11 +9,11 @@ import psutil
 import torch
 
 from hftool.errors import HftoolError
+from hftool.generation.drawing import Sampler, are_finite, check_finite, sample_batch
 from hftool.generation.filters import build_filters
 from hftool.generation.generate import Continuation, log_context_full, new_token_limit
 from hftool.generation.prefix_cache import PREFILL_SLICE, CachedModel
 from hftool.generation.records import CandidateGenerator, FailedRequest, Generation, Request
-from hftool.generation.sampling import Sampler, are_finite, check_finite, sample_batch
 from hftool.generation.sequential import generate_each
 from hftool.inputs.readahead import read_ahead
 from hftool.models.language_model import LanguageModel

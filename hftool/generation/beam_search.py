@@ -15,11 +15,11 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from hftool.generation.drawing import check_finite
 from hftool.generation.filters import build_filters, config_errors
 from hftool.generation.generate import Continuation, log_context_full, new_token_limit
 from hftool.generation.prefix_cache import CachedModel
 from hftool.generation.records import BeamSettings, Generation, Request
-from hftool.generation.sampling import check_finite
 from hftool.models.language_model import LanguageModel
 from hftool.models.model_errors import model_errors
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from hftool.errors import HftoolError, is_little_memory, raised_by_us
-from hftool.generation.sampling import Filter, SamplingSettings, are_finite, own_filters
+from hftool.generation.drawing import are_finite
+from hftool.generation.sampling import Filter, SamplingSettings, own_filters
 from hftool.models.language_model import LanguageModel
 
 FIELDS = {"no_repeat_ngram": "no_repeat_ngram_size"}  # of filters with a name of their own

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from hftool.generation.drawing import Sampler
 from hftool.generation.filters import build_filters
 from hftool.generation.prefix_cache import CachedModel, require_context
 from hftool.generation.records import (
@@ -18,7 +19,7 @@ from hftool.generation.records import (
     TokenLogprob,
     Usage,
 )
-from hftool.generation.sampling import Filter, Sampler, SamplingSettings, apply_filters
+from hftool.generation.sampling import Filter, SamplingSettings, apply_filters
 from hftool.models.language_model import LanguageModel
 from hftool.tokenization.incremental_decoder import IncrementalDecoder
 from hftool.tokenization.tokenizer import Tokenizer

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from hftool.errors import HftoolError, UsageError
-from hftool.generation.sampling import check_finite
+from hftool.generation.drawing import check_finite
 from hftool.models.language_model import LanguageModel
 from hftool.tokenization.tokenizer import Tokenizer
 

@@ -9,16 +9,12 @@ from typing import Literal
 import torch
 
 from hftool.errors import UsageError
+from hftool.generation.drawing import sampled_probs
 from hftool.generation.filters import build_filters
 from hftool.generation.mask_filling import mask_logits, with_own_mask
 from hftool.generation.prefix_cache import CachedModel, require_context
 from hftool.generation.records import OPTIONAL
-from hftool.generation.sampling import (
-    SamplingSettings,
-    apply_filters,
-    resolve_sampling,
-    sampled_probs,
-)
+from hftool.generation.sampling import SamplingSettings, apply_filters, resolve_sampling
 from hftool.models.language_model import LanguageModel
 from hftool.models.load import load_language_model
 from hftool.options.generation import SamplingOptions

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from hftool.errors import HftoolError, NoCacheError, is_little_memory
-from hftool.generation.sampling import check_finite
+from hftool.generation.drawing import check_finite
 from hftool.models.language_model import LanguageModel
 
 log = logging.getLogger("hftool")

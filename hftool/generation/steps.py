@@ -6,18 +6,14 @@ from functools import cached_property
 
 import torch
 
+from hftool.generation.drawing import Sampler
 from hftool.generation.filters import build_filters
 from hftool.generation.generate import log_context_full, new_token_limit
 from hftool.generation.model_defaults import log_unused_fields, most_new_tokens, stop_strings
 from hftool.generation.next_token import entropy_bits
 from hftool.generation.prefix_cache import CachedModel
 from hftool.generation.records import OPTIONAL
-from hftool.generation.sampling import (
-    Sampler,
-    SamplingSettings,
-    apply_filters_in_turn,
-    resolve_sampling,
-)
+from hftool.generation.sampling import SamplingSettings, apply_filters_in_turn, resolve_sampling
 from hftool.models.language_model import LanguageModel
 from hftool.options.generation import SamplingOptions
 from hftool.options.inputs import PromptOptions

@@ -11,12 +11,12 @@ import torch
 
 from hftool.errors import HftoolError
 from hftool.generation.batch import PADDING_ERROR, PADDING_ERROR_HALF
+from hftool.generation.drawing import check_finite
 from hftool.generation.next_token import (
     entropy_bits,
     rank_of,
 )
 from hftool.generation.prefix_cache import CachedModel
-from hftool.generation.sampling import check_finite
 from hftool.generation.scored_sequences import ScoredSequence
 from hftool.models.language_model import LanguageModel
 from hftool.nn.llama import Llama

@@ -11,14 +11,12 @@ import torch
 from transformers import GenerationConfig
 
 from hftool.errors import HftoolError, UsageError
+from hftool.generation.drawing import Draw, Sampler, check_finite
 from hftool.generation.sampling import (
     DEFAULT_TOP_K,
-    Draw,
-    Sampler,
     SamplingSettings,
     apply_filters,
     apply_filters_in_turn,
-    check_finite,
     own_filters,
     resolve_sampling,
 )
