@@ -142,9 +142,9 @@ def _load(folder: Path, quantize: Any = "none") -> Any:
 def _checks(folder: Path, reference: Reference) -> Iterator[tuple[str, Callable[[], str | None]]]:
     from hftool.generation.batch import generate_batch
     from hftool.generation.prefix_cache import CachedModel
-    from hftool.generation.requests import GenerateOptions, requests_of_prompts
+    from hftool.generation.requests import requests_of_prompts
     from hftool.generation.sequential import generate_each
-    from hftool.options.generation import GenerationOptions, SamplingOptions
+    from hftool.options.generation import GenerateOptions, GenerationOptions, SamplingOptions
     from hftool.options.inputs import PromptOptions
 
     options = GenerateOptions(

@@ -1,18 +1,15 @@
-"""Make requests from the records of a batch file."""
+"""Read a batch file: a prompt and the options of its own in each record."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hftool.errors import HftoolError, UsageError
-from hftool.generation.model_defaults import log_unused_fields
-from hftool.generation.records import FailedRequest, Generation, Piece, Request
-from hftool.generation.requests import GenerateOptions, make_request
+from hftool.generation.records import FailedRequest, Generation, Piece
 from hftool.inputs.texts import decoded, raw_lines
-from hftool.models.language_model import LanguageModel
-from hftool.options.generation import GenerationOptions, SamplingOptions
+from hftool.options.generation import GenerateOptions, GenerationOptions, SamplingOptions
 from hftool.options.inputs import FileOptions, InputOptions, PromptOptions
 from hftool.options.ranges import option_ranges
 from hftool.prompting.messages import TEMPLATE_FIELDS, as_chat
@@ -21,11 +18,10 @@ from hftool.prompting.prompt import (
     arguments_of,
     chat_of_text,
     overlaid,
-    prompt_ids,
-    prompt_text,
 )
 
 Event = TypeVar("Event", bound=Piece | Generation | FailedRequest)
+Made = TypeVar("Made")
 Options = TypeVar("Options", SamplingOptions, GenerationOptions)
 
 RECORD_OPTIONS = (
@@ -115,30 +111,22 @@ def numbered_records(lines: Iterable[bytes]) -> Iterator[BatchLine]:
         yield BatchLine(index, number, line)
 
 
-def requests_of_records(
-    language_model: LanguageModel,
-    lines: Iterable[BatchLine],
-    files: FileOptions,
-    options: GenerateOptions,
-) -> Iterator[Request | FailedRequest]:
-    """Yield a request for each record of a batch (JSON Lines), or the cause of its failure.
-
-    A record is `{"prompt": …}` or `{"messages": […]}`, with any `id` and any of `RECORD_OPTIONS`.
-    Without a seed, one is drawn for each record.
+def each_record(
+    lines: Iterable[BatchLine], files: FileOptions, make: Callable[[dict[str, Any]], Made]
+) -> Iterator[tuple[BatchLine, Any, Made] | FailedRequest]:
+    """Yield the line of each record of a batch (JSON Lines), its `id`, and what `make` makes of it,
+    or the cause of its failure.
     """
-    log_unused_fields(language_model.generation_config, "num_return_sequences")
-    options = replace(options, generation=replace(options.generation, num_return_sequences=1))
     for line in lines:
         record: Any = None
         try:
             record = parse_record(decoded(line.data, line.number, files))
-            request = request_of_record(language_model, record, options)
-            request = replace(request, index=line.index, id=record.get("id"), line=line.number)
+            made = make(record)
         except HftoolError as error:
             given_id = record.get("id") if isinstance(record, dict) else None
             yield FailedRequest(given_id, line.number, str(error))
         else:
-            yield request
+            yield line, record.get("id"), made
 
 
 def parse_record(line: str) -> dict[str, Any]:
@@ -163,14 +151,13 @@ def _reject_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def request_of_record(
-    language_model: LanguageModel, record: dict[str, Any], options: GenerateOptions
-) -> Request:
-    """Return the request for a batch record, whose own options override the others.
+def read_record(record: dict[str, Any], options: GenerateOptions) -> tuple[Prompt, GenerateOptions]:
+    """Return the prompt of a batch record, and its options, which override the others.
+
+    A record is `{"prompt": …}` or `{"messages": […]}`, with any `id` and any of `RECORD_OPTIONS`.
 
     Raises:
-        HftoolError: the record has fields that are unknown, missing or of the wrong type; its
-            prompt is empty or longer than the context; or the chat template fails.
+        HftoolError: the record has fields that are unknown, missing or of the wrong type.
         UsageError: an option has a value that is not allowed.
     """
     if unknown := record.keys() - {"id", "prompt", "messages", *CHAT_FIELDS, *RECORD_OPTIONS}:
@@ -179,13 +166,11 @@ def request_of_record(
     if ("prompt" in record) == ("messages" in record):
         raise HftoolError('a record must have either "prompt" or "messages"')
     prompt, prompting = _prompt(record, options.prompting)
-    options = GenerateOptions(
+    return prompt, GenerateOptions(
         prompting,
         _override(options.sampling, record),
         _override(options.generation, record),
     )
-    ids = prompt_ids(language_model.tokenizer, prompt, prompting)
-    return make_request(language_model, prompt_text(prompt), ids, options)
 
 
 def _prompt(record: Mapping[str, Any], options: PromptOptions) -> tuple[Prompt, PromptOptions]:

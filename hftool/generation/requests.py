@@ -1,10 +1,12 @@
 """Make requests from prompts and options."""
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from hftool.errors import HftoolError, UsageError
+from hftool.generation.batch_file import BatchLine, each_record, read_record
 from hftool.generation.model_defaults import (
     complete_options,
     log_unused_fields,
@@ -17,23 +19,15 @@ from hftool.generation.sampling import SamplingSettings, resolve_sampling
 from hftool.models.language_model import LanguageModel
 from hftool.options.generation import (
     DEFAULT_MAX_NEW_TOKENS,
+    GenerateOptions,
     GenerationOptions,
     SamplingOptions,
 )
-from hftool.options.inputs import PromptOptions
+from hftool.options.inputs import FileOptions
 from hftool.prompting.prompt import Prompt, prompt_ids, prompt_text
 
 DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
 """The sampling options that only matter when tokens are drawn."""
-
-
-@dataclass(frozen=True)
-class GenerateOptions:
-    """All options that determine a generated text."""
-
-    prompting: PromptOptions
-    sampling: SamplingOptions
-    generation: GenerationOptions
 
 
 def requests_of_prompts(
@@ -85,6 +79,42 @@ def requests_of_prompts(
 
 def _add_to_seed(settings: SamplingSettings, number: int) -> SamplingSettings:
     return settings if settings.seed is None else replace(settings, seed=settings.seed + number)
+
+
+def requests_of_records(
+    language_model: LanguageModel,
+    lines: Iterable[BatchLine],
+    files: FileOptions,
+    options: GenerateOptions,
+) -> Iterator[Request | FailedRequest]:
+    """Yield a request for each record of a batch, or the cause of its failure.
+
+    Without a seed, one is drawn for each record.
+    """
+    log_unused_fields(language_model.generation_config, "num_return_sequences")
+    options = replace(options, generation=replace(options.generation, num_return_sequences=1))
+    make = functools.partial(request_of_record, language_model, options=options)
+    for made in each_record(lines, files, make):
+        if isinstance(made, FailedRequest):
+            yield made
+        else:
+            line, given_id, request = made
+            yield replace(request, index=line.index, id=given_id, line=line.number)
+
+
+def request_of_record(
+    language_model: LanguageModel, record: dict[str, Any], options: GenerateOptions
+) -> Request:
+    """Return the request for a batch record, whose own options override the others.
+
+    Raises:
+        HftoolError: as `read_record`; its prompt is empty or longer than the context; or the chat
+            template fails.
+        UsageError: as `read_record`.
+    """
+    prompt, options = read_record(record, options)
+    ids = prompt_ids(language_model.tokenizer, prompt, options.prompting)
+    return make_request(language_model, prompt_text(prompt), ids, options)
 
 
 def make_request(

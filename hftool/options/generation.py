@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from hftool.options.completion import known_models
+from hftool.options.inputs import PromptOptions
 from hftool.options.shared import option
 
 DEFAULT_MAX_NEW_TOKENS = 256
@@ -222,3 +223,12 @@ class GenerationOptions:
             help="Draft N tokens from repetitions in the text, for speed.",
         ),
     ] = None
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """All options that determine a generated text."""
+
+    prompting: PromptOptions
+    sampling: SamplingOptions
+    generation: GenerationOptions

@@ -23,9 +23,9 @@ from hftool import config
 from hftool.chat import slash_commands, storage
 from hftool.chat.settings import change_setting
 from hftool.errors import HftoolError
-from hftool.generation.batch_file import RECORD_OPTIONS, parse_record, request_of_record
+from hftool.generation.batch_file import RECORD_OPTIONS, parse_record
 from hftool.generation.generate import generate
-from hftool.generation.requests import GenerateOptions, make_request
+from hftool.generation.requests import make_request, request_of_record
 from hftool.generation.sampling import resolve_sampling
 from hftool.generation.trace import read_trace
 from hftool.inputs.tables import read_table
@@ -34,7 +34,12 @@ from hftool.models.generation_config import OWN_FIELDS, PROCESSOR_FIELDS
 from hftool.models.info import _tensors
 from hftool.models.language_model import LanguageModel
 from hftool.models.validation import require_fitting
-from hftool.options.generation import AnswerOptions, GenerationOptions, SamplingOptions
+from hftool.options.generation import (
+    AnswerOptions,
+    GenerateOptions,
+    GenerationOptions,
+    SamplingOptions,
+)
 from hftool.options.inputs import InputFormat, PromptOptions, TableInputOptions
 from hftool.options.ranges import option_ranges
 from hftool.output.run_log import RunLog

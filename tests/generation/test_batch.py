@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from hftool.generation import batch
 from hftool.generation.batch import BatchedModel, generate_batch, generate_side_by_side
-from hftool.generation.batch_file import numbered_records, requests_of_records
+from hftool.generation.batch_file import numbered_records
 from hftool.generation.generate import generate
 from hftool.generation.records import BeamSettings, FailedRequest, Generation, Request
-from hftool.generation.requests import GenerateOptions
+from hftool.generation.requests import requests_of_records
 from hftool.generation.sampling import SamplingSettings
 from hftool.models.language_model import LanguageModel
-from hftool.options.generation import GenerationOptions, SamplingOptions
+from hftool.options.generation import GenerateOptions, GenerationOptions, SamplingOptions
 from hftool.options.inputs import FileOptions, PromptOptions
 from tests.conftest import run
 from tests.tiny_models import (

@@ -23,7 +23,7 @@ from transformers.generation.utils import GenerationMixin
 from hftool.generation.batch import generate_batch
 from hftool.generation.generate import generate
 from hftool.generation.records import CandidateGenerator, Generation, Request
-from hftool.generation.requests import GenerateOptions, make_request
+from hftool.generation.requests import make_request
 from hftool.generation.speculative import prompt_lookup_generator
 from hftool.generation.steps import sampler_of_prompt
 from hftool.models.generation_config import (
@@ -33,7 +33,7 @@ from hftool.models.generation_config import (
     read_generation_config,
 )
 from hftool.models.language_model import LanguageModel
-from hftool.options.generation import GenerationOptions, SamplingOptions
+from hftool.options.generation import GenerateOptions, GenerationOptions, SamplingOptions
 from hftool.options.inputs import PromptOptions
 from tests.conftest import run
 from tests.tiny_models import END, PAD, SPECIAL, VOCABULARY, load_model, save_model, save_tokenizer

@@ -12,7 +12,7 @@ from hftool.options.output import ResumableOptions
 from hftool.options.shared import option
 
 if TYPE_CHECKING:
-    from hftool.generation.requests import GenerateOptions
+    from hftool.options.generation import GenerateOptions
     from hftool.prompting.prompt import Prompt
 
 
@@ -59,8 +59,8 @@ def generate(
     """
     from hftool.errors import UsageError, exclude
     from hftool.generation.batch_file import batch_lines
-    from hftool.generation.requests import GenerateOptions
     from hftool.generation.strategies import require_compatible
+    from hftool.options.generation import GenerateOptions
     from hftool.prompting.prompt import prompts
 
     if batch is None and (output.resume or batch_size is not None):
@@ -116,8 +116,8 @@ def _generate_batch(
         FailureCounter,
         completion_tokens,
         numbered_records,
-        requests_of_records,
     )
+    from hftool.generation.requests import requests_of_records
     from hftool.generation.strategies import load_candidate_generator
     from hftool.models.fingerprint import model_digest
     from hftool.models.load import load_language_model
