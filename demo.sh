@@ -44,8 +44,10 @@ step 'The chat template, and an answer'
 run 'hftool generate --chat "What is the capital of France?" --greedy'
 
 step 'Chat'
-run "printf 'My name is Ada.\nWhat is my name?\n' | hftool chat --greedy"
+run "printf 'What is the capital of France?\nAnd of Italy?\n' | hftool chat --greedy"
 
 step 'Sentiment'
 run 'hftool sentiment "I love programming!"'
 run "printf 'I love it\n\nI hate it\n' | hftool sentiment --format jsonl"
+
+printf '\n# Now you. In the folder of this repository:\n. .venv/bin/activate\nhftool\n'

