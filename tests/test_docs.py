@@ -1,5 +1,6 @@
 """README and docs: commands give the output shown, links work, and every page is listed."""
 
+import ast
 import re
 import shutil
 import subprocess
@@ -9,12 +10,16 @@ from typing import Any
 
 import pytest
 
+from hftool.cli.app import app
+from hftool.cli.help import page_of_application
 from tools import doc_blocks
 
 ROOT = Path(__file__).parent.parent
 PAGES: list[Path] = doc_blocks.pages()
 ORIGINALS = [p for p in PAGES if p not in doc_blocks.TRANSLATIONS and doc_blocks.consoles(p)]
 NOT_RUN = ("text", "toml", "json")
+# Of the shell, and of Typer.
+OTHERS_MESSAGES = ("command not found: hftool", "No such option: …")
 
 
 def name_of(value: Any) -> str:
@@ -60,6 +65,30 @@ def test_no_shell_block_is_left_out_without_a_reason(page: Path) -> None:
             assert block.language in NOT_RUN, block.text
     fences = re.findall("^```", page.read_text("utf-8"), re.M)
     assert len(fences) == 2 * len(list(doc_blocks.blocks(page)))
+
+
+def test_commands_in_the_text_have_the_options_that_they_name() -> None:
+    root = page_of_application(app)
+    for page in PAGES:
+        for command in re.findall(r"`(hftool [^`\n]+)`", page.read_text("utf-8")):
+            line = re.sub('".*?"', "", command).partition("|")[0]
+            here = root
+            for word in line.split()[1:]:
+                here = next((c for c in here.commands if c.path.split()[-1] == word), here)
+            known = {name for _, group in here.panels for p in group for name in p.names}
+            for option in re.findall("(?<= )--?[a-z][a-z-]*", line):
+                assert option in known or here is root, f"{page.name}: {command}"
+
+
+def test_troubleshooting_explains_messages_that_exist() -> None:
+    sources = [ast.parse(p.read_text("utf-8")) for p in (ROOT / "hftool").rglob("*.py")]
+    nodes = [node for source in sources for node in ast.walk(source)]
+    texts = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    page = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+    for message in re.findall("^### `(.+)`", page, re.M):
+        if message not in OTHERS_MESSAGES:
+            for part in filter(str.strip, message.removeprefix("Warning: ").split("…")):
+                assert any(part.strip() in text for text in texts), message
 
 
 def test_links_lead_somewhere() -> None:
