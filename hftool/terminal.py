@@ -1,5 +1,6 @@
 """Write text to a terminal safely: control characters become visible escapes."""
 
+import os
 import re
 import sys
 from typing import TextIO
@@ -11,6 +12,7 @@ from hftool.redaction import redacted
 # and the line and paragraph separators.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _UNSAFE_IN_LINE = re.compile(f"{_UNSAFE.pattern[:-1]}\n\t\\\\]")
+_ERASE_LINE = "\x1b[K"
 _SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\"}
 
 
@@ -40,8 +42,30 @@ def is_terminal(stream: TextIO | None) -> bool:
         return False
 
 
+_status_is_shown = False
+
+
+def show_status(text: str) -> None:
+    """Show a text on stderr, if it is a terminal, until the next message or `clear_status`."""
+    global _status_is_shown
+    if is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb":
+        sys.stderr.write(visible(text) + "\r")
+        sys.stderr.flush()
+        _status_is_shown = True
+
+
+def clear_status() -> None:
+    """Remove what `show_status` shows."""
+    global _status_is_shown
+    if _status_is_shown:
+        sys.stderr.write(_ERASE_LINE)
+        sys.stderr.flush()
+        _status_is_shown = False
+
+
 def show_on_stderr(line: str) -> None:
     """Write a line to stderr without the hub token; on a terminal, escape control characters."""
+    clear_status()
     line = redacted(line)
     sys.stderr.write((visible(line) if is_terminal(sys.stderr) else line) + "\n")
     sys.stderr.flush()

@@ -62,6 +62,7 @@ class Conversation:
 
     Args:
         template: the model's chat template, or a plain frame.
+        tool_template: the template for when there are tools, if it is another one.
         options: how to answer; a seed is that of the first answer, and each answer adds 1 to it.
         arguments: what the template gets beside the messages.
         stop: strings that end an answer.
@@ -79,6 +80,7 @@ class Conversation:
         template: ChatTemplate,
         options: AnswerOptions,
         *,
+        tool_template: ChatTemplate | None = None,
         system: str | None = None,
         arguments: Chat | None = None,
         stop: Sequence[str] = (),
@@ -86,7 +88,7 @@ class Conversation:
     ) -> None:
         self._language_model = language_model
         log_unused_fields(language_model.generation_config, "num_return_sequences")
-        self.template = template
+        self._template, self._tool_template = template, tool_template or template
         self._overflow = overflow
         # A plain frame has no token that ends a turn: it ends where the user's next turn begins.
         stops = stop_strings(stop or None, language_model.generation_config)
@@ -104,6 +106,11 @@ class Conversation:
     def model(self) -> str:
         """The model's name."""
         return self._language_model.name
+
+    @property
+    def template(self) -> ChatTemplate:
+        """The template that the next answer is given with."""
+        return self._template if self.arguments.tools is None else self._tool_template
 
     @property
     def messages(self) -> list[Message]:

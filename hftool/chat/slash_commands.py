@@ -4,7 +4,7 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,10 @@ from hftool.prompting.messages import Chat, text_of
 from hftool.prompting.prompt import parse_variable, read_objects
 from hftool.terminal import one_line
 
-LEAVE = "exit"  # also without a slash
+LEAVE = "exit"
+LEAVE_WORDS = (LEAVE, "quit")  # these leave without a slash
+ALIASES = {"quit": LEAVE, "bye": LEAVE, "retry": "regen"}
+CLOSE_IN_SPELLING = 0.75  # difflib's ratio
 _NAME = re.compile(r"/([A-Za-z][\w-]*)(?=\s|$)", re.ASCII)
 
 
@@ -59,13 +62,13 @@ def parse(message: str) -> tuple[Command | None, str]:
     text = message.strip()
     if text.startswith("//"):
         return None, message.replace("//", "/", 1)
-    match = _NAME.match(f"/{LEAVE}" if text == LEAVE else text)
+    match = _NAME.match(f"/{LEAVE}" if text in LEAVE_WORDS else text)
     if match is None:
         return None, message
     name = match[1]
-    command = COMMANDS.get(name)
+    command = COMMANDS.get(ALIASES.get(name, name))
     if command is None:
-        close = difflib.get_close_matches(name.lower(), COMMANDS, n=1)
+        close = difflib.get_close_matches(name.lower(), (*COMMANDS, *ALIASES), 1, CLOSE_IN_SPELLING)
         guess = f"did you mean /{close[0]}? " if close else ""
         raise UsageError(
             f"unknown command /{name[:40]}",
@@ -108,6 +111,34 @@ def _system(conversation: Conversation, argument: str) -> Events:
         yield Note("the system message is set" if conversation.system else "no system message")
     else:
         yield Note(conversation.system or "no system message")
+
+
+def describe(conversation: Conversation) -> str:
+    """Return the model, its context and the settings of the answers on a line."""
+    context = conversation.budget().context
+    parts = [conversation.model]
+    if context is not None:
+        parts.append(f"{context:,} tokens of context")
+    settings = conversation.next_settings()
+    if settings.greedy:
+        parts.append("greedy")
+    else:
+        neutral = SamplingSettings(greedy=False, seed=None)
+        values = ((f.name, getattr(settings, f.name)) for f in fields(settings))
+        parts.append(
+            ", ".join(
+                f"{name.replace('_', '-')} {value}"
+                for name, value in values
+                if isinstance(value, float | int)
+                and name != "seed"
+                and value != getattr(neutral, name)
+            )
+        )
+    return " · ".join(filter(None, parts))
+
+
+def _model(conversation: Conversation, argument: str) -> Events:
+    yield Note(f"{describe(conversation)}\nfor another model: hftool chat -m MODEL")
 
 
 def _set(conversation: Conversation, argument: str) -> Events:
@@ -253,8 +284,9 @@ COMMANDS = {
         Command("help", "", "show this list", _help),
         Command("clear", "", "forget the conversation, but not the system message", _clear),
         Command("system", "[TEXT]", 'show or set the system message ("" for none)', _system),
+        Command("model", "", "show the model, its context and the settings", _model),
         Command("set", "[NAME VALUE]", "show or change the settings of the answers", _set),
-        Command("regen", "", "answer the last message again", _regen),
+        Command("regen", "", "answer the last message again (also /retry)", _regen),
         Command("undo", "", "forget the last message and its answer", _undo),
         Command("save", "FILE", "save the conversation (JSON)", _save),
         Command("load", "FILE", "continue a saved conversation", _load),
@@ -263,6 +295,6 @@ COMMANDS = {
         Command("think", "[on|off]", "show or set whether the model reasons first", _think),
         Command("template-arg", "[KEY=VALUE]", "show or set variables of the template", _variable),
         Command("tokens", "", "show how much of the context is used", _tokens),
-        Command(LEAVE, "", "leave the chat (or type exit, or press Ctrl-D)", _exit),
+        Command(LEAVE, "", "leave the chat (also /quit, /bye, exit, quit, Ctrl-D)", _exit),
     )
 }

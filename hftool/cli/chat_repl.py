@@ -14,6 +14,7 @@ from hftool.generation.records import Piece
 from hftool.inputs.streams import STDIN
 from hftool.inputs.texts import lines
 from hftool.options.inputs import ByteErrors, FileOptions
+from hftool.options.output import Color
 from hftool.terminal import is_terminal, show_error, show_on_stderr
 
 if TYPE_CHECKING:
@@ -24,13 +25,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hftool")
 
+YOURS = "bold ansigreen"  # prompt_toolkit's name for the style of the user's part
 FENCE = '"""'
 
 ReadLine = Callable[[str], str]  # shows a prompt and reads a line; EOFError where there is none
 
 
 def run_chat(
-    conversation: "Conversation", save_to: Path | None = None, errors: ByteErrors = "strict"
+    conversation: "Conversation",
+    save_to: Path | None = None,
+    errors: ByteErrors = "strict",
+    color: Color = "auto",
 ) -> "Iterator[Piece | Turn]":
     """Yield the turns of a chat until stdin ends or the user leaves.
 
@@ -38,13 +43,17 @@ def run_chat(
     stops the answer and errors are shown; neither ends the chat. From a pipe an error ends it,
     unless it is a mistyped slash command.
     """
+    from hftool.chat.slash_commands import describe
     from hftool.chat.storage import save
 
     terminal = is_terminal(sys.stdin)
-    if terminal:  # Ctrl-C between answers and prompts does nothing
+    if terminal:
+        log.info("%s", describe(conversation))
+        log.info("/help lists the commands, Ctrl-C stops an answer, exit or Ctrl-D leaves")
+        # Ctrl-C between answers and prompts does nothing.
         signal.signal(signal.SIGINT, lambda number, frame: None)
     saved = conversation.messages
-    for message in _messages(_line_editor(errors) if terminal else _lines(errors)):
+    for message in _messages(_line_editor(errors, color) if terminal else _lines(errors)):
         try:
             yield from _turns(conversation, message, terminal)
             if save_to is not None and conversation.messages != saved:
@@ -110,7 +119,7 @@ def _messages(read: ReadLine) -> Iterator[str]:
     '''Yield messages of one line, or of several between two `"""`. Empty ones are skipped.'''
     while True:
         try:
-            message = read("> ")
+            message = read("you> ")
             if message.lstrip().startswith(FENCE):
                 message = _fenced(message.lstrip().removeprefix(FENCE), read)
         except KeyboardInterrupt:
@@ -127,7 +136,7 @@ def _fenced(first: str, read: ReadLine) -> str:
     parts = [first]
     while not parts[-1].rstrip().endswith(FENCE):
         try:
-            parts.append(read(". "))
+            parts.append(read("...> "))
         except EOFError:
             break
     parts[-1] = parts[-1].rstrip().removesuffix(FENCE)
@@ -154,17 +163,17 @@ def _lines(errors: ByteErrors, *, prompting: bool = False) -> ReadLine:
     return read
 
 
-def _line_editor(errors: ByteErrors) -> ReadLine:
+def _line_editor(errors: ByteErrors, color: Color) -> ReadLine:
     """Return a function that reads lines from the terminal, with a history and Tab completion of
-    slash commands. Prompts go to stderr."""
+    slash commands. Prompts go to stderr; they and what the user types are bold."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import WordCompleter
     from prompt_toolkit.output import create_output
+    from prompt_toolkit.styles import Style
     from prompt_toolkit.utils import is_dumb_terminal
 
     from hftool.chat.slash_commands import COMMANDS
 
-    log.info("Ctrl-C stops an answer; /help lists the commands; exit or Ctrl-D leaves.")
     if is_dumb_terminal():
         return _lines(errors, prompting=True)
     commands = [f"/{name}" for name in COMMANDS]
@@ -174,6 +183,7 @@ def _line_editor(errors: ByteErrors) -> ReadLine:
         completer=WordCompleter(commands, sentence=True),
         complete_while_typing=False,
         enable_suspend=True,  # Ctrl-Z
+        style=None if color == "never" or os.environ.get("NO_COLOR") else Style([("", YOURS)]),
     )
     return session.prompt
 

@@ -6,15 +6,17 @@ def encode(text: TextArgument = None, *, source: ModelOptions) -> None: ...
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
+from hftool.options.model import ComputeOptions
 from hftool.options.output import OutputOptions
 from hftool.options.shared import Argument, Option
 from hftool.server import client
+from hftool.terminal import show_status
 
 
 def expand_dataclasses(command: Callable[..., None]) -> Callable[..., None]:
@@ -44,6 +46,8 @@ def expand_dataclasses(command: Callable[..., None]) -> Callable[..., None]:
 
             configure(quiet=output.quiet, verbose=output.verbose)
             client.log_declined()
+            if not output.quiet:
+                _show_loading(built.values())
         command(**values, **built)
 
     common = {p.name for p in parameters if getattr(_declared(p.annotation), "common", False)}
@@ -52,6 +56,12 @@ def expand_dataclasses(command: Callable[..., None]) -> Callable[..., None]:
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
     return wrapper
+
+
+def _show_loading(options: Iterable[Any]) -> None:
+    """Show which model is being loaded: torch alone takes seconds to import."""
+    if load := next((o for o in options if isinstance(o, ComputeOptions)), None):
+        show_status(f"loading {getattr(load, 'model', None) or 'the model'} …")
 
 
 def _parameters(group: Any) -> list[inspect.Parameter]:

@@ -36,6 +36,7 @@ from hftool.options.model import (
     ExactLoadOptions,
     LoadOptions,
 )
+from hftool.terminal import clear_status
 from hftool.tokenization.tokenizer import Tokenizer
 
 log = logging.getLogger("hftool")
@@ -95,10 +96,12 @@ def _language_model(source: ModelSource, folder: Path, options: LoadOptions) -> 
     name = options.model
     auto = _auto_class(folder, name, options.trust_remote_code)
     model = _load(auto, folder, options, fast=True)
+    tokenizer = _tokenizer(source, folder, options, name)
+    clear_status()
     return LanguageModel(
         name,
         model,
-        _tokenizer(source, folder, options, name),
+        tokenizer,
         {**read_generation_config(folder), **recommended_settings(source)},
         lambda: _load(auto, folder, options),
         pads=True if isinstance(model, Llama) else None,
@@ -113,6 +116,7 @@ def _classifier(
     _require(folder, name, (CLASSIFIER_SUFFIX,), "a text classifier")
     model = _load("AutoModelForSequenceClassification", folder, options, fast=True)
     tokenizer = _tokenizer(source, folder, options, name)
+    clear_status()
     most = getattr(model.config, "max_position_embeddings", None)
     most = most and most - first_position(model)
     limits = (most, tokenizer.config.get("model_max_length"))

@@ -89,6 +89,10 @@ def test_texts(message: str, text: str) -> None:
         ("exit", "exit", ""),
         (" exit ", "exit", ""),
         ("/exit", "exit", ""),
+        ("quit", "exit", ""),
+        ("/quit", "exit", ""),
+        ("/bye", "exit", ""),
+        ("/retry", "regen", ""),
     ],
 )
 def test_commands(message: str, name: str, argument: str) -> None:
@@ -100,6 +104,8 @@ def test_commands(message: str, name: str, argument: str) -> None:
     [
         ("/foo", "unknown command /foo", "/help"),
         ("/HELP", "unknown command /HELP", "did you mean /help?"),
+        ("/qiut", "unknown command /qiut", "did you mean /quit?"),
+        ("/topk", "unknown command /topk", "/help lists"),  # not /tokens
         ("/lod x.json", "unknown command /lod", "did you mean /load?"),
         ("/exit-now", "unknown command /exit-now", "//"),
         ("/undo 2", "/undo takes no argument", ""),
@@ -256,6 +262,14 @@ def test_template_and_tokens(chat: Conversation) -> None:
     shown = {line.split()[0]: line.split()[-1] for line in noted(chat, "/tokens").splitlines()}
     assert noted(chat, "/tokens").split()[1] == str(tokens)
     assert (shown["context"], shown["left"]) == (str(CONTEXT), str(CONTEXT - tokens))
+
+
+def test_model(chat: Conversation) -> None:
+    shown = noted(chat, "/model")
+    assert shown.startswith(f"{chat.model} · {CONTEXT} tokens of context · greedy\n")
+    noted(chat, "/set greedy off")
+    noted(chat, "/set temperature 0.5")
+    assert "context · temperature 0.5, top-k 50\n" in noted(chat, "/model")
 
 
 def test_exit_ends_the_chat(chat: Conversation) -> None:

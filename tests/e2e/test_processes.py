@@ -268,15 +268,22 @@ def test_ctrl_z_suspends_a_chat(tmp_path: Path) -> None:
 def test_a_chat_at_a_dumb_terminal_without_a_home(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "model")
     child = terminal("chat", "-m", str(folder), "-n", "5", TERM="dumb", HOME="/nowhere")
-    child.expect("\n> ")
+    child.expect("\nyou> ")
     child.send("/tokens\n")
     child.expect("conversation +0 tokens")
-    child.expect("\n> ")
+    child.expect("\nyou> ")
     child.send("exit\n")
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0
     assert "\x1b" not in child.before
+
+
+def test_a_word_while_a_model_loads_that_goes_away(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model")
+    shown = terminal("topk", "ab", "-m", str(folder), "-k", "1", "--color", "never").read()
+    status, erased, rest = shown.partition("\r\x1b[K")
+    assert status == f"loading {folder} …" and erased and rest.startswith("rank")
 
 
 def test_help_at_a_dumb_terminal() -> None:

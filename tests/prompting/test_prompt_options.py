@@ -170,6 +170,9 @@ def test_several_templates_are_chosen_by_name(
     assert prompt(folder, "Hi") == "[user]Hi[assistant]"
     loaded = run("chat", "-m", str(folder), "--load", "request.jsn", stdin="/template\n")
     assert loaded.stderr.startswith("TOOL_USE <sky>calm[system]Be brief.[user]Hi")
+    typed = '/system S\n/template\n/tools tools.jsn\n/template\n/tools ""\n/template\n'
+    notes = run("chat", "-m", str(folder), stdin=typed).stderr.splitlines()
+    assert notes[1::2] == ["[system]S", "TOOL_USE <sky>[system]S", "[system]S"]
 
 
 def test_each_model_gets_its_own_template_when_compared(model: Path, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def chat(
 ) -> None:
     """Chat with a model.
 
-    Ctrl-D or `exit` leaves, Ctrl-C stops an answer, /help lists the commands. Without a terminal,
+    `exit` or Ctrl-D leaves, Ctrl-C stops an answer, /help lists the commands. Without a terminal,
     each line of stdin is a turn.
 
     Examples:
@@ -76,11 +76,13 @@ def chat(
         storage.require_writable(save_to)
     arguments = template_arguments(templating)
     language_model = load_language_model(load)
-    named = (language_model.tokenizer, templating.chat_template, templating.template)
+    tokenizer = language_model.tokenizer
+    named = (tokenizer, templating.chat_template, templating.template)
     conversation = Conversation(
         language_model,
         chat_template(*named, tools=arguments.tools is not None, plain=True),
         answering,
+        tool_template=chat_template(*named, tools=True) if tokenizer.chat_templates else None,
         system=system,
         arguments=arguments,
         stop=stop or (),
@@ -88,8 +90,6 @@ def chat(
     )
     if load_from is not None:
         storage.load(conversation, load_from)
-        with_tools = conversation.arguments.tools is not None  # the file may have some
-        conversation.template = chat_template(*named, tools=with_tools, plain=True)
         conversation.system = conversation.system if system is None else system
-    turns = run_chat(conversation, save_to, errors)
+    turns = run_chat(conversation, save_to, errors, output.color)
     write(turns, turns_view(conversation.opens_thinking), output)
