@@ -17,6 +17,7 @@ from hftool.generation.next_token import Candidate, Perplexity, ScoredToken
 from hftool.generation.records import FailedRequest, Generation
 from hftool.generation.scoring import TextScore, WordScore
 from hftool.generation.steps import Step
+from hftool.generation.tree import TreeNode, TreeText
 from hftool.models.info import AliasEntry, ModelEntry
 from hftool.models.prune import PrunedCopy
 from hftool.server.records import LoadedModel
@@ -58,6 +59,8 @@ RECORDS: dict[str, tuple[str, type[Any]]] = {
     "perplexity": ("topk --position all, score --by token, at the end", Perplexity),
     "text-score": ("score", TextScore),
     "word-score": ("score --by word", WordScore),
+    "tree-node": ("tree", TreeNode),
+    "tree-text": ("tree --until, at the end", TreeText),
     "step": ("sample", Step),
     "generation": ("generate", Generation),
     "batch-error": ("generate --batch or --lines, a line that failed", FailedRequest),

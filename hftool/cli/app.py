@@ -23,6 +23,7 @@ from hftool.cli.commands.sample import sample
 from hftool.cli.commands.score import score
 from hftool.cli.commands.sentiment import sentiment
 from hftool.cli.commands.topk import topk
+from hftool.cli.commands.tree import tree
 from hftool.cli.commands.vocab_dump import vocab_dump
 from hftool.cli.help import HelpfulCommand, HelpfulGroup, start_lines
 from hftool.errors import HftoolError, UsageError, address_space_limit, is_little_memory
@@ -183,6 +184,7 @@ app.command("encode", cls=HelpfulCommand)(encode)
 app.command("decode", cls=HelpfulCommand)(decode)
 app.command("topk", cls=ComputingCommand)(topk)
 app.command("score", cls=ComputingCommand)(score)
+app.command("tree", cls=ComputingCommand)(tree)
 app.command("sample", cls=ComputingCommand)(sample)
 app.command("generate", cls=ComputingCommand)(generate)
 app.command("chat", cls=ComputingCommand)(chat)

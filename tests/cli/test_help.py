@@ -37,7 +37,7 @@ def help_of(page: Page, option: str = "--help") -> str:
 def test_the_tree_is_the_designs() -> None:
     assert {page.path.split()[1] for page in COMMANDS} == {
         *("vocab-dump", "encode", "decode", "topk", "sample", "generate", "chat", "sentiment"),
-        *("models", "daemon", "score"),
+        *("models", "daemon", "score", "tree"),
     }
 
 

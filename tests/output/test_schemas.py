@@ -42,6 +42,8 @@ RUNS: list[tuple[tuple[str, ...], list[str], str]] = [
     (("scored-token", "perplexity"), ["topk", "One, two, 三", "--position", "all"], ""),
     (("text-score",), ["score", "One, two, three"], ""),
     (("word-score",), ["score", "One, two, three", "--by", "word"], ""),
+    (("tree-node",), ["tree", "One,", "--depth", "2", "--top-k", "2"], ""),
+    (("tree-node", "tree-text"), ["tree", "A, B,", "--depth", "2", "--until", ","], ""),
     (("step",), ["sample", "One,", "--steps", "2", "--seed", "1", "--top-p", "0.5"], ""),
     (("step",), ["sample", "One,", "--steps", "2", "--greedy"], ""),
     (("generation",), ["generate", "One, two,", "-n", "3", "--greedy"], ""),

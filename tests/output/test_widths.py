@@ -20,6 +20,7 @@ TABLES = {
     "topk": ("topk", "ab", "-k", "4", "--temperature", "0.5", "--top-p", "0.9"),
     "topk --compare": ("topk", "ab", "-k", "4", "--compare", "MODEL,MODEL/,MODEL/."),
     "topk --position all": ("topk", "abcab", "--position", "all"),
+    "tree": ("tree", "ab", "--depth", "4", "--branch", "2", "--until", "a"),
     "sample": (
         *("sample", "ab", "--steps", "2", "--seed", "1", "-k", "4", "--temperature", "0.7"),
         *("--top-k", "9", "--top-p", "0.8", "--min-p", "0.1", "--repetition-penalty", "1.2"),
@@ -38,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_fit(name: str, columns: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    model = ("-m", str(folder)) if name.startswith(("topk", "sample")) else ()
+    model = ("-m", str(folder)) if name.startswith(("topk", "sample", "tree")) else ()
     for color in ("never", "always"):
         command = [word.replace("MODEL", str(folder)) for word in TABLES[name]]
         shown = run(*command, *model, "--format", "table", "--color", color)
