@@ -144,8 +144,9 @@ def _checks(folder: Path, reference: Reference) -> Iterator[tuple[str, Callable[
     from hftool.generation.prefix_cache import CachedModel
     from hftool.generation.requests import requests_of_prompts
     from hftool.generation.sequential import generate_each
-    from hftool.options.generation import GenerateOptions, GenerationOptions, SamplingOptions
+    from hftool.options.generation import GenerateOptions, GenerationOptions
     from hftool.options.inputs import PromptOptions
+    from hftool.options.sampling import SamplingOptions
 
     options = GenerateOptions(
         PromptOptions(),

@@ -15,8 +15,8 @@ from hftool.generation.model_defaults import (
 )
 from hftool.generation.prefix_cache import CachedModel, require_context
 from hftool.generation.records import Generation, Piece, Request
-from hftool.generation.requests import beam_settings, sampling_of_beams
-from hftool.generation.sampling import SamplingSettings, resolve_sampling
+from hftool.generation.requests import beam_settings, sampling_settings
+from hftool.generation.sampling import SamplingSettings
 from hftool.generation.sequential import generate_each
 from hftool.models.language_model import LanguageModel
 from hftool.options.generation import (
@@ -24,7 +24,6 @@ from hftool.options.generation import (
     AnswerOptions,
     GenerationOptions,
     Overflow,
-    SamplingOptions,
 )
 from hftool.prompting.chat_template import ChatTemplate
 from hftool.prompting.messages import Chat, Message, text_of
@@ -143,10 +142,7 @@ class Conversation:
 
     def _settings(self, options: AnswerOptions) -> SamplingSettings:
         config = self._language_model.generation_config
-        sampling: SamplingOptions = options
-        if self._beams is not None:
-            sampling = sampling_of_beams(options, config)
-        return resolve_sampling(sampling, config)
+        return sampling_settings(options, config, self._beams)
 
     def configure(self, options: AnswerOptions) -> None:
         """Use these options for the answers to come.

@@ -24,6 +24,7 @@ LEAVE = "exit"
 LEAVE_WORDS = (LEAVE, "quit")  # these leave without a slash
 ALIASES = {"quit": LEAVE, "bye": LEAVE, "retry": "regen"}
 CLOSE_IN_SPELLING = 0.75  # difflib's ratio
+ALWAYS_SHOWN = ("temperature", "top_k", "top_p")
 _NAME = re.compile(r"/([A-Za-z][\w-]*)(?=\s|$)", re.ASCII)
 
 
@@ -142,7 +143,7 @@ def _model(conversation: Conversation, argument: str) -> Events:
 
 
 def _set(conversation: Conversation, argument: str) -> Events:
-    name, _, value = argument.replace("=", " ", 1).partition(" ")
+    name, value = [*re.split(r"[=\s]", argument, maxsplit=1), ""][:2]
     if not name:
         yield Note(_aligned(_effective_settings(conversation)))
         return
@@ -166,8 +167,9 @@ def _effective_settings(conversation: Conversation) -> Iterator[tuple[str, str]]
     values = asdict(settings)
     further = values.pop("further")
     for name, value in values.items():
-        if not settings.greedy or value != neutral[name]:
-            yield name, words.get(name, str(value))
+        if value != neutral[name] or (name in ALWAYS_SHOWN and not settings.greedy):
+            shown = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            yield name, words.get(name, shown)
     yield from ((name, json.dumps(value)) for name, value in further.items())
     yield "max_new_tokens", str(conversation.max_new_tokens)
 

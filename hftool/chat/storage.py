@@ -40,10 +40,12 @@ def save(conversation: Conversation, path: Path) -> None:
     Raises:
         HftoolError: the file cannot be written.
     """
-    settings = dataclasses.asdict(conversation.options)
+    options = conversation.options
+    settings = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+    defaults = dataclasses.asdict(type(options)())
     content = {
         "model": conversation.model,
-        "settings": {name: value for name, value in settings.items() if value is not None},
+        "settings": {n: value for n, value in settings.items() if value != defaults[n]},
         **_beside_messages(conversation.arguments),
         "messages": conversation.messages,
     }

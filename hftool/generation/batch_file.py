@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 from hftool.errors import HftoolError, UsageError
 from hftool.generation.records import FailedRequest, Generation, Piece
 from hftool.inputs.texts import decoded, raw_lines
-from hftool.options.generation import GenerateOptions, GenerationOptions, SamplingOptions
+from hftool.options.generation import GenerateOptions, GenerationOptions
 from hftool.options.inputs import FileOptions, InputOptions, PromptOptions
 from hftool.options.ranges import option_ranges
+from hftool.options.sampling import SamplingOptions
 from hftool.prompting.messages import TEMPLATE_FIELDS, as_chat
 from hftool.prompting.prompt import (
     Prompt,
@@ -214,13 +215,4 @@ def _override(options: Options, record: Mapping[str, Any]) -> Options:
         for name in ranges.keys() & set(RECORD_OPTIONS)
         if record.get(name) is not None
     }
-    if isinstance(options, GenerationOptions) and record.get("stop") is not None:
-        given["stop"] = _texts(record["stop"])
     return replace(options, **given)
-
-
-def _texts(stop: Any) -> list[str]:
-    texts = [stop] if isinstance(stop, str) else stop
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise UsageError("stop must be a text or a list of texts")
-    return texts

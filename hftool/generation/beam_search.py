@@ -20,9 +20,12 @@ from hftool.generation.filters import build_filters, config_errors
 from hftool.generation.generate import Continuation, log_context_full, new_token_limit
 from hftool.generation.prefix_cache import CachedModel
 from hftool.generation.records import BeamSettings, Generation, Request
+from hftool.generation.sampling import Filter
+from hftool.generation.text_bias import biases
 from hftool.models.language_model import LanguageModel
 from hftool.models.model_errors import model_errors
 
+OWN_FILTERS = ("presence_penalty", "frequency_penalty", "dry", "ban")
 FILE_FIELDS = ("early_stopping", "bos_token_id", "decoder_start_token_id")
 
 
@@ -71,7 +74,7 @@ def _sequences(
     language_model.require_known(request.ids)
     with config_errors():
         config = _config(language_model, request, beams, limit)
-        build_filters(request.settings, language_model, request.ids, limit)  # checks the values
+        filters = build_filters(request.settings, language_model, request.ids, limit)
     model = language_model.transformers_model
     prompt = torch.tensor([request.source or request.ids], device=model.device)
     inputs: dict[str, Any] = {}
@@ -88,7 +91,12 @@ def _sequences(
             attention_mask=torch.ones_like(prompt),
             **inputs,
             generation_config=config,
-            logits_processor=LogitsProcessorList([_RequireFinite(model.dtype)]),
+            logits_processor=LogitsProcessorList(
+                [
+                    _RequireFinite(model.dtype),
+                    *(_Own(item) for item in filters if item.name in OWN_FILTERS),
+                ]
+            ),
             stopping_criteria=StoppingCriteriaList([_StopStrings(language_model, request)]),
         )
     return [[int(i) for i in row[len(request.ids) :]] for row in sequences]
@@ -108,9 +116,20 @@ def _config(
             "top_p": settings.top_p,
             "min_p": settings.min_p or None,
             "typical_p": settings.typical_p,
+            "top_h": settings.top_h or None,
+            "epsilon_cutoff": settings.epsilon_cutoff,
+            "eta_cutoff": settings.eta_cutoff,
         }
     make: Any = GenerationConfig
     further = dict(settings.further)
+    if settings.bias:
+        given = biases(language_model.tokenizer, settings.bias, any_case=settings.any_case)
+        more = [[list(ids), bias] for ids, bias in given.items()]
+        further["sequence_bias"] = [*further.get("sequence_bias", []), *more]
+    if settings.ignore_eos:
+        further["suppress_tokens"] = [*further.get("suppress_tokens", []), *ends]
+    if settings.min_new_tokens:
+        further["min_new_tokens"] = settings.min_new_tokens
     size = further.get("encoder_no_repeat_ngram_size")
     if isinstance(size, int) and size > len(request.ids):  # as in `named_processors`
         del further["encoder_no_repeat_ngram_size"]
@@ -128,6 +147,16 @@ def _config(
         pad_token_id=ends[0] if ends else 0,
         **sampling,
     )
+
+
+class _Own(LogitsProcessor):
+    """A filter that transformers does not have."""
+
+    def __init__(self, item: Filter) -> None:
+        self._filter = item
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return self._filter(input_ids, scores)
 
 
 class _RequireFinite(LogitsProcessor):

@@ -71,7 +71,7 @@ def sample_batch(
         same_settings.setdefault(replace(setting, seed=None), []).append(row)
     for setting, rows in same_settings.items():
         scores = _filter_rows(
-            logits[rows], [sequences[row] for row in rows], setting, [filters[row] for row in rows]
+            logits[rows], [sequences[row] for row in rows], [filters[row] for row in rows]
         )
         if setting.greedy:
             for row, best in zip(rows, scores.argmax(-1).tolist(), strict=True):
@@ -87,12 +87,10 @@ def sample_batch(
 def _filter_rows(
     logits: torch.Tensor,
     sequences: Sequence[list[int]],
-    settings: SamplingSettings,
     filters: Sequence[list[Filter]],
 ) -> torch.Tensor:
     """Return logits [sequences, vocabulary] after the filters."""
-    if settings.repetition_penalty != 1.0 or settings.no_repeat_ngram_size or settings.further:
-        # These look at the tokens, and the sequences differ in length.
+    if any(item.reads_ids for item in filters[0]):  # and the sequences differ in length
         rows = zip(logits, sequences, filters, strict=True)
         return torch.stack([apply_filters(*row) for row in rows])
     ids = torch.zeros(len(sequences), 0, dtype=torch.long)

@@ -1,18 +1,29 @@
-"""Build the filters for a text: those of hftool's own options, and those that only the model's
+"""Build the filters for a text: those of the options, and those that only the model's
 generation_config asks for."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from hftool.errors import HftoolError, is_little_memory, raised_by_us
 from hftool.generation.drawing import are_finite
-from hftool.generation.sampling import Filter, SamplingSettings, own_filters
+from hftool.generation.samplers import (
+    EachRow,
+    RowFilter,
+    dry,
+    exclude_top_choices,
+    keep_top_n_sigma,
+    penalize_frequency,
+    penalize_presence,
+    step_number,
+)
+from hftool.generation.sampling import Filter, SamplingSettings, ordered, own_filters
+from hftool.generation.text_bias import BannedTexts, banned_texts, biases, dry_breakers
 from hftool.models.language_model import LanguageModel
-
-FIELDS = {"no_repeat_ngram": "no_repeat_ngram_size"}  # of filters with a name of their own
+from hftool.tokenization.tokenizer import Tokenizer
 
 
 def build_filters(
@@ -21,31 +32,118 @@ def build_filters(
     prompt_ids: Sequence[int],
     limit: int | None = None,
 ) -> list[Filter]:
-    """Return the filters that the settings turn on, in transformers' order.
+    """Return the filters that the settings turn on, in the order in which they are applied.
 
     Args:
         prompt_ids: the tokens before the generated ones.
         limit: the number of tokens to generate; None if another one always follows.
 
     Raises:
+        UsageError: the tokenizer has no tokens for a text.
         HftoolError: a value of the generation_config is one that transformers does not accept.
     """
-    own = own_filters(settings)
+    filters = [
+        *own_filters(settings),
+        *_penalties(settings, language_model.tokenizer, len(prompt_ids)),
+        *_cutoffs(settings, len(prompt_ids)),
+        *_of_texts(settings, language_model, len(prompt_ids)),
+        *_of_the_end(settings, language_model, len(prompt_ids)),
+        *_of_config(settings, language_model, prompt_ids, limit),
+    ]
+    return ordered(filters, settings.samplers)
+
+
+def _penalties(
+    settings: SamplingSettings, tokenizer: Tokenizer, prompt_length: int
+) -> Iterator[Filter]:
+    """Yield the penalties for repetition that transformers does not have."""
+    if presence := settings.presence_penalty:
+        yield _by_row(
+            "presence_penalty",
+            lambda ids, logits: penalize_presence(ids[prompt_length:], logits, presence),
+        )
+    if frequency := settings.frequency_penalty:
+        yield _by_row(
+            "frequency_penalty",
+            lambda ids, logits: penalize_frequency(ids[prompt_length:], logits, frequency),
+        )
+    if settings.dry_multiplier:
+        how = (settings.dry_multiplier, settings.dry_base, settings.dry_allowed_length)
+        breakers = dry_breakers(tokenizer)
+        yield _by_row("dry", lambda ids, logits: dry(ids, logits, *how, breakers))
+
+
+def _cutoffs(settings: SamplingSettings, prompt_length: int) -> Iterator[Filter]:
+    """Yield the filters of less or of more probable tokens that transformers does not have."""
+    n, threshold, seed = settings.top_n_sigma, settings.xtc_threshold, settings.seed
+    if n:
+        yield Filter("top_n_sigma", EachRow(lambda ids, logits: keep_top_n_sigma(logits, n)))
+    if settings.xtc_probability and seed is not None:
+
+        def exclude(ids: Sequence[int], logits: torch.Tensor) -> torch.Tensor:
+            happens = step_number(seed, len(ids) - prompt_length) < settings.xtc_probability
+            return exclude_top_choices(logits, threshold) if happens else logits
+
+        yield _by_row("xtc", exclude)
+
+
+def _of_texts(
+    settings: SamplingSettings, language_model: LanguageModel, prompt_length: int
+) -> Iterator[Filter]:
+    """Yield the filters of `--bias` and `--ban`."""
+    tokenizer = language_model.tokenizer
+    if settings.bias:
+        from transformers import SequenceBiasLogitsProcessor
+
+        given = biases(tokenizer, settings.bias, any_case=settings.any_case)
+        rows = language_model.embedding_rows
+        known: Any = {ids: bias for ids, bias in given.items() if max(ids) < rows}
+        yield Filter("bias", SequenceBiasLogitsProcessor(known), reads_ids=True)
+    if settings.ban:
+        texts = banned_texts(tokenizer, settings.ban, any_case=settings.any_case)
+        yield Filter("ban", BannedTexts(tokenizer, texts, prompt_length), reads_ids=True)
+
+
+def _of_the_end(
+    settings: SamplingSettings, language_model: LanguageModel, prompt_length: int
+) -> Iterator[Filter]:
+    """Yield the filters that keep a text from ending."""
+    ends = sorted(i for i in language_model.end_ids if i < language_model.embedding_rows)
+    if not ends or not (settings.min_new_tokens or settings.ignore_eos):
+        return
+    import transformers
+
+    device = language_model.model.device
+    if settings.min_new_tokens:
+        make: Any = transformers.MinNewTokensLengthLogitsProcessor
+        processor = make(prompt_length, settings.min_new_tokens, ends, device=device)
+        yield Filter("min_new_tokens", processor, reads_ids=True)
+    if settings.ignore_eos:
+        make = transformers.SuppressTokensLogitsProcessor
+        yield Filter("ignore_eos", make(ends, device=device))
+
+
+def _by_row(name: str, function: RowFilter) -> Filter:
+    return Filter(name, EachRow(function), reads_ids=True)
+
+
+def _of_config(
+    settings: SamplingSettings,
+    language_model: LanguageModel,
+    prompt_ids: Sequence[int],
+    limit: int | None,
+) -> Iterator[Filter]:
+    """Yield the filters that only the model's generation_config asks for."""
     if not settings.further:
-        return own
+        return
     from hftool.generation.processors import named_processors  # imports much of transformers
 
-    fields = {FIELDS.get(item.name, item.name) for item in own}
     with config_errors():
         named = named_processors(
-            language_model,
-            {name: getattr(settings, name) for name in fields} | dict(settings.further),
-            prompt_ids,
-            limit,
-            sampled=not settings.greedy,
+            language_model, settings.further, prompt_ids, limit, sampled=not settings.greedy
         )
-    names = {field: name for name, field in FIELDS.items()}
-    return [_ConfigFilter(names.get(name, name), processor) for name, processor in named]
+    for name, processor in named:
+        yield _ConfigFilter(name, processor, reads_ids=True)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from hftool.generation.filters import build_filters
 from hftool.generation.mask_filling import mask_logits, with_own_mask
 from hftool.generation.prefix_cache import CachedModel, require_context
 from hftool.generation.records import OPTIONAL
-from hftool.generation.sampling import SamplingSettings, apply_filters, resolve_sampling
+from hftool.generation.resolution import resolve_sampling
+from hftool.generation.sampling import SamplingSettings, apply_filters
 from hftool.models.language_model import LanguageModel
 from hftool.models.load import load_language_model
-from hftool.options.generation import SamplingOptions
 from hftool.options.inputs import PromptOptions
 from hftool.options.model import LoadOptions
+from hftool.options.sampling import SamplingOptions
 from hftool.prompting.prompt import Prompt, prompt_ids
 from hftool.tokenization.tokenizer import Tokenizer
 

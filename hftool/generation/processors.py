@@ -1,7 +1,7 @@
 """The logits processors that a model's generation_config.json asks for beside hftool's own filters.
 
 transformers makes them, as for its own `generate`. This takes a second to import, so
-`hftool.generation.sampling` does it only for a model that has such fields.
+`hftool.generation.filters` does it only for a model that has such fields.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,8 +29,7 @@ def named_processors(
     *,
     sampled: bool,
 ) -> list[tuple[str, LogitsProcessor]]:
-    """Return the logits processors for fields of a generation_config, each with the field's name,
-    in the order in which transformers applies them.
+    """Return the logits processors for fields of a generation_config, each with the field's name.
 
     Args:
         fields: those that have an effect.

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from hftool.errors import HftoolError, UsageError
+from hftool.errors import HftoolError, UsageError, exclude
 from hftool.generation.batch_file import BatchLine, each_record, read_record
 from hftool.generation.model_defaults import (
     complete_options,
@@ -15,19 +15,13 @@ from hftool.generation.model_defaults import (
 )
 from hftool.generation.prefix_cache import require_context
 from hftool.generation.records import BeamSettings, FailedRequest, Request
-from hftool.generation.sampling import SamplingSettings, resolve_sampling
+from hftool.generation.resolution import resolve_sampling
+from hftool.generation.sampling import DRAWING, FIELDS, SamplingSettings
 from hftool.models.language_model import LanguageModel
-from hftool.options.generation import (
-    DEFAULT_MAX_NEW_TOKENS,
-    GenerateOptions,
-    GenerationOptions,
-    SamplingOptions,
-)
+from hftool.options.generation import DEFAULT_MAX_NEW_TOKENS, GenerateOptions, GenerationOptions
 from hftool.options.inputs import FileOptions
+from hftool.options.sampling import SamplingOptions
 from hftool.prompting.prompt import Prompt, prompt_ids, prompt_text
-
-DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
-"""The sampling options that only matter when tokens are drawn."""
 
 
 def requests_of_prompts(
@@ -131,10 +125,8 @@ def make_request(
     prompt_ids, source = language_model.split_prompt(ids)
     require_context(language_model, len(prompt_ids))
     config = language_model.generation_config
-    generation, sampling = complete_options(options.generation, config), options.sampling
+    generation = complete_options(options.generation, config)
     beams = beam_settings(generation)
-    if beams is not None:
-        sampling = sampling_of_beams(sampling, config)
     alternatives = generation.top_logprobs or 0
     with_logprobs = generation.logprobs or generation.top_logprobs is not None
     echo = ""
@@ -145,7 +137,7 @@ def make_request(
         prompt=prompt,
         ids=tuple(prompt_ids),
         source=source,
-        settings=resolve_sampling(sampling, config),
+        settings=sampling_settings(options.sampling, config, beams),
         max_new_tokens=most_new_tokens(
             generation.max_new_tokens, config, len(prompt_ids), DEFAULT_MAX_NEW_TOKENS
         ),
@@ -157,13 +149,27 @@ def make_request(
     )
 
 
-def sampling_of_beams(options: SamplingOptions, config: Mapping[str, Any]) -> SamplingOptions:
-    """Return the sampling options of a beam search, which takes the best beams and only samples if
-    an option or the model's generation_config asks for it."""
+def sampling_settings(
+    options: SamplingOptions, config: Mapping[str, Any], beams: BeamSettings | None
+) -> SamplingSettings:
+    """Return the sampling settings of a text. A beam search takes the best beams and only samples
+    if an option or the model's generation_config asks for it.
+
+    Raises:
+        HftoolError: as `resolve_sampling`.
+        UsageError: as `resolve_sampling`, or an option cannot be combined with beam search.
+    """
+    if beams is None:
+        return resolve_sampling(options, config)
+    drawing = (getattr(options, FIELDS[name]) for name in DRAWING)
     sampled = config.get("do_sample") is True or any(
-        getattr(options, name) is not None for name in DRAWING
+        v is not None for v in (options.seed, *drawing)
     )
-    return replace(options, greedy=options.greedy or not sampled)
+    settings = resolve_sampling(replace(options, greedy=options.greedy or not sampled), config)
+    exclude({"--num-beams": True, "--top-n-sigma": settings.top_n_sigma > 0})
+    exclude({"--num-beams": True, "--xtc-probability": settings.xtc_probability > 0})
+    exclude({"--num-beams": True, "--samplers": bool(settings.samplers)})
+    return settings
 
 
 def beam_settings(options: GenerationOptions) -> BeamSettings | None:

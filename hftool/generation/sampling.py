@@ -1,33 +1,40 @@
-"""Settle the sampling settings, and filter the logits.
+"""The sampling settings, and the filters that they turn on.
 
-The filters are transformers' own logits processors, in the order in which its `generate` applies
-them (transformers 5.23, `GenerationMixin._get_logits_processor`): repetition penalty and no-repeat
-n-gram, then, when sampling, temperature, top-k, top-p, min-p and typical-p. Between them are those
-that only a model's generation_config asks for (`hftool.generation.processors`). Each filter works
-on what the filters before it left, with probabilities that sum to 1 again. docs/sampling.md follows
-a token through all of them.
+The filters are transformers' own logits processors where it has them, in the order in which its
+`generate` applies them (transformers 5.24, `GenerationMixin._get_logits_processor`), with those of
+`hftool.generation.samplers` and those that only a model's generation_config asks for
+(`hftool.generation.processors`) between them. Each filter works on what the filters before it left,
+with probabilities that sum to 1 again. docs/sampling.md follows a token through all of them.
 """
 
-import math
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
-from hftool.errors import HftoolError, UsageError
-from hftool.models.generation_config import PROCESSOR_FIELDS, has_effect
-from hftool.options.generation import SamplingOptions
-
-if TYPE_CHECKING:
-    from transformers import LogitsProcessor
-
-DEFAULT_TOP_K = 50  # transformers, GenerationConfig._get_default_generation_params
-
-_DRAWING_FIELDS = ("top_h", "epsilon_cutoff", "eta_cutoff")
-
-LEAST_TEMPERATURE = 1e-6  # lower values mean greedy: dividing the logits by less can overflow
+PENALTIES = ("repetition_penalty", "frequency_penalty", "presence_penalty")
+DRAWING = (
+    *("top_n_sigma", "temperature", "top_h", "top_k", "top_p", "min_p", "typical_p"),
+    *("epsilon_cutoff", "eta_cutoff", "xtc"),
+)
+"""The filters that only matter when tokens are drawn."""
+SAMPLERS = (*PENALTIES, "dry", "no_repeat_ngram", *DRAWING)
+"""The filters that `--samplers` puts in order."""
+FILTER_ORDER = (
+    *("guidance_scale", "sequence_bias", "bias", "encoder_repetition_penalty", *PENALTIES, "dry"),
+    *("no_repeat_ngram", "encoder_no_repeat_ngram_size", "bad_words_ids", "ban", "min_length"),
+    *("min_new_tokens", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values"),
+    *("exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens"),
+    *("ignore_eos", *DRAWING, "watermarking_config", "renormalize_logits"),
+)
+"""All filters in the order in which they are applied."""
+FIELDS = {
+    **{name: name for name in SAMPLERS},
+    **{"dry": "dry_multiplier", "xtc": "xtc_probability"},
+    "no_repeat_ngram": "no_repeat_ngram_size",
+}
+"""The field of the settings that turns each filter on."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +42,8 @@ class SamplingSettings:
     """The resolved settings: the user's options, completed by the model's generation_config.
 
     A filter at its neutral value (temperature 1, top-k 0, …) is off. `seed` is None when greedy.
-    `further` has the fields of the generation_config that change the logits and are not options,
-    such as `suppress_tokens`.
+    `samplers` is the order of the filters if it is not the usual one. `further` has the fields of
+    the generation_config that change the logits and are not options, such as `suppress_tokens`.
     """
 
     greedy: bool
@@ -48,15 +55,37 @@ class SamplingSettings:
     typical_p: float = 1.0
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75  # as in llama.cpp, like the other two defaults
+    dry_allowed_length: int = 2
+    top_n_sigma: float = 0.0
+    top_h: float = 0.0
+    epsilon_cutoff: float = 0.0
+    eta_cutoff: float = 0.0
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    samplers: tuple[str, ...] = ()
+    bias: tuple[str, ...] = ()
+    ban: tuple[str, ...] = ()
+    any_case: bool = False
+    min_new_tokens: int = 0
+    ignore_eos: bool = False
     further: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
 class Filter:
-    """A logits processor and its name."""
+    """A logits processor and its name.
+
+    Attributes:
+        reads_ids: what it does depends on the tokens so far, or on their number.
+    """
 
     name: str
-    processor: "LogitsProcessor"
+    processor: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    reads_ids: bool = False
 
     def __call__(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """Return logits [sequences, vocabulary] after the filter.
@@ -64,102 +93,69 @@ class Filter:
         Args:
             ids: the tokens so far [sequences, tokens].
         """
-        return self.processor(ids, logits)  # type: ignore[no-any-return]
+        return self.processor(ids, logits)
 
 
-def resolve_sampling(options: SamplingOptions, config: Mapping[str, Any]) -> SamplingSettings:
-    """Complete the options by a model's generation_config, and draw a seed if none is given.
-
-    hftool samples unless `--greedy`, temperature 0, or a generation_config with
-    `"do_sample": false` turns sampling off.
-
-    Raises:
-        UsageError: an option has a value that no filter accepts.
-        HftoolError: the generation_config has such a value.
-    """
-    penalty = options.repetition_penalty
-    if penalty is not None and not 0 < penalty < math.inf:
-        raise UsageError("--repetition-penalty must be above 0")
-    try:
-        settings = _complete(options, config)
-        own_filters(settings)  # the filters check their values
-    except (TypeError, ValueError, OverflowError) as error:
-        raise HftoolError(
-            f"the model's generation_config has a value that no sampling filter accepts: {error}",
-            "override it with an option on the command line",
-        ) from None
-    return settings
+_TRANSFORMERS = {
+    "repetition_penalty": "RepetitionPenaltyLogitsProcessor",
+    "no_repeat_ngram": "NoRepeatNGramLogitsProcessor",
+    "temperature": "TemperatureLogitsWarper",
+    "top_h": "TopHLogitsWarper",
+    "top_k": "TopKLogitsWarper",
+    "top_p": "TopPLogitsWarper",
+    "min_p": "MinPLogitsWarper",
+    "typical_p": "TypicalLogitsWarper",
+    "epsilon_cutoff": "EpsilonLogitsWarper",
+    "eta_cutoff": "EtaLogitsWarper",
+}
 
 
-def _complete(options: SamplingOptions, config: Mapping[str, Any]) -> SamplingSettings:
-    def value(name: str, neutral: Any) -> Any:
-        option = getattr(options, name)
-        given = config.get(name) if option is None else option
-        if given is not None and (type(given) not in (int, float) or math.isnan(given)):
-            raise TypeError(f"{name} is {str(given)[:40]!r}")
-        return neutral if given is None else given
-
-    greedy = options.greedy
-    if not greedy and (temperature := value("temperature", 1.0)) < LEAST_TEMPERATURE:
-        if temperature < 0:
-            raise ValueError(f"temperature is {temperature}")
-        greedy = True
-    drawing = (options.temperature, options.top_k, options.top_p, options.min_p, options.typical_p)
-    if config.get("do_sample") is False and options.seed is None and drawing == (None,) * 5:
-        greedy = True
-    settings = SamplingSettings(
-        greedy=greedy,
-        seed=None,
-        repetition_penalty=value("repetition_penalty", 1.0),
-        no_repeat_ngram_size=value("no_repeat_ngram_size", 0),
-        further={
-            name: config[name]
-            for name, neutral in PROCESSOR_FIELDS.items()
-            if has_effect(config.get(name), neutral) and not (greedy and name in _DRAWING_FIELDS)
-        },
-    )
-    if greedy:
-        return settings
-    return replace(
-        settings,
-        seed=secrets.randbits(32) if options.seed is None else options.seed,
-        temperature=value("temperature", 1.0),
-        top_k=value("top_k", DEFAULT_TOP_K),
-        top_p=value("top_p", 1.0),
-        min_p=value("min_p", 0.0),
-        typical_p=value("typical_p", 1.0),
-    )
+_BELOW_1 = ("typical_p", "epsilon_cutoff", "eta_cutoff")  # which are off at 1 and beyond
 
 
 def own_filters(settings: SamplingSettings) -> list[Filter]:
-    """Return the filters of hftool's own options that the settings turn on, in transformers' order.
+    """Return those of transformers' filters that the settings turn on, in transformers' order.
 
     Raises:
         TypeError, ValueError: a filter does not accept its value.
     """
     active: list[tuple[str, str, float]] = []
-    if settings.repetition_penalty != 1.0:
-        penalty = settings.repetition_penalty
-        active.append(("repetition_penalty", "RepetitionPenaltyLogitsProcessor", penalty))
-    if settings.no_repeat_ngram_size > 0:
-        size = settings.no_repeat_ngram_size
-        active.append(("no_repeat_ngram", "NoRepeatNGramLogitsProcessor", size))
-    if not settings.greedy:
-        if settings.temperature != 1.0:
-            active.append(("temperature", "TemperatureLogitsWarper", float(settings.temperature)))
-        if settings.top_k > 0:
-            active.append(("top_k", "TopKLogitsWarper", settings.top_k))
-        if settings.top_p < 1.0:
-            active.append(("top_p", "TopPLogitsWarper", float(settings.top_p)))
-        if settings.min_p > 0.0:
-            active.append(("min_p", "MinPLogitsWarper", float(settings.min_p)))
-        if 0.0 < settings.typical_p < 1.0:
-            active.append(("typical_p", "TypicalLogitsWarper", float(settings.typical_p)))
+    for name, kind in _TRANSFORMERS.items():
+        value = getattr(settings, FIELDS[name])
+        if _is_on(name, value) and not (settings.greedy and name in DRAWING):
+            whole = name in ("no_repeat_ngram", "top_k")
+            active.append((name, kind, value if whole else float(value)))
     if not active:
         return []
     import transformers  # slow to import, and often not needed
 
-    return [Filter(name, getattr(transformers, kind)(value)) for name, kind, value in active]
+    return [
+        Filter(name, getattr(transformers, kind)(value), reads_ids=name not in DRAWING)
+        for name, kind, value in active
+    ]
+
+
+def _is_on(name: str, value: float) -> bool:
+    if name in ("repetition_penalty", "temperature"):
+        return value != 1.0
+    if name == "top_p":
+        return value < 1.0
+    return 0.0 < value < 1.0 if name in _BELOW_1 else value > 0
+
+
+def ordered(filters: Iterable[Filter], samplers: Sequence[str]) -> list[Filter]:
+    """Return filters in the order in which they are applied.
+
+    Args:
+        samplers: the order of those in `SAMPLERS`, if it is not the usual one.
+    """
+    by_name = {item.name: item for item in filters}
+    order: Sequence[str] = FILTER_ORDER
+    if samplers:
+        others = [name for name in FILTER_ORDER if name not in SAMPLERS]
+        last = others.index("watermarking_config")
+        order = [*others[:last], *samplers, *others[last:]]
+    return [by_name[name] for name in order if name in by_name]
 
 
 def apply_filters_in_turn(

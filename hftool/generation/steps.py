@@ -13,10 +13,11 @@ from hftool.generation.model_defaults import log_unused_fields, most_new_tokens,
 from hftool.generation.next_token import entropy_bits
 from hftool.generation.prefix_cache import CachedModel
 from hftool.generation.records import OPTIONAL
-from hftool.generation.sampling import SamplingSettings, apply_filters_in_turn, resolve_sampling
+from hftool.generation.resolution import resolve_sampling
+from hftool.generation.sampling import SamplingSettings, apply_filters_in_turn
 from hftool.models.language_model import LanguageModel
-from hftool.options.generation import SamplingOptions
 from hftool.options.inputs import PromptOptions
+from hftool.options.sampling import SamplingOptions
 from hftool.prompting.prompt import Prompt, prompt_ids
 from hftool.tokenization.incremental_decoder import IncrementalDecoder
 from hftool.tokenization.tokenizer import Tokenizer

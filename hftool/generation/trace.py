@@ -170,11 +170,14 @@ def read_trace(text: str) -> Trace:
 
 def _settings(values: dict[str, Any]) -> SamplingSettings:
     """Make settings from JSON, and check the types of their values."""
+    values = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
     settings = SamplingSettings(**values)
+    kinds: dict[str, Any] = {"greedy": bool, "seed": int | None, "further": dict}
+    kinds |= dict.fromkeys(("samplers", "bias", "ban"), tuple)
     for item in fields(settings):
         value = getattr(settings, item.name)
-        kinds = {"greedy": bool, "seed": int | None, "further": dict}.get(item.name, int | float)
-        if not isinstance(value, kinds):
+        right = isinstance(value, kinds.get(item.name, int | float))
+        if not right or (isinstance(value, tuple) and set(map(type, value)) - {str}):
             raise ValueError(f"its {item.name} is {value!r}")
     return settings
 
@@ -198,6 +201,8 @@ def replay_options(
         )
     recorded = {**trace.load, **asdict(trace.settings), "steps": len(trace.steps)}
     recorded["dtype"] = trace.dtype
+    recorded["samplers"] = ";".join(trace.settings.samplers)
+    recorded |= {name: list(getattr(trace.settings, name)) for name in ("bias", "ban")}
     if trace.settings.greedy:
         recorded["temperature"] = 0.0
     different = [

@@ -14,9 +14,10 @@ from hftool.generation.filters import build_filters
 from hftool.generation.generate import new_token_limit
 from hftool.generation.prefix_cache import CachedModel
 from hftool.generation.records import OPTIONAL
-from hftool.generation.sampling import Filter, apply_filters, resolve_sampling
+from hftool.generation.resolution import resolve_sampling
+from hftool.generation.sampling import Filter, apply_filters
 from hftool.models.language_model import LanguageModel
-from hftool.options.generation import SamplingOptions
+from hftool.options.sampling import SamplingOptions
 from hftool.options.tree import TreeOptions
 from hftool.tokenization.incremental_decoder import IncrementalDecoder
 from hftool.tokenization.tokenizer import Tokenizer

@@ -12,9 +12,10 @@ from hftool.json_files import read_json
 from hftool.models.references import AdaptedModel, ModelSource
 
 OWN_FIELDS = (
-    *("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty"),
-    *("no_repeat_ngram_size", "max_new_tokens", "max_length", "stop_strings", "num_beams"),
-    *("length_penalty", "early_stopping", "num_return_sequences"),
+    *("do_sample", "temperature", "top_h", "top_k", "top_p", "min_p", "typical_p"),
+    *("epsilon_cutoff", "eta_cutoff", "repetition_penalty", "no_repeat_ngram_size"),
+    *("max_new_tokens", "max_length", "stop_strings", "num_beams", "length_penalty"),
+    *("early_stopping", "num_return_sequences"),
     *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"),
 )
 """Fields that hftool reads itself."""
@@ -33,9 +34,6 @@ PROCESSOR_FIELDS: dict[str, Any] = {
     "exponential_decay_length_penalty": None,
     "suppress_tokens": None,
     "begin_suppress_tokens": None,
-    "top_h": None,
-    "epsilon_cutoff": 0,
-    "eta_cutoff": 0,
     "watermarking_config": None,
     "renormalize_logits": False,
 }

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from hftool.options.completion import known_models
 from hftool.options.inputs import PromptOptions
+from hftool.options.sampling import SamplingOptions
 from hftool.options.shared import option
 
 DEFAULT_MAX_NEW_TOKENS = 256
@@ -16,100 +17,6 @@ Overflow = Literal["drop", "stop"]
 
 _sampling = functools.partial(option, panel="Sampling")
 _generation = functools.partial(option, panel="Generation")
-
-
-@dataclass(frozen=True)
-class FilterOptions:
-    """Options that change the probabilities; None leaves one to the model's generation_config."""
-
-    temperature: Annotated[
-        float | None,
-        _sampling(
-            "--temperature",
-            "--temp",
-            metavar="T",
-            min=0,
-            help="Divide the logits by T; 0 is greedy.",
-            common=True,
-        ),
-    ] = None
-    top_k: Annotated[
-        int | None,
-        _sampling(
-            "--top-k",
-            metavar="K",
-            min=0,
-            help="Keep the K most probable tokens; 0 keeps all.",
-            common=True,
-        ),
-    ] = None
-    top_p: Annotated[
-        float | None,
-        _sampling(
-            "--top-p",
-            metavar="P",
-            min=0,
-            max=1,
-            help="Keep the most probable tokens that add up to P.",
-            common=True,
-        ),
-    ] = None
-    min_p: Annotated[
-        float | None,
-        _sampling(
-            "--min-p",
-            metavar="P",
-            min=0,
-            max=1,
-            help="Keep tokens at least P times as probable as the best one.",
-        ),
-    ] = None
-    typical_p: Annotated[
-        float | None,
-        _sampling(
-            "--typical-p",
-            metavar="P",
-            min=0,
-            max=1,
-            help="Keep tokens of typical surprisal that add up to P.",
-        ),
-    ] = None
-    repetition_penalty: Annotated[
-        float | None,
-        _sampling(
-            "--repetition-penalty",
-            "--repeat-penalty",
-            metavar="X",
-            help="Above 1, make tokens that have occurred less likely.",
-        ),
-    ] = None
-    no_repeat_ngram_size: Annotated[
-        int | None,
-        _sampling(
-            "--no-repeat-ngram-size", metavar="N", min=0, help="Never repeat N tokens in a row."
-        ),
-    ] = None
-
-
-@dataclass(frozen=True)
-class SamplingOptions(FilterOptions):
-    """Options that control how the next token is chosen."""
-
-    greedy: Annotated[
-        bool, _sampling("--greedy", help="Always choose the most probable token.", common=True)
-    ] = False
-    seed: Annotated[
-        int | None,
-        _sampling(
-            "--seed",
-            metavar="N",
-            min=0,
-            max=2**63 - 1,
-            show_default="random",
-            help="Make the run repeatable.",
-            common=True,
-        ),
-    ] = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from hftool.chat.conversation import Conversation, Turn
 from hftool.chat.settings import change_setting
 from hftool.chat.slash_commands import COMMANDS, Note, parse, respond
 from hftool.errors import HftoolError, UsageError
-from hftool.generation.sampling import resolve_sampling
+from hftool.generation.resolution import resolve_sampling
 from hftool.models.language_model import LanguageModel
 from hftool.options.generation import AnswerOptions
 from hftool.prompting.chat_template import chat_template
@@ -212,7 +212,12 @@ def test_settings_in_force_are_listed(chat: Conversation) -> None:
     noted(chat, "/set seed 7")
     *_, turn = respond(chat, "Hello")
     assert isinstance(turn, Turn) and turn.seed == 7
-    assert "seed                  8, then" in noted(chat, "/set")
+    assert "8, then" in noted(chat, "/set")
+    steered = noted(chat, '/set ban ["é", "b c"]')
+    assert "ban             é, b c" in steered and "top_h" not in steered
+    assert "bias            a=b=2" in noted(chat, "/set bias a=b=2")
+    noted(chat, "/set bias default")
+    noted(chat, "/set ban default")
     noted(chat, "/set seed 7")
     *_, again = respond(chat, "/regen")
     assert again == turn

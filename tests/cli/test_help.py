@@ -104,7 +104,7 @@ def test_help_of_generate_has_what_people_use() -> None:
 def test_the_model_is_first_in_its_panel() -> None:
     panels = [dict(page.panels)["Model"] for page in COMMANDS if "Model" in dict(page.panels)]
     first = [panel[0].names for panel in panels]
-    assert first.count(("-m", "--model")) == 8
+    assert first.count(("-m", "--model")) == 9
     assert all("--model" not in p.names for panel in panels for p in panel[1:])
 
 

@@ -26,7 +26,7 @@ from hftool.errors import HftoolError
 from hftool.generation.batch_file import RECORD_OPTIONS, parse_record
 from hftool.generation.generate import generate
 from hftool.generation.requests import make_request, request_of_record
-from hftool.generation.sampling import resolve_sampling
+from hftool.generation.resolution import resolve_sampling
 from hftool.generation.trace import read_trace
 from hftool.inputs.tables import read_table
 from hftool.json_files import read_json
@@ -34,14 +34,10 @@ from hftool.models.generation_config import OWN_FIELDS, PROCESSOR_FIELDS
 from hftool.models.info import _tensors
 from hftool.models.language_model import LanguageModel
 from hftool.models.validation import require_fitting
-from hftool.options.generation import (
-    AnswerOptions,
-    GenerateOptions,
-    GenerationOptions,
-    SamplingOptions,
-)
+from hftool.options.generation import AnswerOptions, GenerateOptions, GenerationOptions
 from hftool.options.inputs import InputFormat, PromptOptions, TableInputOptions
 from hftool.options.ranges import option_ranges
+from hftool.options.sampling import SamplingOptions
 from hftool.output.run_log import RunLog
 from hftool.prompting.messages import Chat, parse_chat
 from hftool.server.control import DaemonOptions

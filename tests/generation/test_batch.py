@@ -20,8 +20,9 @@ from hftool.generation.records import BeamSettings, FailedRequest, Generation, R
 from hftool.generation.requests import requests_of_records
 from hftool.generation.sampling import SamplingSettings
 from hftool.models.language_model import LanguageModel
-from hftool.options.generation import GenerateOptions, GenerationOptions, SamplingOptions
+from hftool.options.generation import GenerateOptions, GenerationOptions
 from hftool.options.inputs import FileOptions, PromptOptions
+from hftool.options.sampling import SamplingOptions
 from tests.conftest import run
 from tests.tiny_models import (
     ARCHITECTURES,

@@ -15,7 +15,8 @@ import torch
 from hftool.generation.generate import generate, token_ids
 from hftool.generation.prefix_cache import CachedModel
 from hftool.generation.records import Generation, Piece, Request
-from hftool.generation.sampling import DEFAULT_TOP_K, SamplingSettings, own_filters
+from hftool.generation.resolution import DEFAULT_TOP_K
+from hftool.generation.sampling import SamplingSettings, own_filters
 from hftool.models.language_model import LanguageModel
 from tests.conftest import run
 from tests.tiny_models import (

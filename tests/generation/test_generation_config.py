@@ -33,8 +33,9 @@ from hftool.models.generation_config import (
     read_generation_config,
 )
 from hftool.models.language_model import LanguageModel
-from hftool.options.generation import GenerateOptions, GenerationOptions, SamplingOptions
+from hftool.options.generation import GenerateOptions, GenerationOptions
 from hftool.options.inputs import PromptOptions
+from hftool.options.sampling import SamplingOptions
 from tests.conftest import run
 from tests.tiny_models import END, PAD, SPECIAL, VOCABULARY, load_model, save_model, save_tokenizer
 

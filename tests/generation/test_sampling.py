@@ -12,15 +12,14 @@ from transformers import GenerationConfig
 
 from hftool.errors import HftoolError, UsageError
 from hftool.generation.drawing import Draw, Sampler, check_finite
+from hftool.generation.resolution import DEFAULT_TOP_K, resolve_sampling
 from hftool.generation.sampling import (
-    DEFAULT_TOP_K,
     SamplingSettings,
     apply_filters,
     apply_filters_in_turn,
     own_filters,
-    resolve_sampling,
 )
-from hftool.options.generation import SamplingOptions
+from hftool.options.sampling import SamplingOptions
 from tests.conftest import run
 from tests.tiny_models import VOCABULARY, save_model, transformers_model
 

@@ -17,14 +17,14 @@ from safetensors.torch import load_file, save_file
 from typer.testing import Result
 
 from hftool.errors import HftoolError, UsageError
-from hftool.generation.sampling import resolve_sampling
+from hftool.generation.resolution import resolve_sampling
 from hftool.models import load
 from hftool.models.device import choose_device, choose_dtype
 from hftool.models.language_model import LanguageModel
 from hftool.models.load import load_classifier, load_language_model
 from hftool.models.validation import tensor_sizes
-from hftool.options.generation import SamplingOptions
 from hftool.options.model import ClassifierOptions, ExactLoadOptions, LoadOptions
+from hftool.options.sampling import SamplingOptions
 from tests.conftest import run
 from tests.hub_server import save_classifier, save_llama
 from tests.tiny_models import VOCABULARY, save_tokenizer

@@ -54,7 +54,7 @@ def chat(
         # Save the chat; --load talk.json continues it another day
         hftool chat --save talk.json
         # Ask two questions from a script
-        printf 'What is the capital of France?\\nAnd of Italy?\\n' | hftool chat --greedy
+        printf 'What is the capital of Italy?\\nAnd of Spain?\\n' | hftool chat --greedy
     """
     from hftool.chat import storage
     from hftool.chat.conversation import Conversation

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from hftool.cli.dataclass_options import expand_dataclasses
-from hftool.options.generation import GenerationOptions, SamplingOptions
+from hftool.options.generation import GenerationOptions
 from hftool.options.inputs import InputOptions, PromptOptions, TextArgument
 from hftool.options.model import LoadOptions
 from hftool.options.output import ResumableOptions
+from hftool.options.sampling import SamplingOptions
 from hftool.options.shared import option
 
 if TYPE_CHECKING:

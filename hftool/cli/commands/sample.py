@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from hftool.cli.dataclass_options import expand_dataclasses
-from hftool.options.generation import SamplingOptions
 from hftool.options.inputs import FileOptions, PromptOptions, TextArgument
 from hftool.options.model import ExactLoadOptions
 from hftool.options.output import PictureOptions
+from hftool.options.sampling import SamplingOptions
 from hftool.options.shared import option
 
 

@@ -4,10 +4,10 @@ from dataclasses import asdict
 from typing import Annotated
 
 from hftool.cli.dataclass_options import expand_dataclasses
-from hftool.options.generation import FilterOptions, SamplingOptions
 from hftool.options.inputs import InputOptions, PromptOptions, TextArgument
 from hftool.options.model import ExactLoadOptions
 from hftool.options.output import PictureOptions
+from hftool.options.sampling import FilterOptions, SamplingOptions
 from hftool.options.shared import option
 
 

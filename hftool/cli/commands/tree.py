@@ -3,10 +3,10 @@
 from dataclasses import asdict
 
 from hftool.cli.dataclass_options import expand_dataclasses
-from hftool.options.generation import FilterOptions, SamplingOptions
 from hftool.options.inputs import FileOptions, PromptOptions, TextArgument
 from hftool.options.model import ExactLoadOptions
 from hftool.options.output import PictureOptions
+from hftool.options.sampling import FilterOptions, SamplingOptions
 from hftool.options.tree import TreeOptions
 
 
