@@ -13,8 +13,9 @@ from hftool.chat.conversation import Turn
 from hftool.classification.classify import Classification
 from hftool.classification.evaluation import Evaluation
 from hftool.classification.summary import LabelSummary
-from hftool.generation.next_token import Candidate, Perplexity, ScoredToken
+from hftool.generation.next_token import Candidate
 from hftool.generation.records import FailedRequest, Generation
+from hftool.generation.scored_tokens import Perplexity, ScoredToken
 from hftool.generation.scoring import TextScore, WordScore
 from hftool.generation.steps import Step
 from hftool.generation.tree import TreeNode, TreeText
@@ -55,8 +56,8 @@ RECORDS: dict[str, tuple[str, type[Any]]] = {
     "failed-text": ("encode --lines, a text that failed", FailedText),
     "decoded": ("decode", Decoded),
     "candidate": ("topk", Candidate),
-    "scored-token": ("topk --position all, score --by token", ScoredToken),
-    "perplexity": ("topk --position all, score --by token, at the end", Perplexity),
+    "scored-token": ("score --by token", ScoredToken),
+    "perplexity": ("score --by token, at the end", Perplexity),
     "text-score": ("score", TextScore),
     "word-score": ("score --by word", WordScore),
     "tree-node": ("tree", TreeNode),

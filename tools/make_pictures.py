@@ -60,7 +60,7 @@ PICTURES = {
     "topk": ('hftool topk "1+1=" --format table',),
     "sample": ('hftool sample "Once upon a time" --steps 3 --seed 4 --top-p 0.9 --format table',),
     "sentiment": ("hftool sentiment -f reviews.txt --summary --format table",),
-    "surprisal": (f'hftool topk "{HEAT}" --position all --format table',),
+    "surprisal": (f'hftool score "{HEAT}" --by token --format table',),
 }
 
 
@@ -103,7 +103,7 @@ def draw(name: str, parts: list[tuple[str, str]]) -> None:
 
 def draw_heat_map() -> None:
     """Write the page that colours the tokens of a text by their surprisal."""
-    run(f'hftool topk "{HEAT}" --position all --save {FOLDER / "surprisal.html"}')
+    run(f'hftool score "{HEAT}" --by token --save {FOLDER / "surprisal.html"}')
 
 
 def main() -> None:

@@ -1,10 +1,8 @@
-"""The probabilities that a model gives to the next token, and to each token of a text."""
+"""The probabilities that a model gives to the next token, after a text or anywhere in it."""
 
-import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import torch
 
@@ -22,9 +20,6 @@ from hftool.options.inputs import PromptOptions
 from hftool.options.model import LoadOptions
 from hftool.options.sampling import SamplingOptions
 from hftool.prompting.prompt import Prompt, prompt_ids
-from hftool.tokenization.tokenizer import Tokenizer
-
-log = logging.getLogger("hftool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +31,7 @@ class Candidate:
     whole distribution; `sampled_prob` is the probability after the sampling filters, if there are
     any. A masked model's candidate is one for the token at `position`, where the text has its
     `mask` (0 is the first); `model` is given when there are several models, `index` when there are
-    several texts.
+    several texts. With candidates at all positions, `after` is the text's token at `position`.
 
     A continuation of several tokens has no rank and no id; its `prob` is the product of theirs.
     `target` is its text, in its own record and in those of its tokens.
@@ -53,54 +48,9 @@ class Candidate:
     sampled_prob: float | None = field(default=None, metadata=OPTIONAL)
     target: str | None = field(default=None, metadata=OPTIONAL)
     mask: int | None = field(default=None, metadata=OPTIONAL)
+    after: str | None = field(default=None, metadata=OPTIONAL)
     model: str | None = field(default=None, metadata=OPTIONAL)
     index: int | None = field(default=None, metadata=OPTIONAL)
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredToken:
-    """A token of a text, with the probability and the rank that the model gave it, its surprisal
-    (-log2 of the probability) and the entropy of the distribution, both in bits. `bytes` is in
-    hex, None for a special token.
-
-    The first token is not scored, since nothing comes before it.
-    """
-
-    position: int
-    id: int
-    token: str
-    bytes: str | None
-    prob: float | None
-    rank: int | None
-    surprisal: float | None
-    entropy: float | None
-    model: str | None = field(default=None, metadata=OPTIONAL)
-    index: int | None = field(default=None, metadata=OPTIONAL)
-
-    @property
-    def kind(self) -> Literal["token"]:
-        """Distinguishes tokens from the perplexity at the end."""
-        return "token"
-
-
-@dataclass(frozen=True, slots=True)
-class Perplexity:
-    """The mean surprisal of the scored tokens (bits per token), and the perplexity: 2 to that
-    power."""
-
-    tokens: int
-    surprisal: float | None
-    perplexity: float | None
-    model: str | None = field(default=None, metadata=OPTIONAL)
-    index: int | None = field(default=None, metadata=OPTIONAL)
-
-    @property
-    def kind(self) -> Literal["perplexity"]:
-        """Distinguishes the perplexity from the tokens before it."""
-        return "perplexity"
-
-
-NextTokenRecord = Candidate | ScoredToken | Perplexity
 
 
 @dataclass(frozen=True)
@@ -110,8 +60,7 @@ class NextTokenQuery:
     Attributes:
         k: how many of the most probable tokens.
         texts: further tokens or continuations.
-        position: the position to predict after; "all" scores every token of the text, None means
-            the last position.
+        position: the position to predict after; "all" means each of the text, None the last one.
         sampling: report the probabilities after these options' filters as well.
     """
 
@@ -127,7 +76,7 @@ def next_token_records(
     texts: Sequence[Prompt],
     prompting: PromptOptions,
     query: NextTokenQuery,
-) -> Iterator[NextTokenRecord]:
+) -> Iterator[Candidate]:
     """Answer a query for each text, with one model after another.
 
     Records name the model if there are several, and the text if there are several.
@@ -136,8 +85,6 @@ def next_token_records(
         HftoolError: a model cannot be loaded, or a prompt does not fit the context.
         UsageError: the prompt does not have this position.
     """
-    if query.position == "all" and query.sampling is not None:
-        log.warning("--position all shows the model's own probabilities: sampling options ignored")
     for name in models:
         model = name if len(models) > 1 else None
         # Only this generator has the model, and is gone before the next one is loaded.
@@ -147,17 +94,17 @@ def next_token_records(
 
 def _records_of_model(
     load: LoadOptions, texts: Sequence[Prompt], prompting: PromptOptions, query: NextTokenQuery
-) -> Iterator[NextTokenRecord]:
+) -> Iterator[Candidate]:
     """Answer a query for each text with one model, as `next_token_records`."""
     language_model = load_language_model(load, masked=True)
     for index, text in enumerate(texts):
         if language_model.is_masked and isinstance(text, str):
             text = with_own_mask(language_model.tokenizer, text)
         ids = prompt_ids(language_model.tokenizer, text, prompting)
-        records: Iterator[NextTokenRecord] = (
+        records: Iterator[Candidate] = (
             _mask_candidates(language_model, ids, query)
             if language_model.is_masked
-            else score_tokens(language_model, ids)
+            else candidates_everywhere(language_model, ids, query)
             if query.position == "all"
             else _candidates(language_model, ids[: _end(query.position, len(ids))], query)
         )
@@ -204,6 +151,45 @@ def _candidates(
             )
 
 
+def candidates_everywhere(
+    language_model: LanguageModel, ids: Sequence[int], query: NextTokenQuery
+) -> Iterator[Candidate]:
+    """Yield the candidates after each of `ids`, as `_candidates` does after the last."""
+    if language_model.is_encoder_decoder:
+        raise UsageError(
+            f"{language_model.name} is an encoder-decoder: its prompt is a source, which it does"
+            " not continue"
+        )
+    wanted = _single_tokens(language_model, query, "with --position all a target")
+    settings = None
+    if query.sampling is not None:
+        settings = resolve_sampling(query.sampling, language_model.generation_config)
+    end = 0
+    for some in CachedModel(language_model).all_logits(ids):
+        for logits in some:
+            end += 1
+            token = language_model.tokenizer.token_text(ids[end - 1])
+            before = ids[:end]
+            for found in next_tokens(language_model, before, query.k, wanted, settings, logits):
+                yield replace(found, after=token)
+
+
+def _single_tokens(language_model: LanguageModel, query: NextTokenQuery, what: str) -> list[int]:
+    """Return the ids of the texts to look for, each of which must be one token.
+
+    Raises:
+        UsageError: one is not.
+    """
+    ids = []
+    for text in query.texts:
+        encoded = language_model.tokenizer.encode(text, special=False).ids
+        if len(encoded) != 1:
+            raise UsageError(f"--target {text}: {what} is one token, and this is {len(encoded)}")
+        ids += encoded
+    language_model.require_known(ids)
+    return ids
+
+
 def _mask_candidates(
     language_model: LanguageModel, ids: Sequence[int], query: NextTokenQuery
 ) -> Iterator[Candidate]:
@@ -214,12 +200,7 @@ def _mask_candidates(
             "put its mask token in the place of the token to predict",
         )
     require_context(language_model, len(ids))
-    wanted = []
-    for text in query.texts:
-        encoded = language_model.tokenizer.encode(text, special=False).ids
-        if len(encoded) != 1:
-            raise UsageError(f"--target {text}: a mask is one token, and this is {len(encoded)}")
-        wanted += encoded
+    wanted = _single_tokens(language_model, query, "a mask")
     settings = None
     if query.sampling is not None:
         settings = resolve_sampling(query.sampling, language_model.generation_config)
@@ -286,48 +267,6 @@ def score_continuation(
             yield replace(candidate, target=text)
     prob = math.exp(total)
     yield Candidate(len(ids) - 1, None, None, text, prob, total, None, None, target=text)
-
-
-def score_tokens(
-    language_model: LanguageModel, ids: Sequence[int]
-) -> Iterator[ScoredToken | Perplexity]:
-    """Yield each token of a text with its probability, then the perplexity of the whole text.
-
-    Raises:
-        HftoolError: the text is longer than the context.
-    """
-    limit = language_model.context_length
-    if limit is not None and len(ids) > limit + 1:  # the model does not read the last token
-        require_context(language_model, len(ids))
-    name, data = language_model.tokenizer.token_text, language_model.tokenizer.token_hex
-    yield unscored_token(language_model.tokenizer, ids[0])
-    total, position = 0.0, 0
-    for logits in CachedModel(language_model).all_logits(ids[:-1]):
-        logprobs = torch.log_softmax(logits.double(), dim=-1)
-        for row in logprobs:
-            position += 1
-            token_id = ids[position]
-            chosen = row[token_id]
-            surprisal = -float(chosen) / math.log(2)
-            total += surprisal
-            yield ScoredToken(
-                position=position,
-                id=token_id,
-                token=name(token_id),
-                bytes=data(token_id),
-                prob=float(chosen.exp()),
-                rank=rank_of(row, token_id),
-                surprisal=surprisal,
-                entropy=entropy_bits(row),
-            )
-    mean = total / position if position else None
-    yield Perplexity(position, mean, None if mean is None else 2.0**mean)
-
-
-def unscored_token(tokenizer: Tokenizer, token_id: int, index: int | None = None) -> ScoredToken:
-    """Return the record of a text's first token, which nothing precedes."""
-    name, data = tokenizer.token_text(token_id), tokenizer.token_hex(token_id)
-    return ScoredToken(0, token_id, name, data, None, None, None, None, index=index)
 
 
 def rank_of(logprobs: torch.Tensor, token_id: int) -> int:

@@ -9,13 +9,9 @@ from typing import Any, Literal
 import torch
 
 from hftool.errors import HftoolError
-from hftool.generation.next_token import (
-    Perplexity,
-    ScoredToken,
-    unscored_token,
-)
 from hftool.generation.records import OPTIONAL
 from hftool.generation.scored_sequences import ScoredSequence
+from hftool.generation.scored_tokens import Perplexity, ScoredToken, unscored_token
 from hftool.generation.token_measures import (
     Measure,
     WordMeasure,

@@ -10,7 +10,7 @@ from hftool.output.view import number
 from hftool.terminal import one_line, visible
 
 if TYPE_CHECKING:
-    from hftool.generation.next_token import Perplexity, ScoredToken
+    from hftool.generation.scored_tokens import Perplexity, ScoredToken
     from hftool.tokenization.encode import Encoded
 
 TOKEN_COLORS = 4  # used in turn, .t0 to .t3 below
@@ -78,10 +78,9 @@ def _scored(records: Iterable["ScoredToken | Perplexity"]) -> Iterator[str]:
             for span in scored_spans(tokens)
         )
         yield f'<pre dir="auto">{spans}</pre>\n'
-        model = "" if record.model is None else f"{record.model}: "
         total = "-" if record.perplexity is None else number(record.perplexity)
         over = f"perplexity {total} over {counted(record.tokens, 'token')}"
-        yield f"<p>{escape(one_line(model))}{over}</p>\n"
+        yield f"<p>{over}</p>\n"
         tokens = []
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hftool.tokenization.token_bytes import readable
 
 if TYPE_CHECKING:
-    from hftool.generation.next_token import ScoredToken
+    from hftool.generation.scored_tokens import ScoredToken
     from hftool.tokenization.encode import Encoded
 
 

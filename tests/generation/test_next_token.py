@@ -17,12 +17,11 @@ from transformers import (
 )
 
 from hftool.generation.next_token import (
-    Perplexity,
-    ScoredToken,
+    NextTokenQuery,
+    candidates_everywhere,
     entropy_bits,
     next_tokens,
     rank_tokens,
-    score_tokens,
 )
 from hftool.models.language_model import LanguageModel
 from hftool.options.inputs import PromptOptions
@@ -240,40 +239,32 @@ def reference_logprobs(reference: Any, ids: Sequence[int]) -> torch.Tensor:
     return torch.log_softmax(all_logits(reference, ids).double(), dim=-1)
 
 
-def test_every_token_of_a_text_is_scored(
-    smollm2: LanguageModel, reference: Any, reference_tokenizer: Any
-) -> None:
+def test_candidates_after_each_token(reference: Any, reference_tokenizer: Any) -> None:
     ids = reference_tokenizer(TEXT)["input_ids"]
     logprobs = reference_logprobs(reference, ids)
-    *tokens, total = score_tokens(smollm2, ids)
-    assert isinstance(total, Perplexity)
-    assert [token.id for token in tokens if isinstance(token, ScoredToken)] == ids
-    first, *others = tokens
-    assert isinstance(first, ScoredToken) and first.prob is None
-    for i, token in enumerate(others, 1):
-        assert isinstance(token, ScoredToken) and token.prob and token.surprisal
-        row = logprobs[i - 1]
-        assert token.prob == pytest.approx(float(row[ids[i]].exp()), abs=1e-5)
-        assert token.surprisal == pytest.approx(-float(row[ids[i]]) / math.log(2), abs=1e-3)
-        assert token.rank == int((row > row[ids[i]]).sum()) + 1
-        assert token.entropy == pytest.approx(entropy_bits(row), abs=1e-3)
-    inputs = torch.tensor([ids])
-    with torch.inference_mode():
-        loss = float(reference(input_ids=inputs, labels=inputs).loss)
-    assert total.tokens == len(ids) - 1
-    assert total.perplexity == pytest.approx(math.exp(loss), rel=1e-4)
+    done = run("topk", TEXT, "--position", "all", "-k", "3", "--target", " dog", "--json")
+    records = json.loads(done.stdout)
+    assert len(records) == 4 * len(ids)
+    (dog,) = reference_tokenizer(" dog")["input_ids"]
+    for position, row in enumerate(logprobs):
+        *best, last = records[4 * position : 4 * position + 4]
+        assert {r["position"] for r in (*best, last)} == {position}
+        assert {r["after"] for r in best} == {reference_tokenizer.decode([ids[position]])}
+        assert [r["id"] for r in best] == row.topk(3).indices.tolist()
+        assert [r["prob"] for r in best] == pytest.approx(row.topk(3).values.exp().tolist(), 1e-3)
+        assert (last["id"], last["rank"]) == (dog, int((row > row[dog]).sum()) + 1)
+        assert last["entropy"] == pytest.approx(entropy_bits(row), abs=1e-3)
 
 
-def test_slices_score_as_one_pass(
-    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch, folder: Path
+def test_slices_give_what_one_pass_gives(
+    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ids = list(range(4, 18))
-    whole = list(score_tokens(tiny, ids))
+    ids, query = list(range(4, 18)), NextTokenQuery(2)
+    whole = list(candidates_everywhere(tiny, ids, query))
     monkeypatch.setattr("hftool.generation.prefix_cache.LOGITS_PER_SLICE", 3 * VOCABULARY)
-    for one, other in zip(whole, score_tokens(tiny, ids), strict=True):
-        if isinstance(one, ScoredToken) and isinstance(other, ScoredToken) and one.prob:
-            assert (one.id, one.rank) == (other.id, other.rank)
-            assert one.prob == pytest.approx(other.prob, abs=1e-6)
+    slices = list(candidates_everywhere(tiny, ids, query))
+    assert [(c.position, c.id) for c in slices] == [(c.position, c.id) for c in whole]
+    assert [c.prob for c in slices] == pytest.approx([c.prob for c in whole], rel=1e-4)
 
 
 def test_a_position_is_the_prompt_cut_there(reference_tokenizer: Any) -> None:
@@ -345,19 +336,34 @@ def test_models_are_asked_one_after_the_other(folder: Path, tmp_path: Path) -> N
     assert both == alone
 
 
-def test_scores_in_every_format(folder: Path) -> None:
-    arguments = ("topk", "abcd", "-m", str(folder), "--position", "all", "--format")
-    *tokens, total = json.loads(run(*arguments, "json").stdout)
-    text = run(*arguments, "text").stdout.splitlines()
-    assert len(text) == len(tokens) + 1
-    assert text[-1] == f"perplexity\t{total['perplexity']}"
-    head, *rows = run(*arguments, "csv").stdout.splitlines()
-    assert head.split(",") == list(tokens[0])
-    assert len(rows) == len(tokens)
-    assert f"over {total['tokens']} tokens" in run(*arguments, "table").stdout
-    filtered = run(*arguments, "json", "--top-p", "0.5")
-    assert json.loads(filtered.stdout) == [*tokens, total]
-    assert filtered.stderr.startswith("Warning: --position all shows the model's own probabilities")
+def test_all_positions_in_every_format(folder: Path) -> None:
+    arguments = ("topk", "abcd", "-m", str(folder), "--position", "all", "-k", "2")
+    filters = ("--temperature", "0.5", "--top-k", "3")
+    for more in ((), filters):
+        records = json.loads(run(*arguments, *more, "--json").stdout)
+        assert len(records) == 4 * 2
+        for end, text in enumerate(("a", "ab", "abc", "abcd")):
+            alone = topk(folder, text, "-k", "2", *more)
+            for record, expected in zip(records[2 * end : 2 * end + 2], alone, strict=True):
+                assert record.pop("after") == text[-1]
+                assert record.keys() == expected.keys()
+                assert [record[name] for name in ("position", "rank", "id")] == [
+                    expected[name] for name in ("position", "rank", "id")
+                ]
+                name = "sampled_prob" if more else "prob"
+                assert record[name] == pytest.approx(expected[name], rel=1e-4)
+    lines = run(*arguments, "--format", "text").stdout.splitlines()
+    assert [line.split("\t")[:2] for line in lines[:3]] == [["0", "1"], ["0", "2"], ["1", "1"]]
+    head = run(*arguments, "--format", "csv").stdout.splitlines()[0]
+    assert head.startswith("position,after,rank,id,token,prob,")
+    shown = run(*arguments, "--format", "table").stdout.splitlines()
+    assert [line.split()[:2] for line in shown[1:]] == [[str(i), c] for i, c in enumerate("abcd")]
+
+
+def test_all_positions_need_targets_of_one_token(folder: Path) -> None:
+    done = run("topk", "ab", "-m", str(folder), "--position", "all", "--target", "xy")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("Error: --target xy: with --position all a target is one token")
 
 
 def test_lines_are_texts_of_their_own(folder: Path) -> None:
@@ -370,10 +376,7 @@ def test_lines_are_texts_of_their_own(folder: Path) -> None:
     assert head.startswith("index,position,rank,")
 
 
-def test_a_text_longer_than_the_context_is_not_scored_at_all(folder: Path) -> None:
-    done = run("topk", "a" * 18, "-m", str(folder), "--position", "all")
+def test_a_text_longer_than_the_context_has_no_candidates(folder: Path) -> None:
+    done = run("topk", "a" * 17, "-m", str(folder), "--position", "all")
     assert (done.exit_code, done.stdout) == (1, "")
-    assert "the prompt has 18 tokens; the context of" in done.stderr
-    assert "holds 16\n" in done.stderr
-    done = run("topk", "a" * 17, "-m", str(folder), "--position", "all", "--json")
-    assert len(json.loads(done.stdout)) == 17 + 1
+    assert "the prompt has 17 tokens; the context of" in done.stderr

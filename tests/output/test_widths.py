@@ -19,7 +19,8 @@ TABLES = {
     "vocab-dump --stats": ("vocab-dump", "smollm2", "--stats"),
     "topk": ("topk", "ab", "-k", "4", "--temperature", "0.5", "--top-p", "0.9"),
     "topk --compare": ("topk", "ab", "-k", "4", "--compare", "MODEL,MODEL/,MODEL/."),
-    "topk --position all": ("topk", "abcab", "--position", "all"),
+    "topk --position all": ("topk", "abcab", "--position", "all", "-k", "9"),
+    "score --by token": ("score", "abcab", "--by", "token"),
     "tree": ("tree", "ab", "--depth", "4", "--branch", "2", "--until", "a"),
     "sample": (
         *("sample", "ab", "--steps", "2", "--seed", "1", "-k", "4", "--temperature", "0.7"),
@@ -39,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_fit(name: str, columns: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    model = ("-m", str(folder)) if name.startswith(("topk", "sample", "tree")) else ()
+    model = ("-m", str(folder)) if name.startswith(("topk", "sample", "tree", "score")) else ()
     for color in ("never", "always"):
         command = [word.replace("MODEL", str(folder)) for word in TABLES[name]]
         shown = run(*command, *model, "--format", "table", "--color", color)

@@ -33,7 +33,7 @@ def topk(
             "--position",
             metavar="N|all",
             show_default="after the last token",
-            help="Predict after token N; with all, score each token of the text.",
+            help="Predict after token N, or after each token of the text.",
         ),
     ] = None,
     filtering: FilterOptions,
@@ -50,25 +50,23 @@ def topk(
         hftool topk "The capital of France is"
         # Also the probability of a certain token, whatever its rank
         hftool topk "The capital of France is" -k 3 --target " London"
-        # The surprisal of each token of the text
-        hftool topk "The cat sat on the mat." --position all --save heat-map.html
+        # The best tokens after each token of the text
+        hftool topk "The cat sat on the mat." --position all -k 3
         # The probabilities after the filters
         hftool topk "1+1=" -k 5 --top-p 0.9 --temperature 0.5
     """
-    from hftool.errors import exclude
     from hftool.generation.next_token import NextTokenQuery, next_token_records
     from hftool.output.views.tokens import next_token_view
     from hftool.output.writer import write
     from hftool.prompting.prompt import prompts
 
-    exclude({"--position all": position == "all", "--target": bool(target)})
     given = list(prompts(prompt, inputs, prompting))
     sampled = filtering != FilterOptions()
     sampling = SamplingOptions(**asdict(filtering), seed=0) if sampled else None
     query = NextTokenQuery(k, tuple(target or ()), position, sampling)
     models = [load.model, *(compare.split(",") if compare else ())]
     view = next_token_view(
-        scored=position == "all",
+        everywhere=position == "all",
         sampled=sampled,
         models=len(models) > 1,
         texts=len(given) > 1,

@@ -29,7 +29,8 @@ from hftool.output.view import marked, number
 from hftool.terminal import one_line, visible
 
 if TYPE_CHECKING:
-    from hftool.generation.next_token import Candidate, Perplexity, ScoredToken
+    from hftool.generation.next_token import Candidate
+    from hftool.generation.scored_tokens import Perplexity, ScoredToken
     from hftool.tokenization.encode import ComparedCount, ComparedTotal, Encoded, RenderedDiff
     from hftool.tokenization.vocabulary import VocabularyStats
 
@@ -293,6 +294,33 @@ def _side_by_side(ranked: dict[str, list["Candidate"]], console: Console) -> Ite
         yield from _side_by_side({name: ranked[name] for name in half}, console)
 
 
+def positions(records: Iterable["Candidate"], console: Console) -> Iterator[str]:
+    """Render a row for each position: its token, then the candidates for the next one, of which
+    that of the text is green."""
+    for (_, model), group in groupby(records, key=lambda c: (c.index, c.model)):
+        if model is not None:
+            yield rendered(console, Text(one_line(model), "dim"))
+        at = [list(candidates) for _, candidates in groupby(group, key=lambda c: c.position)]
+        following = [c[0].after for c in at[1:]]
+        rows = [
+            (
+                *(cell(some[0].position), Text(shown(some[0].after or ""), "bold")),
+                Text("  ").join(_with_prob(c, token) for c in some),
+            )
+            for some, token in zip_longest(at, following)
+        ]
+        filtered = " after the filters" if at[0][0].sampled_prob is not None else ""
+        names = ("position", "token", f"candidates for the next one{filtered}")
+        yield rendered(console, barred(console, names, rows, [], "", drop=("position",)))
+
+
+def _with_prob(candidate: "Candidate", following: str | None) -> Text:
+    """Return a candidate and its probability, which are not put on two lines."""
+    style = "bold green" if candidate.token == following else "bold"
+    prob = candidate.prob if candidate.sampled_prob is None else candidate.sampled_prob
+    return Text.assemble((shown(candidate.token), style), f"\u00a0{number(prob)}")
+
+
 def _heated(tokens: Sequence["ScoredToken"]) -> Text:
     """Return the text of tokens, each coloured by its surprisal."""
     text = Text()
@@ -319,9 +347,8 @@ def scored(records: Iterable["ScoredToken | Perplexity"], console: Console) -> I
         ]
         most = max((s.surprisal or 0.0 for s in tokens), default=0.0) or 1.0
         shares = [(s.surprisal or 0.0) / most for s in tokens]
-        model = "" if record.model is None else f"{one_line(record.model)}: "
         total = "-" if record.perplexity is None else number(record.perplexity)
-        note = Text(f"{model}perplexity {total} over {counted(record.tokens, 'token')}", "dim")
+        note = Text(f"perplexity {total} over {counted(record.tokens, 'token')}", "dim")
         if console.color_system is not None:
             yield rendered(console, _heated(tokens))
         drop = ("entropy", "rank", "id")

@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from hftool.output.view import Row, View, escaped, line, number
+from hftool.output.view import Row, View, escaped, line, number, plain
 from hftool.output.views.input_columns import InputColumns, InputShape
-from hftool.output.views.tokens import next_token_view
 
 if TYPE_CHECKING:
+    from hftool.generation.scored_tokens import Perplexity, ScoredToken
     from hftool.generation.scoring import TextScore, WordScore
 
+TOKEN_COLUMNS = ("position", "id", "token", "bytes", "prob", "rank", "surprisal", "entropy")
 WORD_COLUMNS = ("word", "tokens", "logprob", "surprisal")
 RESULTS = ("index", "tokens", "logprob", "surprisal", "perplexity", "bits_per_byte")
 
@@ -64,12 +65,36 @@ def parts_view(by: str, *, numbered: bool) -> View:
     Args:
         numbered: whether records have the index of their text.
     """
+    index = ("index",) * numbered
     if by == "token":
-        return next_token_view(
-            scored=True, sampled=False, models=False, texts=numbered, targets=False
+        return View(
+            columns=(*index, *TOKEN_COLUMNS),
+            text=_token_text,
+            rows=lambda record: [plain(record)] if record.kind == "token" else [],
+            table=_token_table,
+            page=_token_page,
         )
-    columns = (*("index",) * numbered, *WORD_COLUMNS)
-    return View(columns=columns, text=_word_text, token_columns=("word",))
+    return View(columns=(*index, *WORD_COLUMNS), text=_word_text, token_columns=("word",))
+
+
+def _token_text(record: "ScoredToken | Perplexity") -> str:
+    index = [] if record.index is None else [record.index]
+    if record.kind == "perplexity":
+        return line(*index, "perplexity", record.perplexity)
+    s = record
+    return line(*index, s.position, s.id, s.prob, s.rank, s.surprisal, s.entropy, escaped(s.token))
+
+
+def _token_table(records: Iterable[Any], console: Any) -> Iterator[str]:
+    from hftool.output.tables import tokens
+
+    return tokens.scored(records, console)
+
+
+def _token_page(records: list[Any]) -> str:
+    from hftool.output import heatmap
+
+    return heatmap.scored(records)
 
 
 def _word_text(score: "WordScore") -> str:

@@ -9,7 +9,7 @@ from hftool.options.encode import EncodeMode
 from hftool.output.view import Row, View, escaped, line, marked, plain
 
 if TYPE_CHECKING:
-    from hftool.generation.next_token import Candidate, Perplexity, ScoredToken
+    from hftool.generation.next_token import Candidate
     from hftool.tokenization.encode import ComparedTotal, Encoded
     from hftool.tokenization.explain import Explanation
     from hftool.tokenization.vocabulary import VocabularyStats
@@ -63,16 +63,16 @@ def _changed_text_table(records: Iterable[Any], console: Any) -> Iterator[str]:
     return tokens.changed_text(records, console)
 
 
-def _scored_table(records: Iterable[Any], console: Any) -> Iterator[str]:
-    from hftool.output.tables import tokens
-
-    return tokens.scored(records, console)
-
-
 def _candidates_table(records: Iterable[Any], console: Any) -> Iterator[str]:
     from hftool.output.tables import tokens
 
     return tokens.candidates(records, console)
+
+
+def _positions_table(records: Iterable[Any], console: Any) -> Iterator[str]:
+    from hftool.output.tables import tokens
+
+    return tokens.positions(records, console)
 
 
 def _candidates_compared_table(records: Iterable[Any], console: Any) -> Iterator[str]:
@@ -85,12 +85,6 @@ def _encoded_page(records: list[Any]) -> str:
     from hftool.output import heatmap
 
     return heatmap.encoded(records)
-
-
-def _scored_page(records: list[Any]) -> str:
-    from hftool.output import heatmap
-
-    return heatmap.scored(records)
 
 
 ENTRY_COLUMNS = ("id", "token", "text", "bytes", "kind")
@@ -319,53 +313,40 @@ DECODED = View(
 )
 
 CANDIDATE_COLUMNS = ("position", "rank", "id", "token", "prob", "logprob", "cumulative", "entropy")
-SCORED_COLUMNS = ("position", "id", "token", "bytes", "prob", "rank", "surprisal", "entropy")
 
 
 def next_token_view(
-    *, scored: bool, sampled: bool, models: bool, texts: bool, targets: bool
+    *, everywhere: bool, sampled: bool, models: bool, texts: bool, targets: bool
 ) -> View:
-    """Return the view of `topk`'s records.
+    """Return the view of `topk`'s candidates.
 
     Args:
-        scored: whether they are the tokens of a text with their surprisal, not candidates.
-        sampled: whether candidates have a probability after the filters.
+        everywhere: whether they are of all positions.
+        sampled: whether they have a probability after the filters.
         models: whether there are several models.
         texts: whether there are several texts.
-        targets: whether candidates may be of a continuation.
+        targets: whether they may be of a continuation.
     """
-    source = (*("index",) * texts, *("model",) * models)
-    if scored:
-        return View(
-            columns=(*source, *SCORED_COLUMNS),
-            text=_scored_text,
-            rows=lambda record: [plain(record)] if record.kind == "token" else [],
-            table=_scored_table,
-            page=_scored_page,
-        )
     columns = list(CANDIDATE_COLUMNS)
     if sampled:
         columns.insert(columns.index("prob") + 1, "sampled_prob")
+    if everywhere:
+        columns.insert(1, "after")
     return View(
-        columns=(*source, *columns, *("target",) * targets),
+        columns=(*("index",) * texts, *("model",) * models, *columns, *("target",) * targets),
         text=_candidate_text,
-        table=_candidates_compared_table if models else _candidates_table,
+        table=(
+            _positions_table
+            if everywhere
+            else _candidates_compared_table
+            if models
+            else _candidates_table
+        ),
     )
 
 
 def _candidate_text(c: "Candidate") -> str:
+    source = [value for value in (c.index, c.model) if value is not None]
+    position = () if c.after is None else (c.position,)
     sampled = () if c.sampled_prob is None else (c.sampled_prob,)
-    return line(*_source(c), c.rank, c.id, c.prob, *sampled, escaped(c.token))
-
-
-def _source(record: "Candidate | ScoredToken | Perplexity") -> list[Any]:
-    """Return a record's text (its index) and model, where there are several."""
-    return [value for value in (record.index, record.model) if value is not None]
-
-
-def _scored_text(record: "ScoredToken | Perplexity") -> str:
-    source = _source(record)
-    if record.kind == "perplexity":
-        return line(*source, "perplexity", record.perplexity)
-    s = record
-    return line(*source, s.position, s.id, s.prob, s.rank, s.surprisal, s.entropy, escaped(s.token))
+    return line(*source, *position, c.rank, c.id, c.prob, *sampled, escaped(c.token))
