@@ -5,7 +5,7 @@ from bisect import bisect_left
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from hftool.errors import HftoolError
+from hftool.errors import HftoolError, UsageError
 from hftool.generation.generate import generate
 from hftool.generation.model_defaults import (
     complete_options,
@@ -65,6 +65,7 @@ class Conversation:
         options: how to answer; a seed is that of the first answer, and each answer adds 1 to it.
         arguments: what the template gets beside the messages.
         stop: strings that end an answer.
+        show_probs: whether pieces of answers have probabilities.
         overflow: what to do when the messages leave too little of the context for an answer: drop
             the oldest turns, or refuse the message ("stop").
 
@@ -84,6 +85,7 @@ class Conversation:
         arguments: Chat | None = None,
         stop: Sequence[str] = (),
         overflow: Overflow = "drop",
+        show_probs: bool = False,
     ) -> None:
         self._language_model = language_model
         log_unused_fields(language_model.generation_config, "num_return_sequences")
@@ -95,6 +97,9 @@ class Conversation:
         one_text = GenerationOptions(num_return_sequences=1)
         config = language_model.generation_config
         self._beams = beam_settings(complete_options(one_text, config))
+        if show_probs and self._beams is not None:
+            raise UsageError("--show-probs: this model's generation_config asks for beam search")
+        self._show_probs = show_probs
         self._cached_model = CachedModel(language_model, rewinds=True)
         self.system = system
         self.arguments = arguments or Chat([])
@@ -218,6 +223,7 @@ class Conversation:
             self._most_new_tokens(len(ids)),
             stop=self._stop,
             beams=self._beams,
+            with_probs=self._show_probs,
         )
         text, complete = "", False
         turn = Turn("assistant", "", "interrupted", len(ids), None, settings.seed)
@@ -235,7 +241,7 @@ class Conversation:
                     )
                 elif piece := self._without_first_space(event.text, text):
                     text += piece
-                    yield Piece(piece)
+                    yield replace(event, text=piece)
         except (KeyboardInterrupt, GeneratorExit) as interruption:
             self.turns = [*fitting, {"role": "assistant", "content": text}]
             if isinstance(interruption, KeyboardInterrupt) and not complete:

@@ -1,6 +1,7 @@
 """Generate one text token by token: stop it, and decide which part of it is safe to show."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 
@@ -44,6 +45,7 @@ class Continuation:
             language_model.tokenizer, skip_special=request.skip_special
         )
         self._held_back = ""
+        self._logprob = 0.0  # of the tokens since the last piece
         self._began = time.perf_counter() if began is None else began
         self.pieces: list[str] = []
         self.logprobs: list[TokenLogprob] = []
@@ -63,6 +65,9 @@ class Continuation:
             self.logprobs.append(
                 token_logprob(self._tokenizer, token_id, logits, self._request.logprobs)
             )
+        if logits is not None and self._request.with_probs:
+            logprobs = torch.log_softmax(logits.double(), dim=-1)
+            self._logprob += float(logprobs[token_id])
         ended = token_id in self._end_ids
         text = "" if ended and self._request.skip_special else self._stream.step(token_id)
         piece = self._release(text)
@@ -80,6 +85,13 @@ class Continuation:
             piece += self._held_back
         self._held_back = ""
         return piece
+
+    def piece(self, text: str) -> Piece:
+        """Return a text that `add` or `end` has returned as a piece."""
+        if not self._request.with_probs:
+            return Piece(text)
+        prob, self._logprob = math.exp(self._logprob), 0.0
+        return Piece(text, prob)
 
     def record(self) -> Generation:
         """Return the text as a record."""
@@ -212,9 +224,9 @@ def generate(
         if not continuation.count:
             first = time.perf_counter()
         if text := continuation.add(token_id, logits):
-            yield Piece(text)
+            yield continuation.piece(text)
     if rest := continuation.end():
-        yield Piece(rest)
+        yield continuation.piece(rest)
     decode = time.perf_counter() - first
     full = continuation.finish_reason is None and limit < request.max_new_tokens
     yield continuation.record()

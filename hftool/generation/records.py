@@ -44,6 +44,7 @@ class Request:
         stop: strings that end the text, which does not include them.
         logprobs: how many of the most probable tokens to report at each step beside the chosen
             one; None leaves all log-probabilities out.
+        with_probs: whether pieces have probabilities.
         echo: what to put before the generated text.
         beams: run beam search instead of generating a single sequence.
         index: the number of the text in the output, from 0.
@@ -57,6 +58,7 @@ class Request:
     stop: tuple[str, ...] = ()
     skip_special: bool = True
     logprobs: int | None = None
+    with_probs: bool = False
     echo: str = ""
     beams: BeamSettings | None = None
     index: int = 0
@@ -69,10 +71,12 @@ class Request:
 class Piece:
     """A piece of a text that is still being generated.
 
-    A record with the whole text follows its last piece.
+    A record with the whole text follows its last piece. `prob` is the probability of its tokens
+    together, by the model alone; None unless the request asks for it.
     """
 
     text: str
+    prob: float | None = None
 
 
 @dataclass(frozen=True)

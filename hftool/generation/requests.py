@@ -127,6 +127,8 @@ def make_request(
     config = language_model.generation_config
     generation = complete_options(options.generation, config)
     beams = beam_settings(generation)
+    if options.show_probs and (beams is not None or generation.num_return_sequences != 1):
+        raise UsageError("--show-probs shows one text as it is generated: without beams, and alone")
     alternatives = generation.top_logprobs or 0
     with_logprobs = generation.logprobs or generation.top_logprobs is not None
     echo = ""
@@ -144,6 +146,7 @@ def make_request(
         stop=stop_strings(generation.stop, config),
         skip_special=generation.skip_special,
         logprobs=alternatives if with_logprobs else None,
+        with_probs=options.show_probs,
         echo=echo,
         beams=beams,
     )

@@ -139,3 +139,4 @@ class GenerateOptions:
     prompting: PromptOptions
     sampling: SamplingOptions
     generation: GenerationOptions
+    show_probs: bool = False

@@ -16,6 +16,9 @@ Color = Literal["auto", "always", "never"]
 PICTURES = (".svg", ".html")
 SUFFIXES = ("csv", "tsv", "json", "jsonl")  # those of a file that name its format
 UNWRITTEN = (".parquet", ".xlsx", ".xls", ".ods", ".gz", ".zst", ".bz2", ".xz", ".zip")
+ShowProbsOption = Annotated[
+    bool, option("--show-probs", help="Shade the text by how probable each token was.")
+]
 _output = functools.partial(option, panel="Output")
 FORMAT = _output(
     "--format",

@@ -1,6 +1,7 @@
 """Tables of records: their numbers are whole at every width, and their colours agree."""
 
 import json
+import math
 import re
 import shlex
 import sys
@@ -166,3 +167,55 @@ def test_sample_shows_the_row_that_it_picked(tmp_path: Path) -> None:
         gap = ["⋮"] if step["rank"] > 3 else []
         rank = [str(step["rank"])] if step["rank"] > 2 else []
         assert rows == ["1", "2", *gap, *rank]
+
+
+SHADES = {"": 0.8, "223": 0.5, "222": 0.2, "209": 0.05, "166": 0.0}  # the least probability of each
+
+
+def shades(shown: str) -> str:
+    """Return the shade of each character of a coloured text but its line breaks: a to e."""
+    parts = re.split(r"\x1b\[([\d;]*)m", shown.replace("\n", ""))
+    return "".join(
+        "abcde"[list(SHADES).index(style.rpartition("48;5;")[2] if "48;5;" in style else "")]
+        * len(text)
+        for style, text in zip(["", *parts[1::2]], parts[::2], strict=True)
+    )
+
+
+@pytest.mark.usefixtures("smollm2_folder")
+def test_show_probs_shades_text_by_the_probability_of_its_tokens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # no line is wrapped
+    prompt, colored = "Once upon a", ("--format", "table", "--color", "always", "--show-probs")
+    command = (prompt, "--seed=4", "--temperature=1", "--top-p=1", "--dtype=float32")
+    [record] = json.loads(run("generate", *command, "-n", "24", "--logprobs", "--json").stdout)
+    expected = ""
+    for token in record["logprobs"]:
+        place = [math.exp(token["logprob"]) >= least for least in SHADES.values()].index(True)
+        expected += "abcde"[place] * len(token["token"].replace("\n", ""))
+    assert len(set(expected)) >= 4
+    text, legend = (
+        run("generate", *command, "-n", "24", *colored).stdout.rstrip("\n").rsplit("\n", 1)
+    )
+    assert shades(text) == expected
+    assert set(shades(legend)) == set("abcde")
+    sampled = run("sample", *command, "--steps", "24", *colored).stdout
+    last = sampled.rpartition(prompt)[2].rstrip("\n").rpartition("\n")[0]
+    assert shades(last)[: len(expected)] == expected
+
+
+@pytest.mark.parametrize(
+    ("command", "cause"),
+    [
+        (("generate", "a"), "--show-probs needs a terminal with colours"),
+        (("sample", "a", "--json"), "--show-probs needs a terminal with colours"),
+        (("chat",), "--show-probs needs a terminal with colours"),
+        (("generate", "a", "--no-stream"), "--show-probs excludes --no-stream"),
+        (("generate", "a", "--num-beams", "2"), "--show-probs shows one text"),
+    ],
+)
+def test_show_probs_where_nothing_can_be_shaded(command: tuple[str, ...], cause: str) -> None:
+    colored = ("--format", "table", "--color", "always") if "num-beams" in str(command) else ()
+    done = run(*command, "--show-probs", *colored)
+    assert (done.exit_code, done.stdout) == (2, "") and cause in done.stderr

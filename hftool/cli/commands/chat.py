@@ -7,7 +7,7 @@ from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.options.generation import AnswerOptions, Overflow
 from hftool.options.inputs import ErrorsOption, TemplateOptions
 from hftool.options.model import LoadOptions
-from hftool.options.output import OutputOptions
+from hftool.options.output import OutputOptions, ShowProbsOption
 from hftool.options.shared import option
 
 
@@ -39,6 +39,7 @@ def chat(
         option("--stop", metavar="TEXT", help="End an answer before TEXT (repeatable)."),
     ] = None,
     answering: AnswerOptions,
+    show_probs: ShowProbsOption = False,
     errors: ErrorsOption = "strict",
     output: OutputOptions,
 ) -> None:
@@ -70,6 +71,10 @@ def chat(
 
     if "" in (stop or ()):
         raise UsageError("a stop text is empty")
+    if show_probs:
+        from hftool.output.tables.shading import require_colors
+
+        require_colors(output)
     if system_file is not None:
         system = one_text(None, FileOptions(system_file, errors))
     if save_to is not None:
@@ -87,6 +92,7 @@ def chat(
         arguments=arguments,
         stop=stop or (),
         overflow=overflow,
+        show_probs=show_probs,
     )
     if load_from is not None:
         storage.load(conversation, load_from)

@@ -8,7 +8,7 @@ from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.options.generation import GenerationOptions
 from hftool.options.inputs import InputOptions, PromptOptions, TextArgument
 from hftool.options.model import LoadOptions
-from hftool.options.output import ResumableOptions
+from hftool.options.output import ResumableOptions, ShowProbsOption
 from hftool.options.sampling import SamplingOptions
 from hftool.options.shared import option
 
@@ -45,6 +45,7 @@ def generate(
     no_stream: Annotated[
         bool, option("--no-stream", help="Write each text when it is complete.")
     ] = False,
+    show_probs: ShowProbsOption = False,
     output: ResumableOptions,
 ) -> None:
     """Continue a text, or answer it with --chat.
@@ -67,8 +68,14 @@ def generate(
     if batch is None and (output.resume or batch_size is not None):
         raise UsageError(f"{'--resume' if output.resume else '--batch-size'} needs --batch FILE")
     exclude({"--batch": batch is not None, "--messages": prompting.messages is not None})
+    if show_probs:
+        from hftool.output.tables.shading import require_colors
+
+        exclude({"--show-probs": True, "--batch": batch is not None})
+        exclude({"--show-probs": True, "--no-stream": no_stream})
+        require_colors(output)
     require_compatible(generation)
-    options = GenerateOptions(prompting, sampling, generation)
+    options = GenerateOptions(prompting, sampling, generation, show_probs)
     if batch is None:
         given = prompts(prompt, inputs, prompting)
         _generate_prompts(given, load, options, output, stream=not no_stream, lines=inputs.lines)

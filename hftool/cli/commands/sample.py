@@ -8,7 +8,7 @@ import typer
 from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.options.inputs import FileOptions, PromptOptions, TextArgument
 from hftool.options.model import ExactLoadOptions
-from hftool.options.output import PictureOptions
+from hftool.options.output import PictureOptions, ShowProbsOption
 from hftool.options.sampling import SamplingOptions
 from hftool.options.shared import option
 
@@ -49,6 +49,7 @@ def sample(
             help="Replay a recorded run with its model and settings, and check its tokens.",
         ),
     ] = None,
+    show_probs: ShowProbsOption = False,
     output: PictureOptions,
 ) -> None:
     """Generate step by step, showing the candidates.
@@ -77,6 +78,10 @@ def sample(
     from hftool.output.writer import write
     from hftool.prompting.prompt import prompts
 
+    if show_probs:
+        from hftool.output.tables.shading import require_colors
+
+        require_colors(output)
     if pick:
         token_picker.require_terminal()
     if replay is not None:
@@ -90,5 +95,6 @@ def sample(
             load_language_model(load), given, prompting, sampling, max_steps=steps, k=k
         )
         records = token_picker.picked_steps(sampler, output.color) if pick else sampler.run()
+    view = steps_view(sampler.prompt, picked=pick, show_probs=show_probs)
     with recording(trace, load, sampler, records) as recorded:
-        write(recorded, steps_view(sampler.prompt, picked=pick), output)
+        write(recorded, view, output)

@@ -30,6 +30,8 @@ _INVISIBLE = re.compile(
     "[\u00a0\u00ad\u034f\u180e\u2000-\u200d\u202f\u205f-\u2064\u3000\ufe00-\ufe0f\ufeff"
     "\U000e0000-\U000e01ef]"
 )
+# From expected to surprising; with its own foreground, each can be read on light and on dark.
+HEAT = ("default", "black on #ffe3c2", "black on #ffc48a", "black on #ff9a52", "white on #d9480f")
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -41,7 +43,7 @@ def table_console(color: Color, terminal: bool) -> Console:
         file=io.StringIO(),
         force_terminal=colored,
         no_color=not colored,
-        color_system="standard" if colored else None,
+        color_system="256" if colored else None,
         width=max(LEAST_CONSOLE_WIDTH, shutil.get_terminal_size((80, 24)).columns),
         highlight=False,
         markup=False,

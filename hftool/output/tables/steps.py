@@ -7,7 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hftool.generation.records import Piece
 from hftool.output.tables.base import barred, cell, counted, fits, rendered, right, shown
+from hftool.output.tables.shading import legend, pieces_of, shaded_text
 from hftool.output.view import number
 from hftool.terminal import visible
 
@@ -46,40 +48,62 @@ FILTER_NAMES = {  # short enough for a column header
 }
 
 
-def steps(prompt: str, records: Iterable["Step"], console: Console) -> Iterator[str]:
+def steps(
+    prompt: str, records: Iterable["Step"], console: Console, *, show_probs: bool = False
+) -> Iterator[str]:
     """Show each step: the text so far, the candidates, and the chosen token."""
-    before = prompt
+    seen: list[Step] = []
     for step in records:
+        before = _text(prompt, seen, show_probs=show_probs)
         yield rendered(console, *_candidates(step, before, console), _chosen(step), Text())
-        before = prompt + step.text
-    yield rendered(console, Text(visible(before)))
+        seen.append(step)
+    yield from _ending(prompt, seen, console, show_probs=show_probs)
 
 
 def step_candidates(prompt: str, candidates: "StepCandidates", console: Console) -> str:
     """Show what a step can choose from, before a token is chosen."""
-    return rendered(console, *_candidates(candidates, prompt + candidates.text, console))
+    before = Text(visible(prompt + candidates.text))
+    return rendered(console, *_candidates(candidates, before, console))
 
 
-def picked_steps(prompt: str, records: Iterable["Step"], console: Console) -> Iterator[str]:
+def picked_steps(
+    prompt: str, records: Iterable["Step"], console: Console, *, show_probs: bool = False
+) -> Iterator[str]:
     """Show the steps after the user has picked the tokens, one row for each, and the text."""
-    text = prompt
+    seen: list[Step] = []
     rows = []
     for s in records:
-        text = prompt + s.text
+        seen.append(s)
         how = "picked" if s.picked else "greedy" if s.drawn is None else f"drawn {s.drawn:.4f}"
         numbers = (cell(s.rank), cell(s.prob), cell(s.sampled_prob))
         rows.append((cell(s.step), cell(s.id), Text(shown(s.token), "bold"), *numbers, Text(how)))
     if rows:
         names = ("step", "id", "token", "rank", "prob", "sampled", "chosen")
         yield rendered(console, barred(console, names, rows, [], "green"), Text())
-    yield rendered(console, Text(visible(text)))
+    yield from _ending(prompt, seen, console, show_probs=show_probs)
 
 
-def _candidates(step: "Step | StepCandidates", before: str, console: Console) -> Iterator[Any]:
+def _text(prompt: str, seen: Sequence["Step"], *, show_probs: bool) -> Text:
+    """Return the text after these steps."""
+    if not show_probs:
+        return Text(visible(prompt + seen[-1].text if seen else prompt))
+    pieces = pieces_of((step.text, step.prob) for step in seen)
+    return shaded_text([Piece(prompt), *pieces])
+
+
+def _ending(
+    prompt: str, seen: Sequence["Step"], console: Console, *, show_probs: bool
+) -> Iterator[str]:
+    """Show the whole text."""
+    yield rendered(console, _text(prompt, seen, show_probs=show_probs))
+    if show_probs:
+        yield legend(console)
+
+
+def _candidates(step: "Step | StepCandidates", before: Text, console: Console) -> Iterator[Any]:
     """Yield the text before a step, the table of its candidates, and a line about both."""
-    heading = Text(f"step {step.step}  ", "bold")
-    heading.append(visible(before), "dim")
-    yield heading
+    before.stylize_before("dim")
+    yield Text.assemble((f"step {step.step}  ", "bold"), before)
     yield _table(step.candidates, getattr(step, "id", None), console)
     drawn = getattr(step, "drawn", None)
     note = f"{counted(step.kept, 'token')} kept, entropy {number(step.entropy)} bits"

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hftool.output.tables.base import (
+    HEAT,
     barred,
     cell,
     counted,
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from hftool.tokenization.vocabulary import VocabularyStats
 
 # These differ on light and on dark backgrounds; without colours, bars separate the tokens.
-# From expected to surprising; with its own foreground, each can be read on light and on dark.
-HEAT = ("default", "black on #ffe3c2", "black on #ffc48a", "black on #ff9a52", "white on #d9480f")
 BITS_PER_STEP = 3.5  # of surprisal
 TOKEN_STYLES = ("black on cyan", "black on yellow", "black on green", "black on magenta")
 

@@ -5,27 +5,27 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hftool.generation.records import FailedRequest, Generation
-from hftool.output.formats import text_lines
 from hftool.output.view import Row, View, escaped, line, plain
-from hftool.terminal import visible
 
 if TYPE_CHECKING:
     from hftool.chat.conversation import Turn
     from hftool.generation.steps import Step
 
 
-def steps_view(prompt: str, *, picked: bool = False) -> View:
+def steps_view(prompt: str, *, picked: bool = False, show_probs: bool = False) -> View:
     """Return the view of `sample`'s steps.
 
     Args:
         prompt: the text that the steps continue.
         picked: the user picked the tokens, and has seen the candidates of each step.
+        show_probs: whether to shade the text by the probabilities of its tokens.
     """
 
     def table(records: Iterable["Step"], console: Any) -> Iterator[str]:
         from hftool.output.tables import steps
 
-        return (steps.picked_steps if picked else steps.steps)(prompt, records, console)
+        show = steps.picked_steps if picked else steps.steps
+        return show(prompt, records, console, show_probs=show_probs)
 
     return View(
         columns=(
@@ -48,7 +48,9 @@ def _generation_rows(record: Generation | FailedRequest) -> Iterator[Row]:
 
 
 def _generation_table(events: Iterable[Any], console: Any) -> Iterator[str]:
-    return map(visible, text_lines(events, GENERATION))
+    from hftool.output.tables import generation
+
+    return generation.texts(_generation_text, events, console)
 
 
 GENERATION_COLUMNS = (
