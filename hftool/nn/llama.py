@@ -122,9 +122,7 @@ class Llama(nn.Module):
             _Layer(config, weights, f"model.layers.{i}.") for i in range(config.num_hidden_layers)
         ]
         self._norm = _Norm(weights, "model.norm", config)
-        self._head = weights.linear(
-            "model.embed_tokens" if config.tie_word_embeddings else "lm_head"
-        )
+        self._head = weights.head("model.embed_tokens" if config.tie_word_embeddings else "lm_head")
 
     def forward(
         self,

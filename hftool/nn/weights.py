@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from hftool.errors import HftoolError
 from hftool.json_files import read_json
-from hftool.nn.quantization import Bits, quantized_linear
+from hftool.nn.quantization import HEAD_BITS, Bits, quantized_linear
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
 Linears = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
@@ -107,6 +107,10 @@ class Weights:
         each = self.each(*names)
         return lambda inputs: torch.cat(each(inputs), dim=-1)
 
+    def head(self, name: str) -> Linear:
+        """Return a function that computes the output layer."""
+        return self.linear(name) if self.bits is None else self.product(name, bits=HEAD_BITS)
+
     def each(self, *names: str) -> Linears:
         """Return a function like that of `linear`, which returns the outputs of each layer."""
         if self.bits is not None:
@@ -116,15 +120,15 @@ class Weights:
         layers = [self.linear(name) for name in names]
         return lambda inputs: tuple(layer(inputs) for layer in layers)
 
-    def product(self, *names: str) -> Linear:
-        """Return a function that computes linear layers with the same input as one product."""
+    def product(self, *names: str, bits: Bits | None = None) -> Linear:
+        """Return a function that computes linear layers with the same input as one product, with
+        weights in `bits` instead of the model's."""
+        bits = bits or self.bits
         weights = [self._stored[f"{name}.weight"] for name in names]
         weight = torch.cat(weights) if len(weights) > 1 else weights[0]
         bias = self._bias(names)
-        if self.bits is not None:
-            layer = quantized_linear(
-                weight, bias, self.dtype, self.bits, inputs_too=self._inputs_too
-            )
+        if bits is not None:
+            layer = quantized_linear(weight, bias, self.dtype, bits, inputs_too=self._inputs_too)
             if layer is not None:
                 return layer
         weight = weight.to(self.dtype)
