@@ -30,6 +30,7 @@ from hftool.nn.architectures import (
 )
 from hftool.nn.bert import read_bert
 from hftool.nn.llama import Llama, read_llama
+from hftool.nn.threads import limit_to_quota
 from hftool.options.model import (
     DEFAULT_CLASSIFIER,
     ClassifierOptions,
@@ -172,6 +173,8 @@ def _load(
 ) -> Any:
     """Load a model; with `fast` as one of `hftool.nn`'s own where that can compute it."""
     device = choose_device(options.device)
+    if device.type == "cpu":
+        limit_to_quota()
     is_classifier = isinstance(options, ClassifierOptions)
     exact = options.dtype == "auto" and device.type == "cpu" and _is_exact(options, folder)
     dtype = choose_dtype("float32" if exact else options.dtype, device)
