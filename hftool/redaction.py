@@ -1,16 +1,16 @@
-"""Keep the hub token out of messages and of the list of processes."""
+"""Keep the hub token and the key of an endpoint out of messages and of the list of processes."""
 
 import ctypes
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hftool import config
 from hftool.errors import HftoolError
 
-TOKEN_OPTIONS = ("--token", "--hub-token")
-TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+TOKEN_OPTIONS = ("--token", "--hub-token", "--api-key")
+TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HFTOOL_API_KEY", "OPENAI_API_KEY")
 MIN_LENGTH = 8  # a shorter token could be an ordinary word in a message
 
 
@@ -45,10 +45,16 @@ def _secret(before: str, word: bytes) -> bytes:
 
 
 def redacted(text: str) -> str:
-    """Replace the hub token in a text by `***`; also a library's message may contain it."""
-    for token in _tokens():
-        if len(token) >= MIN_LENGTH:
-            text = text.replace(token, "***")
+    """Replace the hub token and the key of an endpoint in a text by `***`; also a library's message
+    may contain them."""
+    return masked(text, _tokens())
+
+
+def masked(text: str, secrets: Iterable[str]) -> str:
+    """Replace each secret in a text by `***`."""
+    for secret in secrets:
+        if len(secret) >= MIN_LENGTH:
+            text = text.replace(secret, "***")
     return text
 
 
@@ -64,6 +70,7 @@ def _tokens() -> Iterator[str]:
         return
     for values in commands:
         if isinstance(values, dict):
-            token = values.get("hub_token", "")
-            # A list is an error, in whose message the tokens are hidden as well.
-            yield from map(str, token if isinstance(token, list) else [token])
+            for name in ("hub_token", "api_key"):
+                token = values.get(name, "")
+                # A list is an error, in whose message the tokens are hidden as well.
+                yield from map(str, token if isinstance(token, list) else [token])

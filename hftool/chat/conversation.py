@@ -237,7 +237,7 @@ class Conversation:
                         turn,
                         content=text,
                         finish_reason=event.finish_reason,
-                        completion_tokens=event.usage.completion_tokens,
+                        completion_tokens=event.completion_tokens,
                     )
                 elif piece := self._without_first_space(event.text, text):
                     text += piece

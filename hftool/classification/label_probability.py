@@ -20,6 +20,19 @@ CHARACTERS_TO_JUDGE = 1000  # of a text, to find whether the model knows its wor
 PROMPT = "Text: {text}\nSentiment:"
 
 
+def filled_template(template: str, labels: Sequence[str]) -> str:
+    """Return a template with the labels filled in.
+
+    Raises:
+        UsageError: it lacks {text}.
+    """
+    if "{text}" not in template:
+        raise UsageError(
+            "--prompt-template lacks {text}", "as in --prompt-template 'Text: {text} Mood:'"
+        )
+    return template.replace("{labels}", ", ".join(labels)).rstrip(" ")
+
+
 class PromptScorer:
     """Scores each label by its probability as the continuation of a prompt, normalized over the
     labels. With `scoring="mean"` the probability is the geometric mean of those of the label's
@@ -42,10 +55,6 @@ class PromptScorer:
         template: str,
         scoring: LabelScoring = "mean",
     ) -> None:
-        if "{text}" not in template:
-            raise UsageError(
-                "--prompt-template lacks {text}", "as in --prompt-template 'Text: {text} Mood:'"
-            )
         self.labels = tuple(labels)
         self._scoring = scoring
         self.truncated_texts = 0
@@ -53,7 +62,7 @@ class PromptScorer:
         self._model = CachedModel(language_model, rewinds=True)
         # A label's first token includes the space before it: " good" and "good" are different
         # tokens, so the prompt must not end with that space.
-        self._template = template.replace("{labels}", ", ".join(labels)).rstrip(" ")
+        self._template = filled_template(template, labels)
         self._space = "" if self._template[-1].isspace() else " "
         self._continuations = [self._continuation(label) for label in labels]
         for continuation in self._continuations:

@@ -2,25 +2,48 @@
 
 from hftool.classification.classify import Scorer
 from hftool.classification.label_probability import PROMPT, PromptScorer
+from hftool.classification.remote_labels import RemoteScorer
 from hftool.classification.sequence_classifier import ClassifierScorer
 from hftool.classification.zero_shot import HYPOTHESIS, EntailmentScorer
+from hftool.endpoint.server import connect
 from hftool.errors import UsageError
 from hftool.models.classifier import Classifier
 from hftool.models.load import load_classifier, load_classifier_or_language_model
+from hftool.models.references import endpoint_address
+from hftool.options.endpoint import DEFAULT_CONCURRENCY
 from hftool.options.labels import LabelOptions
 from hftool.options.model import DEFAULT_CLASSIFIER, DEFAULT_MODEL, ClassifierOptions
 
 
-def load_scorer(load: ClassifierOptions, options: LabelOptions) -> Scorer:
+def _remote_scorer(
+    address: str, load: ClassifierOptions, options: LabelOptions, concurrency: int
+) -> Scorer:
+    """Return the scorer of a model behind an endpoint."""
+    if options.labels is None:
+        raise UsageError("an endpoint needs labels", "as in --labels joy,anger,fear")
+    for name, given in (("--long", options.long == "chunk"), ("--batch-size", options.batch_size)):
+        if given:
+            raise UsageError(f"{name} does not work with an endpoint")
+    labels, template = _candidate_labels(options.labels), options.prompt_template or PROMPT
+    endpoint = connect(address, load, concurrency)
+    return RemoteScorer(endpoint, labels, template, options.label_scoring, concurrency)
+
+
+def load_scorer(
+    load: ClassifierOptions, options: LabelOptions, concurrency: int = DEFAULT_CONCURRENCY
+) -> Scorer:
     """Load a model and return its scorer.
 
-    Without `--labels` that is a classifier with the labels it was trained on; with them a language
+    A model may be behind an endpoint, which gets `concurrency` requests at the same time. Without
+    `--labels` it is a classifier with the labels it was trained on; with them a language
     model, or a classifier for natural-language inference (NLI).
 
     Raises:
         UsageError: the options contradict each other, or the labels are unusable.
         HftoolError: as `load_classifier` and `load_language_model`.
     """
+    if address := endpoint_address(load.model or ""):
+        return _remote_scorer(address, load, options, concurrency)
     template, batch_size = options.prompt_template, options.batch_size
     if options.labels is None:
         if template is not None:

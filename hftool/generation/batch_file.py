@@ -40,7 +40,7 @@ _KINDS = {list: "a list", dict: "an object", str: "text", bool: "true or false"}
 
 def completion_tokens(record: Generation | FailedRequest) -> int:
     """Return how many tokens were generated for a record."""
-    return 0 if isinstance(record, FailedRequest) else record.usage.completion_tokens
+    return 0 if isinstance(record, FailedRequest) else record.completion_tokens
 
 
 class FailureCounter:

@@ -89,9 +89,10 @@ class Usage:
 
 @dataclass(frozen=True)
 class Alternative:
-    """A token and its log-probability: natural, and the model's own (before any filter)."""
+    """A token and its log-probability: natural, and the model's own (before any filter). The `id`
+    is null at an endpoint."""
 
-    id: int
+    id: int | None
     token: str
     logprob: float
 
@@ -99,9 +100,9 @@ class Alternative:
 @dataclass(frozen=True)
 class TokenLogprob:
     """A generated token with its log-probability (natural, before any filter), and the `top` most
-    probable tokens at the same step."""
+    probable tokens at the same step. The `id` is null at an endpoint."""
 
-    id: int
+    id: int | None
     token: str
     logprob: float
     top: tuple[Alternative, ...]
@@ -110,7 +111,8 @@ class TokenLogprob:
 @dataclass(frozen=True, kw_only=True)
 class Generation:
     """A generated text. `seconds` and `tokens_per_second` do not include loading the model; `id`
-    is that of the batch record."""
+    is that of the batch record. `usage` and `tokens_per_second` are null where an endpoint does not
+    count tokens."""
 
     id: Any = field(default=None, metadata=OPTIONAL)
     index: int
@@ -118,11 +120,16 @@ class Generation:
     text: str
     finish_reason: FinishReason
     stop: str | None
-    usage: Usage
+    usage: Usage | None
     seed: int | None
     seconds: float
-    tokens_per_second: float
+    tokens_per_second: float | None
     logprobs: tuple[TokenLogprob, ...] | None = field(default=None, metadata=OPTIONAL)
+
+    @property
+    def completion_tokens(self) -> int:
+        """How many tokens were generated, 0 if that is not known."""
+        return self.usage.completion_tokens if self.usage else 0
 
 
 @dataclass(frozen=True)

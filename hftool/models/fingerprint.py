@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hftool.models.local_files import ensure_local
 from hftool.models.manifest import MANIFEST
-from hftool.models.references import resolve_reference
+from hftool.models.references import endpoint_address, resolve_reference
 from hftool.options.model import SourceOptions
 
 SUFFIXES = (".json", ".jinja", ".model", ".txt", ".py", ".safetensors", ".bin", ".gguf")
@@ -14,7 +14,8 @@ BLOCK = 4096  # bytes
 
 
 def model_digest(name: str, options: SourceOptions) -> str:
-    """Return a digest of the files that a model and its tokenizer are loaded from.
+    """Return a digest of the files that a model and its tokenizer are loaded from. An endpoint
+    has none: return its address.
 
     Of large files it covers the size and some blocks, since reading all weights would take longer
     than loading them. Two trainings of one model differ in every block.
@@ -22,6 +23,8 @@ def model_digest(name: str, options: SourceOptions) -> str:
     Raises:
         HftoolError: as `ensure_local`.
     """
+    if address := endpoint_address(name):
+        return address
     folder = ensure_local(resolve_reference(name, options.revision), "model", options, name)
     sums = hashlib.blake2b(digest_size=16)
     for path in sorted([*folder.glob("*"), *folder.glob("additional_chat_templates/*")]):

@@ -119,12 +119,25 @@ def resolve_reference(ref: str, revision: str | None = None) -> ModelSource:
         HftoolError: it is none of these, or a path without a model.
         UsageError: a revision was given for something that has none.
     """
+    if endpoint_address(ref) is not None:
+        raise HftoolError(
+            "this works only with a model's files, and an endpoint has none",
+            "generate, chat, topk, score, sample and sentiment --labels can use one",
+        )
     if "+" in ref and _path(ref) is None:
         return _adapted(ref, revision)
     source = _resolve(ref, revision)
     if revision and not isinstance(source, HubModel | HubGguf):
         raise UsageError(f"--revision needs a hub model, which '{ref}' is not")
     return source
+
+
+def endpoint_address(ref: str) -> str | None:
+    """Return the address of the endpoint that a reference or an alias of the user names, as
+    URL#NAME; None if it is another reference."""
+    target = config.load().aliases.get(ref, ref)
+    remote = target.startswith(("http://", "https://")) and not _HUB_PAGE.fullmatch(target)
+    return target if remote else None
 
 
 def _adapted(ref: str, revision: str | None) -> AdaptedModel:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from hftool.options.completion import known_models
+from hftool.options.endpoint import EndpointOptions
 from hftool.options.shared import option
 
 Device = str
@@ -16,7 +17,7 @@ DEFAULT_CLASSIFIER = "minilm-sst2"
 LONG_DTYPES: dict[str, Dtype] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 _model = functools.partial(option, panel="Model")
-MODEL_HELP = "Alias, hub id, folder or .gguf file; see `hftool models list`."
+MODEL_HELP = "Alias, hub id, folder, .gguf file, or URL#NAME of an endpoint."
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class ComputeOptions:
 
 
 @dataclass(frozen=True)
-class LoadOptions(ComputeOptions, ModelOptions):
+class LoadOptions(ComputeOptions, EndpointOptions, ModelOptions):
     """A language model to load."""
 
     target_lang: Annotated[
@@ -134,7 +135,7 @@ class ExactLoadOptions(LoadOptions):
 
 
 @dataclass(frozen=True)
-class ClassifierOptions(ComputeOptions, DaemonClientOptions):
+class ClassifierOptions(ComputeOptions, EndpointOptions, DaemonClientOptions):
     """A classifier to load, or with `--labels` a language model."""
 
     model: Annotated[

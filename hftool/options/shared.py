@@ -5,7 +5,7 @@ A declaration belongs beside the type, as in `Annotated[int, option("--steps", h
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 Complete = Callable[[str], list[str]]
 """Returns the values that begin with the given text."""
@@ -54,3 +54,10 @@ class Argument:
 def option(*names: str, **settings: Any) -> Option:
     """Declare an option by its names and the other attributes of `Option`."""
     return Option(names, **settings)
+
+
+def option_name(options: Any, field: str) -> str:
+    """Return how an option is typed that is a field of a dataclass, such as "--top-k"."""
+    hint = get_type_hints(type(options), include_extras=True)[field]
+    declared = next(each for each in get_args(hint) if isinstance(each, Option))
+    return declared.names[0].partition("/")[0]

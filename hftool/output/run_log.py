@@ -25,7 +25,7 @@ SHOWN = 60  # characters of a value in an error
 # Options that don't change what is in the records: where a model computes and what it drafts, where
 # its files come from (which have a digest), and where the output goes.
 _WITHOUT_EFFECT = {
-    *("device", "batch_size", "prompt_lookup", "assistant_model"),
+    *("device", "batch_size", "prompt_lookup", "assistant_model", "timeout"),
     *("model", "revision", "offline", "no_daemon"),
     *("format", "json", "output", "color", "quiet", "verbose", "resume", "save", "on_error"),
 }

@@ -111,13 +111,13 @@ def _alone(model: LanguageModel, requests: list[Request]) -> int:
     for request in requests:
         *_, record = generate(model, request)
         assert isinstance(record, Generation)
-        count += record.usage.completion_tokens
+        count += record.completion_tokens
     return count
 
 
 def _batch(model: LanguageModel, requests: list[Request]) -> int:
     records = generate_side_by_side(model, requests)
-    return sum(r.usage.completion_tokens for _, r in records if isinstance(r, Generation))
+    return sum(r.completion_tokens for _, r in records if isinstance(r, Generation))
 
 
 def _transformers(model: LanguageModel, requests: list[Request], tokens: int) -> int:

@@ -123,7 +123,7 @@ def test_greedy_text_is_that_of_transformers(
     assert text == reference_tokenizer.decode(expected, skip_special_tokens=True)
     assert "".join(pieces) == record.text
     assert record.finish_reason == ("stop" if expected[-1] in smollm2.end_ids else "length")
-    assert record.usage.completion_tokens == len(expected)
+    assert record.completion_tokens == len(expected)
 
 
 def test_penalties_are_those_of_transformers(
@@ -226,7 +226,7 @@ def test_the_end_can_be_any_of_several_ids(tmp_path: Path, folder: Path) -> None
     assert model.end_ids == {END, expected[4]}
     assert ids_until_end(model, [1, 2, 3], GREEDY, 10) == expected[:5]
     _, record = generated(model, [1, 2, 3])
-    assert (record.finish_reason, record.usage.completion_tokens) == ("stop", 5)
+    assert (record.finish_reason, record.completion_tokens) == ("stop", 5)
 
 
 CONTEXT = 16

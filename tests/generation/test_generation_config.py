@@ -118,7 +118,7 @@ def ids_of(
 
     *_, record = generate_each(model, [replace(asked, logprobs=0)], guesses)
     assert isinstance(record, Generation) and record.logprobs is not None
-    return [token.id for token in record.logprobs]
+    return [token.id for token in record.logprobs if token.id is not None]
 
 
 def cases(free: list[int]) -> dict[str, dict[str, Any]]:

@@ -99,7 +99,7 @@ def continued(folder: Path, ids: Sequence[int], tokens: int) -> list[int]:
 
 def new_ids(record: Any) -> list[int]:
     assert isinstance(record, Generation) and record.logprobs is not None
-    return [token.id for token in record.logprobs]
+    return [token.id for token in record.logprobs if token.id is not None]
 
 
 @pytest.mark.parametrize("length", [SWITCH - 5, SWITCH, SWITCH + 1, 700])

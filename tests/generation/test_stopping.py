@@ -44,7 +44,7 @@ def test_text_ends_before_a_stop_string_wherever_it_lies(
     assert "".join(pieces) == record.text
     assert (record.finish_reason, record.stop) == ("stop", stop)
     # No token too many: without the last one, the text has no stop string.
-    count = record.usage.completion_tokens
+    count = record.completion_tokens
     _, shorter = generated(smollm2, request(smollm2, "Once upon a time", tokens=count - 1))
     assert stop not in shorter.text
 

@@ -1,7 +1,7 @@
 """`hftool chat`"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.options.generation import AnswerOptions, Overflow
@@ -9,6 +9,9 @@ from hftool.options.inputs import ErrorsOption, TemplateOptions
 from hftool.options.model import LoadOptions
 from hftool.options.output import OutputOptions, ShowProbsOption
 from hftool.options.shared import option
+
+if TYPE_CHECKING:
+    from hftool.chat.conversation import Conversation
 
 
 @expand_dataclasses
@@ -58,15 +61,13 @@ def chat(
         printf 'What is the capital of Italy?\\nAnd of Spain?\\n' | hftool chat --greedy
     """
     from hftool.chat import storage
-    from hftool.chat.conversation import Conversation
     from hftool.cli.chat_repl import run_chat
-    from hftool.errors import UsageError
+    from hftool.errors import UsageError, exclude
     from hftool.inputs.texts import one_text
-    from hftool.models.load import load_language_model
+    from hftool.models.references import endpoint_address
     from hftool.options.inputs import FileOptions
     from hftool.output.views.generation import turns_view
     from hftool.output.writer import write
-    from hftool.prompting.chat_template import chat_template
     from hftool.prompting.prompt import template_arguments
 
     if "" in (stop or ()):
@@ -79,23 +80,46 @@ def chat(
         system = one_text(None, FileOptions(system_file, errors))
     if save_to is not None:
         storage.require_writable(save_to)
-    arguments = template_arguments(templating)
-    language_model = load_language_model(load)
-    tokenizer = language_model.tokenizer
-    named = (tokenizer, templating.chat_template, templating.template)
-    conversation = Conversation(
-        language_model,
-        chat_template(*named, tools=arguments.tools is not None, plain=True),
-        answering,
-        tool_template=chat_template(*named, tools=True) if tokenizer.chat_templates else None,
-        system=system,
-        arguments=arguments,
-        stop=stop or (),
-        overflow=overflow,
-        show_probs=show_probs,
-    )
+    given: Any = {
+        "system": system,
+        "arguments": template_arguments(templating),
+        "stop": stop or (),
+    }
+    address = endpoint_address(load.model)
+    exclude({"a model behind an endpoint": address is not None, "--show-probs": show_probs})
+    if address is None:
+        given |= {"overflow": overflow, "show_probs": show_probs}
+        conversation = _conversation(load, templating, answering, given)
+    else:
+        from hftool.chat.remote_conversation import RemoteConversation
+        from hftool.endpoint.server import connect
+
+        conversation = RemoteConversation(connect(address, load), answering, templating, **given)
     if load_from is not None:
         storage.load(conversation, load_from)
         conversation.system = conversation.system if system is None else system
     turns = run_chat(conversation, save_to, errors, output.color)
     write(turns, turns_view(conversation.opens_thinking), output)
+
+
+def _conversation(
+    load: LoadOptions,
+    templating: TemplateOptions,
+    answering: AnswerOptions,
+    given: Any,
+) -> "Conversation":
+    """Return a conversation with a model that is loaded here."""
+    from hftool.chat.conversation import Conversation
+    from hftool.models.load import load_language_model
+    from hftool.prompting.chat_template import chat_template
+
+    language_model = load_language_model(load)
+    tokenizer = language_model.tokenizer
+    named = (tokenizer, templating.chat_template, templating.template)
+    return Conversation(
+        language_model,
+        chat_template(*named, tools=given["arguments"].tools is not None, plain=True),
+        answering,
+        tool_template=chat_template(*named, tools=True) if tokenizer.chat_templates else None,
+        **given,
+    )

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from hftool.cli.dataclass_options import expand_dataclasses
+from hftool.cli.endpoints import generate_batch_at, generate_prompts_at
+from hftool.options.endpoint import DEFAULT_CONCURRENCY, ConcurrencyOption
 from hftool.options.generation import GenerationOptions
 from hftool.options.inputs import InputOptions, PromptOptions, TextArgument
 from hftool.options.model import LoadOptions
@@ -42,6 +44,7 @@ def generate(
     ] = None,
     generation: GenerationOptions,
     sampling: SamplingOptions,
+    concurrency: ConcurrencyOption = DEFAULT_CONCURRENCY,
     no_stream: Annotated[
         bool, option("--no-stream", help="Write each text when it is complete.")
     ] = False,
@@ -61,7 +64,7 @@ def generate(
     """
     from hftool.errors import UsageError, exclude
     from hftool.generation.batch_file import batch_lines
-    from hftool.generation.strategies import require_compatible
+    from hftool.models.references import endpoint_address
     from hftool.options.generation import GenerateOptions
     from hftool.prompting.prompt import prompts
 
@@ -74,14 +77,28 @@ def generate(
         exclude({"--show-probs": True, "--batch": batch is not None})
         exclude({"--show-probs": True, "--no-stream": no_stream})
         require_colors(output)
-    require_compatible(generation)
     options = GenerateOptions(prompting, sampling, generation, show_probs)
-    if batch is None:
-        given = prompts(prompt, inputs, prompting)
-        _generate_prompts(given, load, options, output, stream=not no_stream, lines=inputs.lines)
-    else:
+    address = endpoint_address(load.model)
+    exclude({"a model behind an endpoint": address is not None, "--show-probs": show_probs})
+    if address is None:
+        from hftool.generation.strategies import require_compatible
+
+        require_compatible(generation)
+    elif batch_size is not None:
+        raise UsageError("--batch-size does not work with an endpoint", "use --concurrency N")
+    if batch is not None:
         lines = batch_lines(batch, prompt, inputs, generation)
-        _generate_batch(lines, load, inputs, options, batch_size, output)
+        if address is not None:
+            generate_batch_at(address, load, lines, inputs, options, output, concurrency)
+        else:
+            _generate_batch(lines, load, inputs, options, batch_size, output)
+        return
+    given, streamed = prompts(prompt, inputs, prompting), not no_stream
+    if address is not None:
+        shape = {"stream": streamed, "lines": inputs.lines}
+        generate_prompts_at(address, load, given, options, output, concurrency, **shape)
+    else:
+        _generate_prompts(given, load, options, output, stream=streamed, lines=inputs.lines)
 
 
 def _generate_prompts(

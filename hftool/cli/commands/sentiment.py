@@ -6,6 +6,7 @@ from typing import Annotated
 
 from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.errors import UsageError, exclude
+from hftool.options.endpoint import DEFAULT_CONCURRENCY, ConcurrencyOption
 from hftool.options.inputs import TableInputOptions
 from hftool.options.labels import EngineOptions, EvaluationOptions, LabelOptions
 from hftool.options.model import ClassifierOptions
@@ -47,6 +48,7 @@ def sentiment(
     ] = None,
     evaluation: EvaluationOptions,
     engine: EngineOptions,
+    concurrency: ConcurrencyOption = DEFAULT_CONCURRENCY,
     output: TableOptions,
 ) -> None:
     """Label each text, or each line of a file.
@@ -91,7 +93,7 @@ def sentiment(
 
     all_columns = not reduced and format_name(output, SUMMARY) in ("csv", "tsv", "parquet")
     table = read_table(text, inputs, whole=all_columns)
-    scorer = load_scorer(load, labelling)
+    scorer = load_scorer(load, labelling, concurrency)
     checked = Check(check, scorer.labels)
     results: list[Evaluation] = []
     view = classifications_view(

@@ -44,7 +44,7 @@ def _generation_text(record: Generation | FailedRequest) -> str:
 
 def _generation_rows(record: Generation | FailedRequest) -> Iterator[Row]:
     row = plain(record)
-    yield {**row, **row.pop("usage", {})}
+    yield {**row, **(row.pop("usage", None) or {})}
 
 
 def _generation_table(events: Iterable[Any], console: Any) -> Iterator[str]:

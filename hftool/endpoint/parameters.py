@@ -1,0 +1,234 @@
+"""Translate options into the fields of a request; what a server does not know is refused."""
+
+import json
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from hftool.endpoint.server import Endpoint, Path
+from hftool.errors import HftoolError, UsageError
+from hftool.options.generation import (
+    DEFAULT_MAX_NEW_TOKENS,
+    GenerateOptions,
+    GenerationOptions,
+)
+from hftool.options.inputs import PromptOptions
+from hftool.options.shared import option_name
+from hftool.prompting.messages import Chat, Message, with_arguments
+from hftool.prompting.prompt import Prompt, chat_of_text, prompt_text
+from hftool.tokenization.chat_templates import read_template
+
+FIELDS: Mapping[str, tuple[str, ...]] = {
+    "typical_p": ("typical_p", "typ_p"),
+    "repetition_penalty": ("repetition_penalty", "repeat_penalty"),
+    "min_new_tokens": ("min_tokens",),
+    "max_new_tokens": ("max_tokens",),
+}
+"""The fields of requests whose names differ from those of the options; the server knows one."""
+SENT = (
+    *("temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty", "stop"),
+    *("no_repeat_ngram_size", "presence_penalty", "frequency_penalty", "max_new_tokens"),
+    *("min_new_tokens", "ignore_eos", "top_n_sigma", "xtc_probability", "xtc_threshold"),
+    *("dry_multiplier", "dry_base", "dry_allowed_length"),
+)
+"""The options whose values are sent as they are."""
+OWN = ("greedy", "seed", "logprobs", "top_logprobs", "echo", "skip_special", "num_return_sequences")
+"""The options that mean something else in a request, or nothing."""
+# What `transformers serve` takes as a generation_config.
+GENERATION_CONFIG = (
+    *("temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty"),
+    *("no_repeat_ngram_size", "min_new_tokens", "epsilon_cutoff", "eta_cutoff"),
+)
+_NOT_SENT = ("prompting", "show_probs")  # of `GenerateOptions`: what becomes no field of its own
+MAX_SEED = 2**31
+
+
+@dataclass(frozen=True)
+class RemoteRequest:
+    """A request to an endpoint.
+
+    Attributes:
+        prompt: what records show of the prompt.
+        echo: what to put before the generated text.
+        logprobs: how many of the most probable tokens the record has at each step beside the
+            chosen one; None if it has no log-probabilities.
+    """
+
+    path: Path
+    body: Mapping[str, Any]
+    prompt: str
+    seed: int | None
+    echo: str = ""
+    logprobs: int | None = None
+
+
+def remote_request(
+    endpoint: Endpoint,
+    prompt: Prompt,
+    options: GenerateOptions,
+    default_tokens: int = DEFAULT_MAX_NEW_TOKENS,
+) -> RemoteRequest:
+    """Return the request for a prompt.
+
+    Raises:
+        HftoolError: the server does not know what an option asks for.
+        UsageError: the options exclude each other.
+    """
+    if isinstance(prompt, str) and options.prompting.templated:
+        prompt = chat_of_text(prompt, options.prompting)
+    path: Path = "completions" if isinstance(prompt, str) else "chat/completions"
+    seed = _seed(endpoint, path, options)
+    body: dict[str, Any] = {"model": endpoint.name}
+    if isinstance(prompt, str):
+        if not prompt:
+            raise HftoolError("the prompt is empty: the model needs at least one token")
+        body |= {"prompt": prompt, **_of_text(endpoint, options.prompting)}
+    else:
+        body |= _of_chat(endpoint, prompt, options.prompting)
+    body |= _of_generation(endpoint, path, options, default_tokens)
+    if seed is not None:
+        body["seed"] = seed
+    echo = ""
+    if options.generation.echo:
+        if not isinstance(prompt, str):
+            raise UsageError("--echo with a chat does not work with an endpoint")
+        echo = prompt
+    logprobs = top_logprobs(options.generation)
+    return RemoteRequest(path, body, prompt_text(prompt), seed, echo, logprobs)
+
+
+def top_logprobs(options: GenerationOptions) -> int | None:
+    """Return how many tokens to report at each step beside the chosen one, None for no
+    log-probabilities."""
+    top = options.top_logprobs
+    return 0 if top is None and options.logprobs else top
+
+
+def _seed(endpoint: Endpoint, path: Path, options: GenerateOptions) -> int | None:
+    sampling = options.sampling
+    if sampling.greedy or sampling.temperature == 0:
+        return None
+    if not endpoint.knows(path, "seed"):
+        if sampling.seed is not None:
+            raise unknown(endpoint, "--seed")
+        return None
+    return random.randrange(MAX_SEED) if sampling.seed is None else sampling.seed
+
+
+def _of_generation(
+    endpoint: Endpoint, path: Path, options: GenerateOptions, default_tokens: int
+) -> dict[str, Any]:
+    """Return the fields for how the text is chosen, and where it ends."""
+    greedy = options.sampling.greedy or options.sampling.temperature == 0
+    if "" in (options.generation.stop or ()):
+        raise UsageError("a stop text is empty")
+    config: dict[str, Any] = {}
+    body: dict[str, Any] = {"max_tokens": default_tokens}
+    for group, name, value in _given(options):
+        if name in OWN:
+            continue
+        fields_of = [f for f in FIELDS.get(name, (name,)) if endpoint.knows(path, f)]
+        if endpoint.kind == "transformers" and name in GENERATION_CONFIG:
+            config[name] = value
+        elif name not in SENT or not fields_of:
+            raise unknown(endpoint, option_name(group, name))
+        else:
+            body[fields_of[0]] = value
+    if endpoint.kind == "transformers":  # without it, the model's own configuration may be greedy
+        config = {} if greedy else config
+        body["generation_config"] = json.dumps({**config, "do_sample": not greedy})
+    elif greedy:
+        body["temperature"] = 0
+    body |= _of_logprobs(endpoint, path, options.generation)
+    if not options.generation.skip_special:
+        body |= _known(endpoint, path, "skip_special_tokens", False, "--keep-special")
+    return body
+
+
+def _given(options: GenerateOptions) -> Iterator[tuple[Any, str, Any]]:
+    """Yield each option that was given, except for those of the prompt: its dataclass, field and
+    value."""
+    groups = [getattr(options, item.name) for item in fields(options) if item.name not in _NOT_SENT]
+    for group in groups:
+        for item in fields(group):
+            value = getattr(group, item.name)
+            if value != item.default and value not in ([], ()):
+                yield group, item.name, value
+
+
+def _of_logprobs(endpoint: Endpoint, path: Path, options: GenerationOptions) -> dict[str, Any]:
+    top = top_logprobs(options)
+    if top is None:
+        return {}
+    if path == "completions":
+        return _known(endpoint, path, "logprobs", top, "--logprobs")
+    return {
+        **_known(endpoint, path, "logprobs", True, "--logprobs"),
+        **_known(endpoint, path, "top_logprobs", top, "--top-logprobs"),
+    }
+
+
+def _of_text(endpoint: Endpoint, options: PromptOptions) -> dict[str, Any]:
+    if options.special:
+        return {}
+    return _known(endpoint, "completions", "add_special_tokens", False, "--no-special")
+
+
+def _of_chat(endpoint: Endpoint, chat: Chat, options: PromptOptions) -> dict[str, Any]:
+    """Return the messages, and what the template gets beside them."""
+    path: Path = "chat/completions"
+    messages = [wire_message(message) for message in chat.messages]
+    body: dict[str, Any] = {"messages": messages}
+    if chat.tools:
+        raise HftoolError(
+            "tools do not work with an endpoint, which answers with calls instead of text"
+        )
+    if options.template is not None:
+        raise unknown(endpoint, "--template")
+    if chat.think is not None:
+        raise HftoolError(
+            f"{endpoint.client.server} has no switch for --think or --no-think",
+            "most models have one in their template: --template-arg enable_thinking=false",
+        )
+    if not options.special:
+        raise UsageError("--no-special does not go with a chat")
+    if chat.documents:
+        body |= _known(endpoint, path, "documents", chat.documents, "--documents")
+    if chat.variables:
+        variables = dict(chat.variables)
+        body |= _known(endpoint, path, "chat_template_kwargs", variables, "--template-arg")
+    if options.chat_template is not None:
+        template = read_template(options.chat_template)
+        body |= _known(endpoint, path, "chat_template", template, "--chat-template")
+    if messages[-1].get("role") == "assistant" and chat.answer:
+        body |= _known(endpoint, path, "continue_final_message", True, "--prefill")
+        if endpoint.knows(path, "add_generation_prompt"):
+            body["add_generation_prompt"] = False
+    elif not chat.answer:
+        name = "add_generation_prompt"
+        body |= _known(endpoint, path, name, False, "--no-generation-prompt")
+    return body
+
+
+def wire_message(message: Message) -> Message:
+    """Return a message as servers read it: the arguments of tool calls are JSON text."""
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list):
+        return message
+    return {**message, "tool_calls": [with_arguments(call, _as_json) for call in calls]}
+
+
+def _as_json(arguments: Any) -> Any:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+
+
+def _known(endpoint: Endpoint, path: Path, field: str, value: Any, name: str) -> dict[str, Any]:
+    if not endpoint.knows(path, field):
+        raise unknown(endpoint, name)
+    return {field: value}
+
+
+def unknown(endpoint: Endpoint, name: str) -> HftoolError:
+    """Return the error that a server does not know what an option asks for."""
+    return HftoolError(f"{endpoint.client.server} does not know {name}", "leave it out")
