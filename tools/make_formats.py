@@ -13,6 +13,7 @@ from hftool.chat.conversation import Turn
 from hftool.classification.classify import Classification
 from hftool.classification.evaluation import Evaluation
 from hftool.classification.summary import LabelSummary
+from hftool.generation.comparison import ModelComparison
 from hftool.generation.next_token import Candidate
 from hftool.generation.records import FailedRequest, Generation
 from hftool.generation.scored_tokens import Perplexity, ScoredToken
@@ -62,6 +63,7 @@ RECORDS: dict[str, tuple[str, type[Any]]] = {
     "word-score": ("score --by word", WordScore),
     "tree-node": ("tree", TreeNode),
     "tree-text": ("tree --until, at the end", TreeText),
+    "model-comparison": ("score --against", ModelComparison),
     "step": ("sample", Step),
     "generation": ("generate", Generation),
     "batch-error": ("generate --batch or --lines, a line that failed", FailedRequest),

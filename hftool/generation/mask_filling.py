@@ -13,15 +13,30 @@ from hftool.tokenization.tokenizer import Tokenizer
 COMMON_MASKS = ("[MASK]", "<mask>")
 
 
-def with_own_mask(tokenizer: Tokenizer, text: str) -> str:
-    """Return a text with the tokenizer's mask token in place of other models' mask tokens.
+def mask_token(tokenizer: Tokenizer) -> str:
+    """Return the tokenizer's mask token.
 
     Raises:
-        HftoolError: the tokenizer has no mask token.
+        HftoolError: it has none.
     """
     own = tokenizer.special_tokens.get("mask_token")
     if own is None:
         raise HftoolError("the tokenizer names no mask token", "see its tokenizer_config.json")
+    return own
+
+
+def mask_id(tokenizer: Tokenizer) -> int:
+    """Return the id of the mask token. Raises: as `mask_token`."""
+    found = tokenizer.backend.token_to_id(mask_token(tokenizer))
+    if found is None:
+        raise HftoolError("the tokenizer's mask token is not in its vocabulary")
+    return found
+
+
+def with_own_mask(tokenizer: Tokenizer, text: str) -> str:
+    """Return a text with the tokenizer's mask token in place of other models' mask tokens. Raises:
+    as `mask_token`."""
+    own = mask_token(tokenizer)
     if own not in text:
         for mask in COMMON_MASKS:
             text = text.replace(mask, own)
@@ -38,10 +53,10 @@ def mask_logits(
         UsageError: there is no mask.
         HftoolError: the text is longer than the context, or as `LanguageModel.forward`.
     """
-    mask = language_model.tokenizer.special_tokens["mask_token"]
-    mask_id = language_model.tokenizer.backend.token_to_id(mask)
-    positions = [position for position, token_id in enumerate(ids) if token_id == mask_id]
+    own = mask_id(language_model.tokenizer)
+    positions = [position for position, token_id in enumerate(ids) if token_id == own]
     if not positions:
+        mask = mask_token(language_model.tokenizer)
         raise UsageError(
             f"{language_model.name} is a masked model, and the text has no {mask}",
             f"put {mask} in the place of the token to predict",

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from hftool.errors import HftoolError, UsageError, exclude
+from hftool.generation.mask_filling import mask_id
 from hftool.inputs.tables import TextRow
 from hftool.models.language_model import LanguageModel
 from hftool.options.inputs import FileOptions, PromptOptions
@@ -20,12 +21,16 @@ class ScoredSequence:
         start: the index of the first token to score, at least 1.
         spans: the part of the text of each scored token, in characters.
         source: what an encoder reads; empty for a model without one.
+        suffix: for a masked model, the special tokens after the text.
+        words: for a masked model, the word of each scored token, as its tokenizer splits texts.
     """
 
     ids: tuple[int, ...]
     start: int
     spans: tuple[tuple[int, int], ...] = ()
     source: tuple[int, ...] = ()
+    suffix: tuple[int, ...] = ()
+    words: tuple[int | None, ...] = ()
 
     def windows(self, limit: int | None, stride: int | None) -> Iterator["ScoredSequence"]:
         """Yield parts of at most `limit` tokens, each `stride` tokens after the one before, so that
@@ -33,8 +38,19 @@ class ScoredSequence:
 
         Raises:
             HftoolError: without a stride, the sequence is longer than a model of this limit reads.
-            UsageError: parts would have no token in common with the one before.
+            UsageError: parts would have no token in common with the one before; or there is a
+                stride, and the model is a masked one.
         """
+        if self.words:
+            read = len(self.ids) + len(self.suffix)
+            exclude({"--stride": stride is not None, "a masked model": True})
+            if limit is not None and read > limit:
+                raise HftoolError(
+                    f"the text has {read} tokens; the model reads {limit}",
+                    "a masked model sees the whole of a text: shorten it",
+                )
+            yield self
+            return
         if limit is None or len(self.ids) <= limit + (stride is None):  # the last one isn't read
             yield self
             return
@@ -60,7 +76,8 @@ class TextEncoder:
 
     A given text and the text after it are encoded as one text, as the model was trained to see
     them; a token that belongs to both is scored. After a chat, the text is the answer. For an
-    encoder-decoder, what is given is the source.
+    encoder-decoder, what is given is the source. For a masked model, the tokens are masked one by
+    one, and nothing of what is given is.
 
     Attributes:
         given: what each text follows; a `column` names it for each row.
@@ -83,6 +100,8 @@ class TextEncoder:
         tokenizer = self.language_model.tokenizer
         if self.language_model.is_encoder_decoder:
             return self._after_source(given, row.text)
+        if self.language_model.is_masked:
+            return self._to_mask(given, row.text)
         if isinstance(given, Chat):
             before = prompt_ids(tokenizer, given, self.prompting)
             answer = tokenizer.encode(row.text, special=False)
@@ -109,6 +128,28 @@ class TextEncoder:
         spans = tokenizer.spans(text, target)
         sequence = self._known([*before, *target.ids], len(before), spans)
         return replace(sequence, source=source)
+
+    def _to_mask(self, given: str | Chat | None, text: str) -> ScoredSequence:
+        """Return the sequence of a text for a masked model, which also sees what follows a
+        token."""
+        tokenizer = self.language_model.tokenizer
+        if isinstance(given, Chat):
+            raise UsageError(f"{self.language_model.name} is a masked model, and has no chats")
+        whole, shift = (given or "") + text, len(given or "")
+        encoding = tokenizer.encode(whole, self.prompting.special)
+        spans = [(a - shift, b - shift) for a, b in tokenizer.spans(whole, encoding)]
+        own = [i for i, added in enumerate(encoding.special_tokens_mask) if not added]
+        scored = [i for i in own if spans[i][1] > 0]
+        if mask_id(tokenizer) in (encoding.ids[i] for i in scored):
+            raise HftoolError("the text has a mask token", "`hftool topk` fills in masks")
+        end = own[-1] + 1 if own else 0
+        start = scored[0] if scored else end
+        self.language_model.require_known(encoding.ids)
+        return ScoredSequence(
+            *(tuple(encoding.ids[:end]), start, tuple(spans[start:end])),
+            suffix=tuple(encoding.ids[end:]),
+            words=tuple(encoding.word_ids[start:end]),
+        )
 
     def _known(
         self, ids: Sequence[int], start: int, spans: Sequence[tuple[int, int]]

@@ -40,8 +40,10 @@ class TextScore:
     the same in bits (-log2). `perplexity` is e to the power of the mean negative logprob per token.
     `bits_per_byte` is the surprisal divided by the length of the text in UTF-8, and so comparable
     between models with different tokenizers. The first token of a text is not scored unless
-    something precedes it: a special token of the tokenizer, or what is given. `columns` are those
-    that the text came with.
+    something precedes it: a special token of the tokenizer, or what is given. A masked model gives
+    a text no probability: its `logprob` is the pseudo-log-likelihood, the sum over all tokens of
+    each one's log-probability in its place, where the rest of its word is masked too (Kauf and
+    Ivanova 2023, https://arxiv.org/abs/2305.10588). `columns` are those that the text came with.
     """
 
     index: int
@@ -66,8 +68,8 @@ class WordScore:
 
     `logprob` and `surprisal` (bits) are those of all its tokens, corrected for where tokenizers
     mark words: at their beginning, so that only the token after a word tells that it has ended
-    (Pimentel and Meister 2024, https://arxiv.org/abs/2406.14561). `index` is given when there are
-    several texts.
+    (Pimentel and Meister 2024, https://arxiv.org/abs/2406.14561). Those of a masked model, which
+    sees where words end, are the sums of its tokens. `index` is given when there are several texts.
     """
 
     word: str
@@ -98,7 +100,7 @@ def score_texts(
     Raises:
         HftoolError: a text fails, and `on_error` is "stop". What precedes it was yielded.
     """
-    results = _measured_rows(language_model, rows, encode, options, on_error, logprobs)
+    results = measured_rows([language_model], rows, encode, options, logprobs, on_error)
     for index, (row, _, values) in enumerate(results, first_index):
         if isinstance(values, HftoolError):
             error = row.located(values).message
@@ -138,11 +140,18 @@ def score_words(
         HftoolError: a text fails, or the tokenizer does not mark where words begin. What precedes
             it was yielded.
     """
-    measure = WordMeasure(_word_beginnings(language_model.tokenizer))
-    results = _measured_rows(language_model, rows, encode, options, "stop", measure)
+    masked = language_model.is_masked
+    measure = _uncorrected if masked else WordMeasure(_word_beginnings(language_model.tokenizer))
+    results = measured_rows([language_model], rows, encode, options, measure, ends=not masked)
     for index, (row, sequence, values) in enumerate(results):
         assert sequence is not None and isinstance(values, list)  # the first error stops
+        values = [*values, (0.0, 0.0)] if masked else values
         yield from _words(row.text, sequence, values, index if numbered else None)
+
+
+def _uncorrected(following: Sequence[int], logits: torch.Tensor) -> list[tuple[float, float]]:
+    """Return the measures of `WordMeasure`, without what corrects them."""
+    return [(logprob, 0.0) for logprob in logprobs(following, logits)]
 
 
 def _words(
@@ -196,7 +205,7 @@ def score_each_token(
     """Yield each token of each text, and after them the text's perplexity. Raises: as
     `score_words`."""
     tokenizer = language_model.tokenizer
-    results = _measured_rows(language_model, rows, encode, options, "stop", ranked_tokens)
+    results = measured_rows([language_model], rows, encode, options, ranked_tokens)
     for index, (_, sequence, values) in enumerate(results):
         assert sequence is not None and isinstance(values, list)  # the first error stops
         number = index if numbered else None
@@ -221,28 +230,33 @@ SCORERS = {"word": score_words, "token": score_each_token}
 """What scores the parts of texts, by their unit."""
 
 
-def _measured_rows(
-    language_model: LanguageModel,
+def measured_rows(
+    language_models: Sequence[LanguageModel],
     rows: Iterable[TextRow],
     encode: Callable[[TextRow], ScoredSequence],
     options: ScoreOptions,
-    on_error: OnError,
     measure: Measure,
+    on_error: OnError = "stop",
+    *,
+    ends: bool = False,
 ) -> Iterator[tuple[TextRow, ScoredSequence | None, list[Any] | HftoolError]]:
     """Yield each row with its sequence and the measures of its tokens, or with its error.
+
+    Args:
+        ends: as for `measure_sequences`.
 
     Raises:
         HftoolError: as `score_texts`.
     """
-
-    limit = language_model.context_length
+    lengths = [model.context_length for model in language_models]
+    limit = min((length for length in lengths if length is not None), default=None)
 
     def encoded(some: Sequence[TextRow]) -> list[tuple[ScoredSequence, list[ScoredSequence]]]:
         sequences = [encode(row) for row in some]
         return [(each, list(each.windows(limit, options.stride))) for each in sequences]
 
     def measured(parts: Sequence[ScoredSequence]) -> list[list[Any]]:
-        return measure_sequences(language_model, parts, measure, options.batch_size)
+        return measure_sequences(language_models, parts, measure, options.batch_size, ends=ends)
 
     first = True
 

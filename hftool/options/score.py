@@ -43,6 +43,15 @@ class ScoreOptions:
             "--given-column", metavar="NAME", help="Column of the table with what each follows."
         ),
     ] = None
+    against: Annotated[
+        str | None,
+        _score(
+            "--against",
+            metavar="REF",
+            help="Compare with the model REF in its usual precision: KL divergence, perplexities.",
+            common=True,
+        ),
+    ] = None
     stride: Annotated[
         int | None,
         _score(
@@ -67,3 +76,4 @@ class ScoreOptions:
         by_column = self.given_column is not None
         exclude({"--given": self.given is not None, "--given-column": by_column})
         exclude({"--by word": self.by == "word", "--stride": self.stride is not None})
+        exclude({"--against": self.against is not None, f"--by {self.by}": self.by is not None})

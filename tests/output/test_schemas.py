@@ -45,6 +45,7 @@ RUNS: list[tuple[tuple[str, ...], list[str], str]] = [
     (("word-score",), ["score", "One, two, three", "--by", "word"], ""),
     (("tree-node",), ["tree", "One,", "--depth", "2", "--top-k", "2"], ""),
     (("tree-node", "tree-text"), ["tree", "A, B,", "--depth", "2", "--until", ","], ""),
+    (("model-comparison",), ["score", "One, two", "--against", "smollm2"], ""),
     (("step",), ["sample", "One,", "--steps", "2", "--seed", "1", "--top-p", "0.5"], ""),
     (("step",), ["sample", "One,", "--steps", "2", "--greedy"], ""),
     (("generation",), ["generate", "One, two,", "-n", "3", "--greedy"], ""),

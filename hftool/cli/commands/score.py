@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.errors import exclude
@@ -12,6 +12,11 @@ from hftool.options.output import TableOptions
 from hftool.options.score import ScoreOptions, Unit
 from hftool.options.shared import Argument
 from hftool.terminal import is_terminal
+
+if TYPE_CHECKING:
+    from hftool.generation.scored_sequences import TextEncoder
+    from hftool.inputs.tables import TextTable
+    from hftool.models.language_model import LanguageModel
 
 TextsArgument = Annotated[
     list[str] | None,
@@ -31,16 +36,17 @@ def score(
 ) -> None:
     """Tell how probable texts are to a language model.
 
-    Each line of output is a text's surprisal in bits, its perplexity, and the text.
+    Each line of output is a text's surprisal in bits, its perplexity, and the text. A masked model
+    gives the pseudo-log-likelihood.
 
     Examples:
         hftool score "The cat sat on the mat."
         # An answer, after a question in the model's chat template
         hftool score --chat --given "What is the capital of France?" "Paris."
-        # Each sentence of a file
-        hftool score -f sentences.txt -o scores.csv
         # Endings of a story, each after its own beginning
         hftool score -f stories.csv --column ending --given-column story -o scores.csv
+        # How far rounded weights are from the original ones
+        hftool score -f sentences.txt --quantize int8 --against smollm2
     """
     from hftool.generation.scored_sequences import require_column, text_encoder
     from hftool.generation.scoring import SCORERS, TextScore, score_texts
@@ -64,8 +70,11 @@ def score(
     table = read_table(text, inputs, whole=all_columns)
     require_column(table.names, scoring)
     by = scoring.by or _default_unit(text, output)
-    language_model = load_language_model(load)
+    language_model = load_language_model(load, masked=True)
     encode = text_encoder(language_model, FileOptions(errors=inputs.errors), prompting, scoring)
+    if scoring.against is not None:
+        _compare(language_model, table, encode, load, scoring, output, announce=not text)
+        return
     if by != "text":
         _require_text(by, output)
         parts = SCORERS[by](language_model, table, encode, scoring, numbered=numbered)
@@ -78,6 +87,33 @@ def score(
         return score_texts(language_model, rows, encode, scoring, output.on_error, done)
 
     run_table(table, compute, view, output, settings, announce=not text)
+
+
+def _compare(
+    model: "LanguageModel",
+    table: "TextTable",
+    encode: "TextEncoder",
+    load: ExactLoadOptions,
+    scoring: ScoreOptions,
+    output: TableOptions,
+    *,
+    announce: bool,
+) -> None:
+    """Write how far a model's probabilities are from those of `--against`."""
+    from hftool.generation.comparison import compare_texts, load_baseline, summarized
+    from hftool.output.table_run import run_table
+    from hftool.output.views.score import COMPARISON
+
+    assert scoring.against is not None
+    exclude({"--against": True, "--resume": output.resume})
+    baseline = load_baseline(load, scoring.against, model)
+    run_table(
+        table,
+        lambda rows, _: compare_texts(model, baseline, rows, encode, scoring, output.on_error),
+        *(COMPARISON, output, dict),
+        reduce=lambda texts: summarized(texts, load, model, baseline),
+        announce=announce,
+    )
 
 
 def _default_unit(texts: Sequence[str] | None, output: TableOptions) -> Unit:

@@ -7,6 +7,7 @@ from hftool.output.view import Row, View, escaped, line, number, plain
 from hftool.output.views.input_columns import InputColumns, InputShape
 
 if TYPE_CHECKING:
+    from hftool.generation.comparison import ModelComparison
     from hftool.generation.scored_tokens import Perplexity, ScoredToken
     from hftool.generation.scoring import TextScore, WordScore
 
@@ -57,6 +58,30 @@ def scores_view(given: InputShape, *, errors: bool = False, bom: bool = False) -
         table=table,
         schema=inputs.schema,
     )
+
+
+def _comparison_text(comparison: "ModelComparison") -> str:
+    values = plain(comparison)
+    shown = {name: number(v) if isinstance(v, float) else v for name, v in values.items()}
+    return "".join(line(name, value) for name, value in shown.items())
+
+
+def _comparison_table(records: Iterable["ModelComparison"], console: Any) -> Iterator[str]:
+    from hftool.output.tables.score import comparison
+
+    return comparison(records, console)
+
+
+COMPARISON = View(
+    columns=(
+        *("model", "precision", "against", "against_precision", "texts", "tokens", "divergence"),
+        *("divergence_error", "divergence_quantile_99", "same_best", "same_best_error"),
+        *("perplexity", "perplexity_error", "against_perplexity", "against_perplexity_error"),
+        *("perplexity_difference", "perplexity_difference_error"),
+    ),
+    text=_comparison_text,
+    table=_comparison_table,
+)
 
 
 def parts_view(by: str, *, numbered: bool) -> View:
