@@ -123,6 +123,11 @@ def _of_generation(
     greedy = options.sampling.greedy or options.sampling.temperature == 0
     if "" in (options.generation.stop or ()):
         raise UsageError("a stop text is empty")
+    if options.constraint is not None:
+        raise HftoolError(
+            f"--{options.constraint.kind} does not work with an endpoint",
+            "leave it out, or use a model on this machine",
+        )
     config: dict[str, Any] = {}
     body: dict[str, Any] = {"max_tokens": default_tokens}
     for group, name, value in _given(options):

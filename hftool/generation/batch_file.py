@@ -45,7 +45,7 @@ def completion_tokens(record: Generation | FailedRequest) -> int:
 
 class FailureCounter:
     """Counts the failed records of a run, starting from those of an earlier run that this one
-    resumes.
+    resumes, and the texts that were cut off before they satisfied their constraint.
 
     Args:
         named: what the error calls a record.
@@ -59,15 +59,17 @@ class FailureCounter:
         hint: str | None = 'see the "error" field in the output',
     ) -> None:
         self._failed, self._named, self._hint = failed_before, named, hint
+        self._cut_off = 0
 
     def count(self, records: Iterable[Event]) -> Iterator[Event]:
         """Pass the records on, and count those that failed."""
         for record in records:
             self._failed += isinstance(record, FailedRequest)
+            self._cut_off += isinstance(record, Generation) and record.valid is False
             yield record
 
     def require_none(self) -> None:
-        """Raise where records have failed.
+        """Raise where records have failed, or texts don't satisfy their constraint.
 
         Raises:
             HftoolError: with their number.
@@ -75,6 +77,12 @@ class FailureCounter:
         if self._failed:
             count = f"{self._failed} {self._named}" + "s" * (self._failed > 1)
             raise HftoolError(f"{count} failed", self._hint)
+        if self._cut_off:
+            which = "the text" if self._cut_off == 1 else f"{self._cut_off} texts"
+            raise HftoolError(
+                f"{which} ended before satisfying the constraint",
+                'raise --max-new-tokens; with --json, the field "valid" tells which texts are',
+            )
 
 
 def batch_lines(
@@ -171,6 +179,7 @@ def read_record(record: dict[str, Any], options: GenerateOptions) -> tuple[Promp
         prompting,
         _override(options.sampling, record),
         _override(options.generation, record),
+        constraint=options.constraint,
     )
 
 

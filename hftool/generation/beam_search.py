@@ -1,7 +1,8 @@
 """Beam search, by transformers' own `generate`."""
 
+import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -15,6 +16,11 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from hftool.errors import HftoolError
+from hftool.generation.constraint_state import (
+    ConstraintState,
+    constraint_state,
+)
 from hftool.generation.drawing import check_finite
 from hftool.generation.filters import build_filters, config_errors
 from hftool.generation.generate import Continuation, log_context_full, new_token_limit
@@ -24,8 +30,11 @@ from hftool.generation.sampling import Filter
 from hftool.generation.text_bias import biases
 from hftool.models.language_model import LanguageModel
 from hftool.models.model_errors import model_errors
+from hftool.options.constraints import CONSTRAINTS
 
-OWN_FILTERS = ("presence_penalty", "frequency_penalty", "dry", "ban")
+log = logging.getLogger("hftool")
+
+OWN_FILTERS = ("presence_penalty", "frequency_penalty", "dry", "ban", *CONSTRAINTS)
 FILE_FIELDS = ("early_stopping", "bos_token_id", "decoder_start_token_id")
 
 
@@ -42,6 +51,9 @@ def search(
     began = time.perf_counter()
     limit = new_token_limit(language_model, request.ids, request.max_new_tokens)
     sequences = _sequences(language_model, request, beams, limit)
+    state = constraint_state(request.settings, language_model, request.ids)
+    if state is not None:
+        sequences = _satisfying(state, sequences, language_model.end_ids)
     for number, ids in enumerate(sequences):
         continuation = Continuation(language_model, request, began)
         rows = _logits_for(language_model, request, ids)
@@ -53,6 +65,28 @@ def search(
         if continuation.finish_reason is None and limit < request.max_new_tokens:
             log_context_full(limit)
         yield replace(continuation.record(), index=request.index + number)
+
+
+def _satisfying(
+    state: ConstraintState, sequences: Sequence[list[int]], ends: Container[int]
+) -> list[list[int]]:
+    """Return the sequences that don't violate a constraint, each once: where it allows fewer tokens
+    than there are beams, the other beams violate it or repeat the first.
+
+    Raises:
+        HftoolError: none is left.
+    """
+    left: list[list[int]] = []
+    for ids in sequences:
+        length = next((i for i, token_id in enumerate(ids, 1) if token_id in ends), len(ids))
+        state.advance(ids[:length])
+        if not state.violated and ids not in left:
+            left.append(ids)
+    if not left:
+        raise HftoolError(f"no beam goes on under --{state.constraint.kind}")
+    if len(left) < len(sequences):
+        log.warning("the constraint leaves only %d of %d beams", len(left), len(sequences))
+    return left
 
 
 def _logits_for(
@@ -97,7 +131,9 @@ def _sequences(
                     *(_Own(item) for item in filters if item.name in OWN_FILTERS),
                 ]
             ),
-            stopping_criteria=StoppingCriteriaList([_StopStrings(language_model, request)]),
+            stopping_criteria=StoppingCriteriaList(
+                [_StopStrings(language_model, request), _Complete(language_model, request)]
+            ),
         )
     return [[int(i) for i in row[len(request.ids) :]] for row in sequences]
 
@@ -186,3 +222,22 @@ class _StopStrings(StoppingCriteria):
             return False
         text = self._tokenizer.decode(ids, self._request.skip_special)
         return any(stop in text for stop in self._request.stop)
+
+
+class _Complete(StoppingCriteria):
+    """Ends a beam whose text satisfies the constraint, if nothing can follow: the model may have no
+    token for its end."""
+
+    def __init__(self, language_model: LanguageModel, request: Request) -> None:
+        self._state = constraint_state(request.settings, language_model, request.ids)
+        self._prompt_length = len(request.ids)
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        complete = [self._is_complete(row) for row in input_ids[:, self._prompt_length :].tolist()]
+        return torch.tensor(complete, device=input_ids.device)
+
+    def _is_complete(self, ids: list[int]) -> bool:
+        if self._state is None:
+            return False
+        self._state.advance(ids)
+        return self._state.complete

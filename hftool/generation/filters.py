@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from hftool.errors import HftoolError, is_little_memory, raised_by_us
+from hftool.generation.constraint_state import ConstraintProcessor, constraint_state
 from hftool.generation.drawing import are_finite
 from hftool.generation.samplers import (
     EachRow,
@@ -49,6 +50,7 @@ def build_filters(
         *_of_texts(settings, language_model, len(prompt_ids)),
         *_of_the_end(settings, language_model, len(prompt_ids)),
         *_of_config(settings, language_model, prompt_ids, limit),
+        *_of_constraint(settings, language_model, prompt_ids),
     ]
     return ordered(filters, settings.samplers)
 
@@ -123,6 +125,16 @@ def _of_the_end(
         yield Filter("ignore_eos", make(ends, device=device))
 
 
+def _of_constraint(
+    settings: SamplingSettings, language_model: LanguageModel, prompt_ids: Sequence[int]
+) -> Iterator[Filter]:
+    """Yield the filter of what a constraint does not allow."""
+    state = constraint_state(settings, language_model, prompt_ids)
+    if state is not None:
+        processor = ConstraintProcessor(state, len(prompt_ids))
+        yield Filter(state.constraint.kind, processor, reads_ids=True)
+
+
 def _by_row(name: str, function: RowFilter) -> Filter:
     return Filter(name, EachRow(function), reads_ids=True)
 
@@ -136,6 +148,8 @@ def _of_config(
     """Yield the filters that only the model's generation_config asks for."""
     if not settings.further:
         return
+    if settings.constraint is not None:
+        limit = None  # an end that is forced would cut off the text
     from hftool.generation.processors import named_processors  # imports much of transformers
 
     with config_errors():

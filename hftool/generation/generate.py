@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from hftool.generation.constraint_state import constraint_state
 from hftool.generation.drawing import Sampler
 from hftool.generation.filters import build_filters
 from hftool.generation.prefix_cache import CachedModel, require_context
@@ -41,8 +42,11 @@ class Continuation:
         self._end_ids = language_model.end_ids
         self._tokenizer = language_model.tokenizer
         self._request = request
+        self._constraint = constraint_state(request.settings, language_model, request.ids)
         self._stream = IncrementalDecoder(
-            language_model.tokenizer, skip_special=request.skip_special
+            language_model.tokenizer,
+            skip_special=request.skip_special,
+            clean_up=self._constraint is None,
         )
         self._held_back = ""
         self._logprob = 0.0  # of the tokens since the last piece
@@ -71,6 +75,9 @@ class Continuation:
         ended = token_id in self._end_ids
         text = "" if ended and self._request.skip_special else self._stream.step(token_id)
         piece = self._release(text)
+        if self._constraint is not None:
+            self._constraint.add(token_id)
+            ended = ended or self._constraint.complete
         if self.finish_reason is None and ended:
             self.finish_reason = "stop"
         return piece
@@ -108,6 +115,7 @@ class Continuation:
             seed=request.settings.seed,
             seconds=seconds,
             tokens_per_second=self.count / seconds if seconds else 0.0,
+            valid=None if self._constraint is None else self._constraint.satisfied,
             logprobs=None if request.logprobs is None else tuple(self.logprobs),
         )
 

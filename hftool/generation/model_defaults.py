@@ -7,6 +7,7 @@ from typing import Any
 
 from hftool.errors import HftoolError, UsageError
 from hftool.models.generation_config import UNUSED_FIELDS, has_effect
+from hftool.options.constraints import Constraint
 from hftool.options.generation import GenerationOptions
 from hftool.options.ranges import option_ranges
 
@@ -63,15 +64,22 @@ def most_new_tokens(
     return length - prompt_tokens
 
 
-def stop_strings(option: Sequence[str] | None, config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the strings that end a text: those of the option, else the model's.
+def stop_strings(
+    option: Sequence[str] | None, config: Mapping[str, Any], constraint: Constraint | None = None
+) -> tuple[str, ...]:
+    """Return the strings that end a text: those of the option, else the model's. A text with a
+    constraint has none, since it must not be cut.
 
     Raises:
-        UsageError: a string of the option is empty.
+        UsageError: a string of the option is empty, or there is a constraint.
         HftoolError: the generation_config has something other than strings.
     """
     if option is not None and "" in option:
         raise UsageError("a stop text is empty")
+    if constraint is not None:
+        if option:
+            raise UsageError(f"--stop would cut off the text that --{constraint.kind} asks for")
+        return ()
     stop = config.get("stop_strings") or [] if option is None else option
     texts = [stop] if isinstance(stop, str) else stop
     if not isinstance(texts, list | tuple) or not all(isinstance(t, str) and t for t in texts):

@@ -112,7 +112,8 @@ class TokenLogprob:
 class Generation:
     """A generated text. `seconds` and `tokens_per_second` do not include loading the model; `id`
     is that of the batch record. `usage` and `tokens_per_second` are null where an endpoint does not
-    count tokens."""
+    count tokens. `valid` is whether the text satisfies its constraint, if it has one: it may not
+    where it was cut off."""
 
     id: Any = field(default=None, metadata=OPTIONAL)
     index: int
@@ -124,6 +125,7 @@ class Generation:
     seed: int | None
     seconds: float
     tokens_per_second: float | None
+    valid: bool | None = field(default=None, metadata=OPTIONAL)
     logprobs: tuple[TokenLogprob, ...] | None = field(default=None, metadata=OPTIONAL)
 
     @property

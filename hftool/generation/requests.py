@@ -135,15 +135,16 @@ def make_request(
     if generation.echo:
         tokenizer, templated = language_model.tokenizer, options.prompting.templated
         echo = tokenizer.decode(ids, generation.skip_special) if templated else prompt
+    settings = sampling_settings(options.sampling, config, beams)
     return Request(
         prompt=prompt,
         ids=tuple(prompt_ids),
         source=source,
-        settings=sampling_settings(options.sampling, config, beams),
+        settings=replace(settings, constraint=options.constraint),
         max_new_tokens=most_new_tokens(
             generation.max_new_tokens, config, len(prompt_ids), DEFAULT_MAX_NEW_TOKENS
         ),
-        stop=stop_strings(generation.stop, config),
+        stop=stop_strings(generation.stop, config, options.constraint),
         skip_special=generation.skip_special,
         logprobs=alternatives if with_logprobs else None,
         with_probs=options.show_probs,

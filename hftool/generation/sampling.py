@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from hftool.options.constraints import CONSTRAINTS, Constraint
+
 PENALTIES = ("repetition_penalty", "frequency_penalty", "presence_penalty")
 DRAWING = (
     *("top_n_sigma", "temperature", "top_h", "top_k", "top_p", "min_p", "typical_p"),
@@ -26,7 +28,7 @@ FILTER_ORDER = (
     *("no_repeat_ngram", "encoder_no_repeat_ngram_size", "bad_words_ids", "ban", "min_length"),
     *("min_new_tokens", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values"),
     *("exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens"),
-    *("ignore_eos", *DRAWING, "watermarking_config", "renormalize_logits"),
+    *("ignore_eos", *CONSTRAINTS, *DRAWING, "watermarking_config", "renormalize_logits"),
 )
 """All filters in the order in which they are applied."""
 FIELDS = {
@@ -44,6 +46,7 @@ class SamplingSettings:
     A filter at its neutral value (temperature 1, top-k 0, …) is off. `seed` is None when greedy.
     `samplers` is the order of the filters if it is not the usual one. `further` has the fields of
     the generation_config that change the logits and are not options, such as `suppress_tokens`.
+    `constraint` is what the text must look like.
     """
 
     greedy: bool
@@ -73,6 +76,7 @@ class SamplingSettings:
     min_new_tokens: int = 0
     ignore_eos: bool = False
     further: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True)

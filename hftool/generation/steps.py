@@ -1,11 +1,13 @@
 """Generate step by step, and report what each step chose from."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 
+from hftool.errors import UsageError
+from hftool.generation.constraint_state import constraint_state
 from hftool.generation.drawing import Sampler
 from hftool.generation.filters import build_filters
 from hftool.generation.generate import log_context_full, new_token_limit
@@ -16,6 +18,7 @@ from hftool.generation.records import OPTIONAL
 from hftool.generation.resolution import resolve_sampling
 from hftool.generation.sampling import SamplingSettings, apply_filters_in_turn
 from hftool.models.language_model import LanguageModel
+from hftool.options.constraints import Constraint
 from hftool.options.inputs import PromptOptions
 from hftool.options.sampling import SamplingOptions
 from hftool.prompting.prompt import Prompt, prompt_ids
@@ -50,13 +53,14 @@ class StepCandidate:
 class StepCandidates:
     """What a step can choose from: the best candidates, the number of tokens that the filters
     `kept`, and the `entropy` (bits) of the model's distribution. `text` is the continuation before
-    the step."""
+    the step. `allowed` is the number of tokens that a constraint allows: one is forced."""
 
     step: int
     entropy: float
     kept: int
     text: str
     candidates: tuple[StepCandidate, ...]
+    allowed: int | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class Step:
     the token: at least `sampled_cumulative` minus `sampled_prob`, and less than
     `sampled_cumulative`. It is None when greedy, or when the user `picked` the token. `text` is
     the continuation of the prompt so far. `candidates` are the best ones, then the chosen one if it
-    ranks below them.
+    ranks below them. `allowed` is the number of tokens that a constraint allows: one is forced.
     """
 
     step: int
@@ -85,6 +89,7 @@ class Step:
     text: str
     candidates: tuple[StepCandidate, ...]
     picked: bool | None = field(default=None, metadata=OPTIONAL)
+    allowed: int | None = field(default=None, metadata=OPTIONAL)
 
 
 class _Distribution:
@@ -110,6 +115,11 @@ class _Distribution:
         self.kept = int((~self.sampled.isnan()).sum())
         ordered, order = self.sampled.nan_to_num().sort(descending=True, stable=True)
         self.cumulative = torch.empty_like(ordered).scatter_(0, order, ordered.cumsum(0))
+
+    def left_by(self, name: str | None) -> int | None:
+        """Return how many tokens the filter of this name left, None if there is none."""
+        left = (int((~probs.isnan()).sum()) for n, probs in self.after if n == name)
+        return next(left, None)
 
     def rank(self, token_id: int) -> int:
         return int((self.order == token_id).nonzero()[0, 0]) + 1
@@ -159,6 +169,8 @@ class StepSampler:
         self._max_steps, self._k, self._stop = max_steps, k, stop
         self.limit = new_token_limit(language_model, self._begin, max_steps)
         self._filters = build_filters(settings, language_model, self._begin, self.limit)
+        self._constraint = constraint_state(settings, language_model, self._begin)
+        self._constraint_name = None if settings.constraint is None else settings.constraint.kind
         self._distribution: _Distribution | None = None  # of the next step, once it is needed
         self._rewind()
 
@@ -177,6 +189,7 @@ class StepSampler:
         """Whether another step can follow."""
         ended = self.steps and self.steps[-1].id in self.language_model.end_ids
         ended = ended or any(stop in self.text for stop in self._stop)
+        ended = ended or (self._constraint is not None and self._constraint.complete)
         return not ended and len(self.steps) < self.limit
 
     @property
@@ -202,6 +215,7 @@ class StepSampler:
             distribution.kept,
             self.text,
             self._candidates(distribution),
+            distribution.left_by(self._constraint_name),
         )
 
     def step(self, picked: int | None = None) -> Step:
@@ -212,6 +226,7 @@ class StepSampler:
             draw = self._sampler.draw(torch.softmax(distribution.scores, dim=-1))
             token_id, drawn = draw.id, draw.uniform
         if picked is not None:
+            self._require_allowed(distribution, picked)
             token_id, drawn = picked, None
         step = Step(
             step=len(self.steps) + 1,
@@ -227,12 +242,25 @@ class StepSampler:
             text=self.text + self._stream.step(token_id),
             candidates=self._candidates(distribution, token_id),
             picked=True if picked is not None else None,
+            allowed=distribution.left_by(self._constraint_name),
         )
         self.steps.append(step)
         self._distribution = None
+        self._advance_constraint()
         if len(self.steps) == self.limit < self._max_steps:
             log_context_full(self.limit)
         return step
+
+    def _require_allowed(self, distribution: _Distribution, token_id: int) -> None:
+        """Raise where a token that the user picks violates the constraint.
+
+        Raises:
+            UsageError: with the token.
+        """
+        for name, probs in distribution.after:
+            if name == self._constraint_name and probs[token_id].isnan():
+                token = self.tokenizer.token_text(token_id)
+                raise UsageError(f"--{name} does not allow “{token}” here")
 
     def undo(self) -> None:
         """Take back the last step."""
@@ -242,13 +270,20 @@ class StepSampler:
     def _rewind(self) -> None:
         """Bring the decoder and the random numbers to the end of `steps`."""
         self._distribution = None
-        self._stream = IncrementalDecoder(self.tokenizer, skip_special=False)
+        self._stream = IncrementalDecoder(
+            self.tokenizer, skip_special=False, clean_up=self._constraint is None
+        )
         seed = self.settings.seed
         self._sampler = None if seed is None else Sampler(seed)
         for step in self.steps:
             self._stream.step(step.id)
             if self._sampler is not None:
                 self._sampler.draw(torch.ones(1))
+        self._advance_constraint()
+
+    def _advance_constraint(self) -> None:
+        if self._constraint is not None:
+            self._constraint.advance([step.id for step in self.steps])
 
     def _next_distribution(self) -> _Distribution:
         if self._distribution is None:
@@ -306,6 +341,7 @@ def sampler_of_prompt(
     *,
     max_steps: int | None,
     k: int,
+    constraint: Constraint | None = None,
 ) -> StepSampler:
     """Return a sampler that continues a prompt.
 
@@ -322,6 +358,6 @@ def sampler_of_prompt(
     log_unused_fields(config, "num_beams", "num_return_sequences")
     if max_steps is None:
         max_steps = min(DEFAULT_STEPS, most_new_tokens(None, config, len(ids), DEFAULT_STEPS))
-    settings = resolve_sampling(sampling, config)
-    stop = stop_strings(None, config)
+    settings = replace(resolve_sampling(sampling, config), constraint=constraint)
+    stop = stop_strings(None, config, constraint)
     return StepSampler(language_model, ids, settings, max_steps=max_steps, k=k, stop=stop)

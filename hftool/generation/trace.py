@@ -19,6 +19,7 @@ from hftool.generation.sampling import SamplingSettings
 from hftool.generation.steps import Step, StepSampler
 from hftool.models.language_model import LanguageModel
 from hftool.models.references import GgufFile, LocalFolder, resolve_reference
+from hftool.options.constraints import Constraint, ConstraintOptions
 from hftool.options.inputs import PromptOptions
 from hftool.options.model import (
     LONG_DTYPES,
@@ -171,9 +172,12 @@ def read_trace(text: str) -> Trace:
 def _settings(values: dict[str, Any]) -> SamplingSettings:
     """Make settings from JSON, and check the types of their values."""
     values = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+    if values.get("constraint") is not None:
+        values["constraint"] = Constraint(**values["constraint"])
     settings = SamplingSettings(**values)
     kinds: dict[str, Any] = {"greedy": bool, "seed": int | None, "further": dict}
     kinds |= dict.fromkeys(("samplers", "bias", "ban"), tuple)
+    kinds["constraint"] = Constraint | None
     for item in fields(settings):
         value = getattr(settings, item.name)
         right = isinstance(value, kinds.get(item.name, int | float))
@@ -195,6 +199,7 @@ def replay_options(
         UsageError: options of the command line contradict the trace; the message names them all.
     """
     prompt = {"prompt", "pick", "file", "errors", *(f.name for f in fields(PromptOptions))}
+    prompt |= {f.name for f in fields(ConstraintOptions)}
     if useless := [written for name, (written, _) in given.items() if name in prompt]:
         raise UsageError(
             f"--replay takes its prompt from the trace: leave out {', '.join(useless)}"

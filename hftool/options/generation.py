@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from hftool.options.completion import known_models
+from hftool.options.constraints import Constraint
 from hftool.options.inputs import PromptOptions
 from hftool.options.sampling import SamplingOptions
 from hftool.options.shared import option
@@ -140,3 +141,4 @@ class GenerateOptions:
     sampling: SamplingOptions
     generation: GenerationOptions
     show_probs: bool = False
+    constraint: Constraint | None = None

@@ -59,7 +59,7 @@ class Detokenizer:
         """Do the same as `decode`, but leave spaces before punctuation."""
         tokens = []
         for token_id in ids:
-            if skip_special and token_id in self._skipped:
+            if skip_special and token_id in self.skipped:
                 continue
             token = self._spelling(token_id)
             if token is not None:
@@ -82,7 +82,7 @@ class Detokenizer:
         return added is not None and added.special
 
     @cached_property
-    def _skipped(self) -> frozenset[int]:
+    def skipped(self) -> frozenset[int]:
         """The tokens that are left out with `skip_special`. These are also tokens that were special
         when they were added first, and no longer are."""
 
@@ -225,7 +225,7 @@ class Detokenizer:
         """
         if "ByteFallback" not in self._step_types:
             return False
-        if skip_special and token_id in self._skipped:
+        if skip_special and token_id in self.skipped:
             return True
         return BYTE_TOKEN.fullmatch(self.backend.id_to_token(token_id) or "") is not None
 
@@ -244,6 +244,22 @@ class Detokenizer:
         compares = any(t in ("ByteLevel", "ByteFallback", "CTC") for t in types[placed + 1 :])
         mixed = "ByteLevel" in types and not self._is_byte_level
         return compares or mixed or not all(map(_is_local, self._steps[fused + 1 :]))
+
+    @cached_property
+    def concatenates(self) -> bool:
+        """Whether a text is the bytes of its tokens one after another, apart from a space at its
+        beginning."""
+        by_place = {*_BY_PLACE} - {"Metaspace"}
+        known = self._decoder is not None and not self._word_end and not self.joins_tokens
+        return known and self._step_types.isdisjoint(by_place)
+
+    @cached_property
+    def drops_first_space(self) -> bool:
+        """Whether a text is without the space that its first token begins with."""
+        ids = range(self.backend.get_vocab_size(with_added_tokens=True))
+        words = ((i, self.token_bytes(i) or b"") for i in ids if i not in self.added_tokens)
+        spaced = next(((i, word) for i, word in words if word[:1] == b" " and word.strip()), None)
+        return spaced is not None and not self.decode_uncleaned([spaced[0]], False).startswith(" ")
 
     @cached_property
     def _step_types(self) -> frozenset[str]:

@@ -18,11 +18,13 @@ class IncrementalDecoder:
     word is returned when the next one begins; if its decoder replaces text across tokens, all of it
     at the end.
 
-    With `skip_special`, special tokens are left out of the text.
+    With `skip_special`, special tokens are left out of the text; without `clean_up`, spaces stay
+    before punctuation.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, skip_special: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, skip_special: bool, clean_up: bool = True) -> None:
         self._tokenizer = tokenizer
+        self._cleans_up = clean_up and tokenizer.cleans_up
         self._skip_special = skip_special
         # The ids of the last piece: some decoders treat the first token of a text differently.
         self._context: list[int] = []
@@ -41,7 +43,7 @@ class IncrementalDecoder:
             return ""
         if text:
             self._context, self._pending = self._pending, []
-        return self._cleaned(text) if self._tokenizer.cleans_up else text
+        return self._cleaned(text) if self._cleans_up else text
 
     def end(self) -> str:
         """Return the text of the remaining tokens; an incomplete character as its bytes."""
@@ -51,7 +53,7 @@ class IncrementalDecoder:
             text = text if _is_utf8(data) else readable(data)
         text, self._uncleaned = self._uncleaned + text, ""
         self._context, self._pending = [], []
-        return self._tokenizer.clean_up(text)
+        return self._tokenizer.clean_up(text) if self._cleans_up else text
 
     def _pending_text(self) -> str:
         before, text = (

@@ -50,6 +50,12 @@ RUNS: list[tuple[tuple[str, ...], list[str], str]] = [
     (("step",), ["sample", "One,", "--steps", "2", "--greedy"], ""),
     (("generation",), ["generate", "One, two,", "-n", "3", "--greedy"], ""),
     (("generation",), ["generate", "One, two,", "-n", "3", "--top-logprobs", "2"], ""),
+    (
+        ("generation",),
+        ["generate", "One", "--choice", "A", "--choice", "B", "--top-logprobs", "2"],
+        "",
+    ),
+    (("step",), ["sample", "One,", "--steps", "2", "--choice", " two"], ""),
     (("generation", "batch-error"), ["generate", "--batch", "-"], BATCH),
     (("turn",), ["chat", "--seed", "3", "-n", "4"], "Hello\nAnd you?\n"),
     (("classification",), ["sentiment"], "I love it\n\nI hate it\n"),

@@ -263,7 +263,7 @@ def is_as_in_library(tokenizer: Tokenizer, ids: Sequence[int], skip: bool) -> bo
     ):
         return False
     names = [tokenizer.backend.id_to_token(i) or "" for i in ids]
-    kept = [n for i, n in zip(ids, names, strict=True) if not (skip and i in tokenizer._skipped)]
+    kept = [n for i, n in zip(ids, names, strict=True) if not (skip and i in tokenizer.skipped)]
     if tokenizer._space_at_start and kept and "▁" in kept[0][1:]:
         return False
     # The library has the name that a normalizer makes of an added token.

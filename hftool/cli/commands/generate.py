@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.cli.endpoints import generate_batch_at, generate_prompts_at
+from hftool.options.constraints import ConstraintOptions
 from hftool.options.endpoint import DEFAULT_CONCURRENCY, ConcurrencyOption
 from hftool.options.generation import GenerationOptions
 from hftool.options.inputs import InputOptions, PromptOptions, TextArgument
@@ -44,6 +45,7 @@ def generate(
     ] = None,
     generation: GenerationOptions,
     sampling: SamplingOptions,
+    constraints: ConstraintOptions,
     concurrency: ConcurrencyOption = DEFAULT_CONCURRENCY,
     no_stream: Annotated[
         bool, option("--no-stream", help="Write each text when it is complete.")
@@ -55,15 +57,15 @@ def generate(
 
     Examples:
         hftool generate "Once upon a time" -n 40 --seed 7
-        # An answer instead of a continuation
+        # Answers instead of continuations; the second one is JSON with these fields
         hftool generate --chat "What is the capital of France?" --greedy
-        # One prompt per line
-        hftool generate --lines -f prompts.txt -n 20 --format jsonl
+        hftool generate --chat "Invent a person." --schema "name, age int"
         # Prompts with their own options; --resume continues an interrupted run
         hftool generate --batch prompts.jsonl -o answers.jsonl --resume
     """
     from hftool.errors import UsageError, exclude
     from hftool.generation.batch_file import batch_lines
+    from hftool.generation.constraints import read_constraint
     from hftool.models.references import endpoint_address
     from hftool.options.generation import GenerateOptions
     from hftool.prompting.prompt import prompts
@@ -77,7 +79,8 @@ def generate(
         exclude({"--show-probs": True, "--batch": batch is not None})
         exclude({"--show-probs": True, "--no-stream": no_stream})
         require_colors(output)
-    options = GenerateOptions(prompting, sampling, generation, show_probs)
+    constraint = read_constraint(constraints)
+    options = GenerateOptions(prompting, sampling, generation, show_probs, constraint)
     address = endpoint_address(load.model)
     exclude({"a model behind an endpoint": address is not None, "--show-probs": show_probs})
     if address is None:
@@ -155,7 +158,11 @@ def _generate_batch(
     def settings() -> Settings:
         shaping = (load, options.prompting, options.sampling, options.generation)
         digest = model_digest(load.model, load)
-        return run_settings(*shaping, model=load.model, model_digest=digest, errors=inputs.errors)
+        constraint = options.constraint
+        others = {} if constraint is None else {constraint.kind: constraint.text}
+        return run_settings(
+            *shaping, model=load.model, model_digest=digest, errors=inputs.errors, **others
+        )
 
     with resumable(output, GENERATION_BATCH, settings) as partial:
         failures = FailureCounter(partial.failed if partial else 0)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from hftool.cli.dataclass_options import expand_dataclasses
+from hftool.options.constraints import ConstraintOptions
 from hftool.options.inputs import FileOptions, PromptOptions, TextArgument
 from hftool.options.model import ExactLoadOptions
 from hftool.options.output import PictureOptions, ShowProbsOption
@@ -35,6 +36,7 @@ def sample(
         int, option("-k", "--k", metavar="N", min=1, help="Number of candidates to show per step.")
     ] = 5,
     sampling: SamplingOptions,
+    constraints: ConstraintOptions,
     pick: Annotated[
         bool, option("--pick", help="Choose each token yourself, on a terminal.")
     ] = False,
@@ -64,6 +66,7 @@ def sample(
     """
     from hftool.cli import token_picker
     from hftool.cli.given_options import given_options
+    from hftool.generation.constraints import read_constraint
     from hftool.generation.steps import sampler_of_prompt
     from hftool.generation.trace import (
         read_trace,
@@ -90,9 +93,16 @@ def sample(
         sampler = sampler_of_trace(load_language_model(load), run, k=k)
         records = replayed(sampler, run)
     else:
+        constraint = read_constraint(constraints)
         [given] = prompts(prompt, inputs, prompting)
         sampler = sampler_of_prompt(
-            load_language_model(load), given, prompting, sampling, max_steps=steps, k=k
+            load_language_model(load),
+            given,
+            prompting,
+            sampling,
+            max_steps=steps,
+            k=k,
+            constraint=constraint,
         )
         records = token_picker.picked_steps(sampler, output.color) if pick else sampler.run()
     view = steps_view(sampler.prompt, picked=pick, show_probs=show_probs)

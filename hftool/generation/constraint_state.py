@@ -1,0 +1,309 @@
+"""A text that grows under a constraint: which tokens may come next, and whether it may end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hftool.errors import HftoolError
+from hftool.generation.constraints import grammar_of, one_line_cause
+from hftool.generation.sampling import SamplingSettings
+from hftool.models.language_model import LanguageModel
+from hftool.options.constraints import Constraint
+from hftool.tokenization.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLTokenizer
+
+THINK, END_THINK = "<think>", "</think>"
+_BEFORE_ANSWER = r"\n{0,2}"  # between a thought and the answer
+_HEADER = 4  # tokens after the control token of a turn: "<|im_start|>assistant\n"
+
+
+@dataclass(frozen=True, eq=False)
+class _Vocabulary:
+    """The tokens of a model as llguidance reads them.
+
+    Attributes:
+        ends: the ids that end a text.
+        spaced: which tokens begin with a space that a text loses at its beginning.
+    """
+
+    tokens: "LLTokenizer"
+    ends: frozenset[int]
+    spaced: NDArray[np.bool_] | None
+
+
+class _Tokens:
+    """What llguidance asks of a tokenizer."""
+
+    bos_token_id = None
+
+    def __init__(self, tokenizer: Tokenizer, ends: frozenset[int]) -> None:
+        data = [tokenizer.token_bytes(i) for i in range(tokenizer.size)]
+        special = {i for i, token in enumerate(data) if token is None} | tokenizer.skipped
+        names = tokenizer.backend.id_to_token
+        self.tokens = [
+            (names(i) or "").encode() if i in special else token or b""
+            for i, token in enumerate(data)
+        ]
+        self.tokens.append(b"<end of text>")  # for a model without a token that ends a text
+        self.eos_token_id = min(ends, default=tokenizer.size)
+        named = {i for i in special if self.tokens[i]}
+        self.special_token_ids = sorted(named | ends | {tokenizer.size})
+        self._tokenizer = tokenizer
+
+    def __call__(self, text: bytes) -> list[int]:
+        return list(self._tokenizer.encode(text.decode("utf-8", "replace"), special=False).ids)
+
+
+@lru_cache(maxsize=2)
+def _vocabulary(tokenizer: Tokenizer, ends: frozenset[int]) -> _Vocabulary:
+    from llguidance import LLTokenizer, TokenizerWrapper
+
+    if not tokenizer.concatenates:
+        raise HftoolError(
+            f"hftool cannot constrain the texts of {tokenizer.name}: its tokenizer changes tokens"
+            " by their place in the text"
+        )
+    ends = frozenset(i for i in ends if i < tokenizer.size)
+    given = _Tokens(tokenizer, ends)
+    tokens = LLTokenizer(TokenizerWrapper(given), eos_token=sorted(ends) or [tokenizer.size])
+    spaced = None
+    if tokenizer.drops_first_space:
+        spaced = np.array([token.startswith(b" ") for token in given.tokens])
+    return _Vocabulary(tokens, ends, spaced)
+
+
+@lru_cache(maxsize=64)
+def _matcher(vocabulary: _Vocabulary, constraint: Constraint, before: str) -> "LLMatcher":
+    """Return a matcher at the beginning of a text, to be copied.
+
+    Raises:
+        HftoolError: the constraint is too complex.
+    """
+    from llguidance import LLMatcher, LLParserLimits
+
+    matcher = LLMatcher(
+        vocabulary.tokens,
+        grammar_of(constraint, before),
+        log_level=0,
+        limits=LLParserLimits(verbose_errors=False),
+    )
+    if matcher.is_error():
+        raise HftoolError(f"--{constraint.kind}: {one_line_cause(matcher.get_error())}")
+    return matcher
+
+
+class ConstraintState:
+    """A text that grows token by token under a constraint.
+
+    What the model thinks before its answer, between `<think>` and `</think>`, is free.
+
+    Args:
+        prompt_ids: the tokens before the text.
+        free: the number of tokens at the beginning of the text that are forced, and no part of it.
+
+    Raises:
+        HftoolError: hftool can't constrain this model's texts, or no text of it satisfies the
+            constraint.
+    """
+
+    def __init__(
+        self,
+        language_model: LanguageModel,
+        constraint: Constraint,
+        prompt_ids: Sequence[int],
+        free: int = 0,
+    ) -> None:
+        self.constraint = constraint
+        self._name = language_model.name
+        self._vocabulary = _vocabulary(language_model.tokenizer, language_model.end_ids)
+        self._free = free
+        self._find_thought(language_model.tokenizer, prompt_ids)
+        self._reset()
+        if not self._thinking and not free:
+            self.allowed(language_model.embedding_rows)
+
+    def _find_thought(self, tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> None:
+        """Find out whether the prompt has opened a thought, or the model may begin with one."""
+        think, self._end_think = map(tokenizer.backend.token_to_id, (THINK, END_THINK))
+        last_turn: list[int] = []  # after the last control token
+        for token_id in reversed(prompt_ids):
+            last_turn.append(token_id)
+            if token_id in (think, self._end_think) or token_id in tokenizer.added_tokens:
+                break
+        self._opened = think is not None and last_turn[-1] == think
+        # Only an answer begins with a thought, and answers follow the header of a turn.
+        begins = len(last_turn) <= min(_HEADER, len(prompt_ids) - 1)
+        answers = begins and last_turn[-1] in tokenizer.added_tokens.keys() - {self._end_think}
+        self._think = think if answers and self._end_think is not None else None
+        text = tokenizer.decode(prompt_ids[-_HEADER:]).rstrip()
+        if self._end_think is None and (self._opened or text.endswith(THINK)):
+            raise HftoolError(
+                f"hftool cannot tell where a thought of {self._name} ends: it has no token"
+                f" {END_THINK}",
+                "turn thinking off: --no-think",
+            )
+
+    def _reset(self) -> None:
+        self._ids: list[int] = []
+        self._thinking = self._opened
+        self._matcher: LLMatcher | None = None  # that of the answer, from its first token
+        self._start = self._free  # of the answer among the ids
+        self.violated = False
+        self._ended = False
+
+    def advance(self, ids: Sequence[int]) -> None:
+        """Take these tokens as the text so far."""
+        same = next(
+            (i for i, (old, new) in enumerate(zip(self._ids, ids, strict=False)) if old != new),
+            min(len(self._ids), len(ids)),
+        )
+        if same < len(self._ids):
+            if self.violated or self._ended or self._matcher is None or same <= self._start:
+                self._reset()
+                same = 0
+            else:
+                self._matcher.rollback(len(self._ids) - same)
+                del self._ids[same:]
+        for token_id in ids[same:]:
+            self.add(token_id)
+
+    def add(self, token_id: int) -> None:
+        """Add a token to the text."""
+        self._ids.append(token_id)
+        if self.violated or len(self._ids) <= self._free:
+            return
+        if token_id in self._vocabulary.ends or self._ended:
+            self.violated = self._ended or not self.satisfied
+            self._ended = True
+            return
+        if self._thinking:
+            if token_id == self._end_think:
+                self._thinking, self._start = False, len(self._ids)
+                self._matcher = self._new_matcher(_BEFORE_ANSWER)
+            return
+        if self._matcher is None:
+            if token_id == self._think:
+                self._thinking = True
+                return
+            self._matcher = self._new_matcher(" " if self._is_spaced(token_id) else "")
+        known = self._matcher.validate_tokens([token_id]) == 1
+        self.violated = not (known and self._matcher.consume_token(token_id))
+
+    def _new_matcher(self, before: str) -> "LLMatcher":
+        return _matcher(self._vocabulary, self.constraint, before).deep_copy()
+
+    def _is_spaced(self, token_id: int) -> bool:
+        spaced = self._vocabulary.spaced
+        return spaced is not None and token_id < len(spaced) and bool(spaced[token_id])
+
+    @property
+    def satisfied(self) -> bool:
+        """Whether the text satisfies the constraint as it is."""
+        if self.violated or self._thinking:
+            return False
+        return (self._matcher or self._new_matcher("")).is_accepting()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the text satisfies the constraint, and nothing can follow."""
+        return self.satisfied and self._matcher is not None and self._matcher.is_stopped()
+
+    def allowed(self, rows: int) -> torch.Tensor:
+        """Return which tokens may come next: bool [rows], all False after a violation.
+
+        Args:
+            rows: the size of the vocabulary.
+
+        Raises:
+            HftoolError: the text can neither go on nor end.
+        """
+        ends = list(self._vocabulary.ends)
+        if self.violated:
+            return torch.zeros(rows, dtype=torch.bool)
+        if self._thinking or len(self._ids) < self._free:
+            mask = np.ones(rows, dtype=bool)
+            mask[ends] = False
+            return torch.from_numpy(mask)
+        mask = self._mask(rows)
+        if not self.satisfied and not np.delete(mask, ends).any():
+            begins = "continue this text" if self._ids else "begin a text"
+            raise HftoolError(
+                f"{self._name} has no token that can {begins} under --{self.constraint.kind}"
+            )
+        return torch.from_numpy(mask)
+
+    def _mask(self, rows: int) -> NDArray[np.bool_]:
+        if self._matcher is not None:
+            return self._mask_of(self._matcher, rows)
+        mask = self._mask_of(self._new_matcher(""), rows)
+        if (spaced := self._vocabulary.spaced) is not None:
+            mask[: len(spaced)] &= ~spaced[: len(mask)]
+            mask |= self._mask_of(self._new_matcher(" "), rows)
+        if self._think is not None:
+            mask[self._think] = True
+        return mask
+
+    def _mask_of(self, matcher: "LLMatcher", rows: int) -> NDArray[np.bool_]:
+        data = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
+        if matcher.is_error():
+            raise HftoolError(f"--{self.constraint.kind}: {one_line_cause(matcher.get_error())}")
+        mask = np.zeros(rows, dtype=bool)
+        bits = np.unpackbits(data, bitorder="little")[:rows]
+        mask[: len(bits)] = bits
+        return mask
+
+
+class ConstraintProcessor:
+    """Removes the tokens that a constraint does not allow, as a logits processor.
+
+    Args:
+        prompt_length: the number of tokens before the text.
+    """
+
+    def __init__(self, state: ConstraintState, prompt_length: int) -> None:
+        self._state, self._prompt_length = state, prompt_length
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return logits [sequences, vocabulary] with -inf for what is not allowed.
+
+        Args:
+            input_ids: the tokens so far [sequences, tokens], each sequence with the same prompt.
+
+        Raises:
+            HftoolError: as `ConstraintState.allowed`, or other filters have removed all that is
+                allowed.
+        """
+        rows = []
+        for ids in input_ids[:, self._prompt_length :].tolist():
+            self._state.advance(ids)
+            rows.append(self._state.allowed(scores.shape[-1]))
+        allowed = torch.stack(rows).to(scores.device)
+        constrained = scores.masked_fill(~allowed, -torch.inf)
+        if len(rows) == 1 and not self._state.violated and constrained.max() == -torch.inf:
+            kind = self._state.constraint.kind
+            raise HftoolError(
+                f"--{kind} allows only tokens here that other filters have removed",
+                "leave out options such as --no-repeat-ngram-size and --min-new-tokens",
+            )
+        return constrained
+
+
+def constraint_state(
+    settings: SamplingSettings, language_model: LanguageModel, prompt_ids: Sequence[int]
+) -> ConstraintState | None:
+    """Return the state at the beginning of a text, None if the settings have no constraint.
+
+    Raises: as `ConstraintState`.
+    """
+    if settings.constraint is None:
+        return None
+    # transformers' ForcedBOSTokenLogitsProcessor works after a single token
+    forced = "forced_bos_token_id" in settings.further and len(prompt_ids) == 1
+    return ConstraintState(language_model, settings.constraint, prompt_ids, free=int(forced))
