@@ -49,6 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if (
             not any(item.path.is_relative_to(path) for path in LONG_FILES)
             and not item.get_closest_marker("slow")
+            and not item.get_closest_marker("gpu")
             and not EMBEDDED_MODELS & set(getattr(item, "fixturenames", ()))
             and not WHOLE_PROGRAM & set(_names_used(getattr(item, "function", None)))
         ):

@@ -16,45 +16,43 @@ from hftool.output.export import svg
 FOLDER = Path(__file__).parent.parent / "docs" / "pictures"
 WIDTH = 80
 HEAT = "The capital of France is Paris, and the capital of Germany is Banana."
-# Thirty reviews, many of them lukewarm, so that the scores are distributed.
 REVIEWS = """\
 I love it
-It does what it should, no more.
+What a film!
 Too long.
-It came on Tuesday.
+I hate it
 A quiet joy.
-You get what you pay for.
+Beautiful.
 It broke after a week.
 Works as described.
-Nobody laughed but me.
+Terrible support, never again.
 My kids adore it.
-Average in every way.
-An odd little film.
+It is okay.
+The box is blue.
 A waste of money.
 Better than I expected.
-For children only.
-The manual is in Dutch.
+Not bad at all.
+It came on Tuesday.
 Dull, and far too loud.
 Fast, quiet and well made.
-I have seen this before.
+I expected more, but it works.
 The ending ruins it.
-Pretty, but fragile.
+Good value.
 Arrived damaged.
 Charming from the first minute.
 I would not buy it again.
 The plot makes no sense, and yet I laughed.
-Would buy again in red.
-It grows on you.
+Average in every way.
+The best lamp I have owned.
 Nothing special.
-I expected more, but it works.
+The battery lasts two hours.
 A small masterpiece.
 """
 QUESTIONS = ("What is the capital of France?", "And of Italy?")
 PICTURES = {
     "tour": (
-        'hftool encode "Good morning, tokenizers!" --format table',
+        'hftool encode "good morning, 大家好" --format table',
         'hftool topk "The capital of France is" -k 5 --format table',
-        'hftool score "Paris is the capital of Banana." --by token --format table',
         'hftool generate --chat "What is the capital of France?" --greedy',
         'hftool sentiment "I love programming!" "What a waste of time." --format table',
     ),
@@ -96,7 +94,7 @@ def talk(questions: tuple[str, ...]) -> str:
 
 def draw(name: str, parts: list[tuple[str, str]]) -> None:
     """Write a picture of commands and their output."""
-    console = Console(record=True, width=WIDTH, file=io.StringIO(), color_system="256")
+    console = Console(record=True, width=WIDTH, file=io.StringIO(), color_system="standard")
     for command, output in parts:
         console.print(Text(f"$ {command}", "bold"))
         console.print(Text.from_ansi(output.rstrip("\n")), end="\n\n")

@@ -15,7 +15,7 @@ from hftool.generation.mask_filling import mask_id
 from hftool.generation.prefix_cache import CachedModel
 from hftool.generation.scored_sequences import ScoredSequence
 from hftool.models.language_model import LanguageModel
-from hftool.nn.llama import Llama
+from hftool.nn.decoder import Decoder
 
 BATCH_TOKENS = 1024  # padded tokens of a batch, at most
 BATCH_TOKENS_ON_GPU = 16_384
@@ -183,7 +183,7 @@ def _require_causal(language_model: LanguageModel, sequence: ScoredSequence) -> 
 
 @torch.inference_mode()
 def _is_causal(language_model: LanguageModel, sequence: ScoredSequence) -> bool:
-    if isinstance(language_model.model, Llama):
+    if isinstance(language_model.model, Decoder):
         return True
     dependence = language_model.length_dependence
     shorter = list(sequence.ids[:CAUSAL_SAMPLE])

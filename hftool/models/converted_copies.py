@@ -20,12 +20,14 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from hftool import config
 from hftool.errors import HftoolError
+from hftool.models.checkpoints import weight_files
 from hftool.models.file_hashes import hash_file, known_sha256, sha256_of
 from hftool.models.hub import Need
 from hftool.models.manifest import FORMAT_VERSION, Kind, is_complete, missing_files, write_manifest
@@ -198,6 +200,18 @@ def converted_adapted(base: Path, adapters: Sequence[tuple[Path, float]], name: 
             "pip install 'hftool-cli[lora]'",
         )
     return convert_if_needed(conversion, name)
+
+
+def quantized_conversion(folder: Path, settings: Mapping[str, str]) -> Conversion:
+    """Describe how the weights in a folder are quantized.
+
+    Raises:
+        HftoolError: a file can't be read.
+    """
+    files = [folder / "config.json", *weight_files(folder)]
+    made_of = {**settings, "torch": version("torch")}
+    made_of |= {path.name: sha256_of(path) for path in files}
+    return Conversion("quantized", folder, made_of, "a few seconds")
 
 
 def tokenizer_conversion(source: Path) -> Conversion:

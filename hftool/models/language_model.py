@@ -14,8 +14,8 @@ from hftool.errors import HftoolError
 from hftool.models.model_errors import model_errors
 from hftool.nn.architectures import context_length
 from hftool.nn.cache import Cache, can_pad, new_cache
+from hftool.nn.encoder import Encoder
 from hftool.nn.rope import LengthDependence, forget_lengths, length_dependence
-from hftool.nn.threads import threads
 from hftool.nn.weights import unknown_token
 from hftool.tokenization.tokenizer import Tokenizer
 
@@ -27,12 +27,12 @@ _LANGUAGE = re.compile(r"__[a-z]{2,3}__|>>\w+<<|<2\w+>|[a-z]{2,3}_[A-Z][A-Za-z]{
 class LanguageModel:
     """A causal language model with its tokenizer.
 
-    `model` is in evaluation mode: one of transformers' classes, or `hftool.nn.llama.Llama`, which
-    is called like them. `keeps_cache` is set to False when its key-value cache turns out not to
-    work; `pads` is None until it is known whether it computes padded prompts rightly, `is_causal`
-    until it is known whether its logits depend only on the tokens before. A masked model fills in
-    masks, and can't continue a text. An encoder-decoder reads `source`, and writes in the language
-    `target_lang`.
+    `model` is in evaluation mode: one of transformers' classes, or `hftool.nn.decoder.Decoder`,
+    which is called like them. `keeps_cache` is set to False when its key-value cache turns out not
+    to work; `pads` is None until it is known whether it computes padded prompts rightly,
+    `is_causal` until it is known whether its logits depend only on the tokens before. A masked
+    model fills in masks, and can't continue a text. An encoder-decoder reads `source`, and writes
+    in the language `target_lang`.
     """
 
     name: str
@@ -203,9 +203,6 @@ class LanguageModel:
             inputs["logits_to_keep"] = last
         if self.length_dependence is not None and self.length_dependence.grows:
             forget_lengths(self.model)
-        # In float32 the number of threads changes the last bits of a product.
-        if input_ids.device.type == "cpu" and self.model.dtype != torch.float32:
-            threads.adapt()
         with model_errors():
             if cache is None:
                 if "use_cache" in self.argument_names:
@@ -251,6 +248,8 @@ def embedding_rows(model: Any) -> int:
 def first_position(model: Any) -> int:
     """Return the number that a model gives to the first token: RoBERTa and related models number
     them from one above the id of the padding token."""
+    if isinstance(model, Encoder):
+        return model.first_position
     embeddings: Any = getattr(getattr(model, "base_model", None), "embeddings", None)
     padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
     return 0 if padding is None else int(padding) + 1

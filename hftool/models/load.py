@@ -16,21 +16,22 @@ from hftool.models.device import choose_device, choose_dtype
 from hftool.models.generation_config import read_generation_config, recommended_settings
 from hftool.models.language_model import LanguageModel, first_position
 from hftool.models.local_files import architectures_of, ensure_local, read_tokenizer
-from hftool.models.model_class import AutoClass, find_auto_class
+from hftool.models.model_class import AutoClass, find_auto_class, is_for_text
 from hftool.models.model_errors import loading_errors
 from hftool.models.pretrained import from_pretrained
+from hftool.models.quantized_copies import quantized_copy
 from hftool.models.references import ModelSource, resolve_reference
 from hftool.models.resident import cached
 from hftool.models.validation import require_plausible, tensor_sizes
 from hftool.nn.architectures import (
     CLASSIFIER_SUFFIX,
+    DECODER_MODEL_TYPES,
     GENERATOR_SUFFIXES,
-    LLAMA_MODEL_TYPES,
+    OTHER_MODEL_TYPES,
     computed_model_type,
 )
-from hftool.nn.bert import read_bert
-from hftool.nn.llama import Llama, read_llama
-from hftool.nn.threads import limit_to_quota
+from hftool.nn.decoder import Decoder, read_decoder
+from hftool.nn.encoder import read_encoder
 from hftool.options.model import (
     DEFAULT_CLASSIFIER,
     ClassifierOptions,
@@ -47,8 +48,13 @@ FLOAT32_BYTES = 4
 NO_LIMIT = 1e9  # tokens; transformers writes 1e30 for a tokenizer without a limit
 
 
-def load_language_model(options: LoadOptions, *, masked: bool = False) -> LanguageModel:
+def load_language_model(
+    options: LoadOptions, *, masked: bool = False, beams: int | None = 1
+) -> LanguageModel:
     """Load a language model that continues texts, with `masked` also one that fills in masks.
+
+    With more than one of `beams` it is loaded as transformers' class, which searches with them;
+    None stands for as many as the model's generation_config.json has.
 
     Raises:
         HftoolError: the model is unknown, can't be downloaded, is not a causal language model, or
@@ -56,7 +62,7 @@ def load_language_model(options: LoadOptions, *, masked: bool = False) -> Langua
     """
     source = resolve_reference(options.model, options.revision)
     folder = ensure_local(source, "model", options, options.model)
-    language_model = _language_model(source, folder, options)
+    language_model = _language_model(source, folder, options, beams)
     if language_model.is_masked and not masked:
         raise HftoolError(
             f"{options.model} is a masked language model, which can't continue a text",
@@ -93,19 +99,23 @@ def load_classifier_or_language_model(
     return _language_model(source, folder, ExactLoadOptions(**{**asdict(options), "model": name}))
 
 
-def _language_model(source: ModelSource, folder: Path, options: LoadOptions) -> LanguageModel:
+def _language_model(
+    source: ModelSource, folder: Path, options: LoadOptions, beams: int | None = 1
+) -> LanguageModel:
     name = options.model
     auto = _auto_class(folder, name, options.trust_remote_code)
-    model = _load(auto, folder, options, fast=True)
+    generation_config = {**read_generation_config(folder), **recommended_settings(source)}
+    searches = (generation_config.get("num_beams") or 1 if beams is None else beams) != 1
+    model = _load(auto, folder, options, fast=not searches)
     tokenizer = _tokenizer(source, folder, options, name)
     clear_status()
     return LanguageModel(
         name,
         model,
         tokenizer,
-        {**read_generation_config(folder), **recommended_settings(source)},
+        generation_config,
         lambda: _load(auto, folder, options),
-        pads=True if isinstance(model, Llama) else None,
+        pads=True if isinstance(model, Decoder) else None,
         is_masked=auto == "AutoModelForMaskedLM",
         target_lang=options.target_lang,
     )
@@ -144,8 +154,11 @@ def _auto_class(folder: Path, name: str, trusted: bool) -> AutoClass:
     """Return the class that a language model is loaded with; the own code of a repository is
     always that of a causal one."""
     config = read_json(folder / "config.json")
-    if trusted or computed_model_type(config, LLAMA_MODEL_TYPES):
+    if trusted or computed_model_type(config, DECODER_MODEL_TYPES):
         return "AutoModelForCausalLM"
+    model_type = str(config.get("model_type"))
+    if other := OTHER_MODEL_TYPES.get(model_type):
+        raise HftoolError(f"{name} is a {model_type}, which {other} and does not continue a text")
     auto = find_auto_class(config, next(iter(architectures_of(folder)), None))
     if auto is None:
         _require(folder, name, GENERATOR_SUFFIXES, "a language model that generates text")
@@ -173,13 +186,14 @@ def _load(
 ) -> Any:
     """Load a model; with `fast` as one of `hftool.nn`'s own where that can compute it."""
     device = choose_device(options.device)
-    if device.type == "cpu":
-        limit_to_quota()
     is_classifier = isinstance(options, ClassifierOptions)
     exact = options.dtype == "auto" and device.type == "cpu" and _is_exact(options, folder)
     dtype = choose_dtype("float32" if exact else options.dtype, device)
     bits = None if options.quantize == "none" else options.quantize
     trusted = options.trust_remote_code
+    if fast and (device.type != "cpu" or trusted):
+        cause = "--trust-remote-code" if trusted else f"the device {device.type}"
+        log.debug("%s: transformers computes it, because of %s", folder, cause)
     fast = fast and device.type == "cpu" and not trusted
 
     def read() -> Any:
@@ -190,12 +204,21 @@ def _load(
         report_two_sets(folder)
         model = None
         if fast:
+            copy = quantized_copy(folder, bits, dtype) if bits is not None else None
+            kept = None if copy is None else copy.tensors
             with loading_errors(folder):
-                model = (read_bert if is_classifier else read_llama)(folder, dtype, bits)
+                model = (read_encoder if is_classifier else read_decoder)(folder, dtype, bits, kept)
+            if model is not None and copy is not None:
+                copy.keep()
+        computes = "hftool's own code"
         if model is None:
             model = from_pretrained(auto, folder, dtype, device, bits, trusted)
+            computes = f"transformers' {type(model).__name__}"
         seconds = time.perf_counter() - began
-        log.debug("loaded %s: %s on %s in %.2f s", folder, dtype, device, seconds)
+        log.debug(
+            "loaded %s: %s on %s in %.2f s; %s computes it",
+            *(folder, dtype, device, seconds, computes),
+        )
         return model
 
     return cached(read, folder, auto, device, dtype, bits, trusted, fast)
@@ -212,7 +235,7 @@ def _is_exact(options: LoadOptions | ClassifierOptions, folder: Path) -> bool:
     if not isinstance(options, ExactLoadOptions):
         return isinstance(options, ClassifierOptions)
     most: int = min(MAX_EXACT_BYTES, psutil.virtual_memory().available // 2)
-    exact = FLOAT32_BYTES * sum(tensor_sizes(folder)) <= most
+    exact = FLOAT32_BYTES * sum(tensor_sizes(folder, is_for_text)) <= most
     log.debug(
         "%s: float32 weights %s %d MB", folder, "take at most" if exact else "exceed", most >> 20
     )

@@ -12,15 +12,17 @@ from typing import Any, Literal
 from hftool.errors import HftoolError
 from hftool.models.file_hashes import hash_file
 
-Kind = Literal["adapted", "gguf", "gguf-tokenizer", "minilm-sst2", "tokenizer"]
+Kind = Literal["adapted", "gguf", "gguf-tokenizer", "minilm-sst2", "quantized", "tokenizer"]
 
 FORMAT_VERSION = 3  # of the copies; with another one, all copies are made again
 MANIFEST = "hftool.json"
+QUANTIZED = "quantized.pt"
 REQUIRED_FILES: Mapping[Kind, Sequence[str]] = {
     "adapted": ("config.json", "*.safetensors"),
     "gguf": ("config.json", "tokenizer.json", "*.safetensors"),
     "gguf-tokenizer": ("config.json", "tokenizer.json"),
     "minilm-sst2": ("config.json", "tokenizer.json", "model.safetensors"),
+    "quantized": (QUANTIZED,),
     "tokenizer": ("tokenizer.json",),
 }
 SECOND = 10**9  # nanoseconds

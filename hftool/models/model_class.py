@@ -4,12 +4,14 @@ A multimodal model is used for text alone: its language model is a class of its 
 families, so that the rest need not be loaded.
 """
 
+import copy
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from hftool.nn.architectures import GENERATOR_SUFFIXES
+from hftool.nn.architectures import GENERATOR_SUFFIXES, LAYER_COUNT_KEYS
 
 AutoClass = Literal[
     "AutoModelForCausalLM",
@@ -40,11 +42,15 @@ LOGIT_SETTINGS = ("logit_scale", "logits_scaling", "final_logit_softcapping")
 @dataclass(frozen=True)
 class ModelClass:
     """A class of transformers: the auto class, the configuration that chooses among its classes,
-    and the names that weights have instead of those in the checkpoint."""
+    and the names that weights have instead of those in the checkpoint.
+
+    With `for_text` it leaves weights for images and sounds out.
+    """
 
     auto: AutoClass
     config: Any
     key_mapping: dict[str, str] = field(default_factory=dict)
+    for_text: bool = False
 
 
 def find_auto_class(config: Mapping[str, Any], architecture: str | None) -> AutoClass | None:
@@ -110,7 +116,32 @@ def text_class(config: Any, weight_names: Sequence[str]) -> ModelClass | None:
         text.tie_word_embeddings = True
     if getattr(config, "eos_token_id", None) is not None:
         text.eos_token_id = config.eos_token_id
-    return ModelClass("AutoModelForCausalLM", text, TEXT_WEIGHTS)
+    return ModelClass("AutoModelForCausalLM", text, TEXT_WEIGHTS, for_text=True)
+
+
+def without_towers(config: Any) -> Any | None:
+    """Return the configuration of a multimodal model whose parts for images and sounds have no
+    layers; None if it has no such parts.
+
+    Most families whose language model has no class of its own can be built like that.
+    """
+    if getattr(config, "quantization_config", None) is not None or config.is_encoder_decoder:
+        return None
+    small = copy.deepcopy(config)
+    text = small.get_text_config()
+    names = [n for n in small.sub_configs if getattr(small, n, None) not in (None, text)]
+    found = False
+    for part in () if text is small else [getattr(small, name) for name in names]:
+        for key in (*LAYER_COUNT_KEYS, "depth"):
+            if type(getattr(part, key, None)) is int:
+                setattr(part, key, 0)
+                found = True
+    return small if found else None
+
+
+def is_for_text(weight_name: str) -> bool:
+    """Return whether a weight of a multimodal model is not for images or sounds, by its name."""
+    return re.search(r"audio|image|multi_?modal|vision|visual", weight_name) is None
 
 
 def uses_all_text(info: Mapping[str, Any]) -> bool:

@@ -11,7 +11,13 @@ import torch
 from hftool.errors import HftoolError
 from hftool.models.checkpoints import report_unused, require_known_quantization
 from hftool.models.conversion import weights_problem
-from hftool.models.model_class import AutoClass, ModelClass, text_class, uses_all_text
+from hftool.models.model_class import (
+    AutoClass,
+    ModelClass,
+    text_class,
+    uses_all_text,
+    without_towers,
+)
 from hftool.models.model_errors import loading_errors
 from hftool.models.validation import SLACK, read_tensor_shapes, tensor_sizes
 from hftool.nn.architectures import CLASSIFIER_SUFFIX
@@ -48,14 +54,14 @@ def from_pretrained(
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are reported below
             )
-            if not chosen.key_mapping or uses_all_text(info):
+            if not chosen.for_text or uses_all_text(info):
                 break
         model = model.to(device)
     if bits is not None:
         quantize(model, bits, inputs_too=auto.endswith(CLASSIFIER_SUFFIX))
     if problem := weights_problem(info):
         raise HftoolError(f"{folder} {problem}")
-    if not chosen.key_mapping:  # else the weights for images and sounds are unused
+    if not chosen.for_text:  # else the weights for images and sounds are unused
         report_unused(folder, info["unexpected_keys"])
     compute_first_token_only(model)
     return model.eval()
@@ -75,7 +81,23 @@ def _model_classes(auto: AutoClass, folder: Path, trusted: bool) -> Iterator[Mod
         names = [name for f in folder.glob("*.safetensors") for name in read_tensor_shapes(f)]
         if text := text_class(read(), names):
             yield text
+        small = without_towers(read())
+        if small is not None and _can_build(auto, small):
+            yield ModelClass(auto, small, for_text=True)
     yield ModelClass(auto, read())
+
+
+def _can_build(auto: AutoClass, config: Any) -> bool:
+    """Return whether a model of a configuration can be built, without memory for its weights."""
+    import transformers
+
+    try:
+        with torch.device("meta"):
+            getattr(transformers, auto).from_config(config, trust_remote_code=False)
+    except Exception as error:  # whatever the class does without layers
+        log.debug("its parts for images or sounds are loaded too: %s", error)
+        return False
+    return True
 
 
 def _require_size(auto: Any, config: Any, folder: Path) -> None:

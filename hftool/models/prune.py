@@ -1,7 +1,7 @@
 """Remove the converted copies that nothing uses any more."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from hftool.models.converted_copies import (
     copies_path,
     gguf_conversion,
     minilm_conversion,
+    quantized_conversion,
     tokenizer_conversion,
 )
 from hftool.models.file_hashes import remembered_hashes, sha256_of
@@ -101,12 +102,20 @@ def _folders_in_use() -> Iterator[Path]:
         manifest = read_manifest(copy)
         source = Path(str(manifest.get("source")))
         with suppress(HftoolError):
-            if manifest.get("kind") == "adapted":
+            if manifest.get("kind") == "quantized":
+                if source.is_dir():
+                    yield quantized_conversion(source, _settings(manifest["made_of"])).folder
+            elif manifest.get("kind") == "adapted":
                 adapters = [(Path(str(path)), scale) for path, scale in manifest["adapters"]]
                 if all(path.is_dir() for path in (source, *(path for path, _ in adapters))):
                     yield adapted_conversion(source, adapters).folder
             else:
                 yield from _folders_of(_source(manifest.get("kind"), source))
+
+
+def _settings(made_of: Mapping[str, str]) -> dict[str, str]:
+    """Return how weights were quantized."""
+    return {name: made_of[name] for name in ("bits", "dtype", "cpu")}
 
 
 def _source(kind: Any, path: Path) -> ModelSource:

@@ -3,7 +3,7 @@ nor claim to be larger than it is."""
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +69,18 @@ def read_tensor_shapes(file: Path) -> dict[str, tuple[str, list[int]]]:
         raise HftoolError(f"cannot read {file}: {error}") from None
 
 
-def tensor_sizes(folder: Path) -> list[int]:
-    """Return how many numbers each tensor in a folder's safetensors files has.
+def tensor_sizes(folder: Path, counted: Callable[[str], bool] = lambda name: True) -> list[int]:
+    """Return how many numbers each tensor in a folder's safetensors files has; only of those whose
+    name is to be `counted`.
 
     Raises: as `read_tensor_shapes`.
     """
-    files = folder.glob("*.safetensors")
-    return [math.prod(shape) for file in files for _, shape in read_tensor_shapes(file).values()]
+    return [
+        math.prod(shape)
+        for file in folder.glob("*.safetensors")
+        for name, (_, shape) in read_tensor_shapes(file).items()
+        if counted(name)
+    ]
 
 
 def require_plausible(folder: Path, config: Mapping[str, Any]) -> None:

@@ -17,16 +17,23 @@ GENERATOR_SUFFIXES = (*CAUSAL_SUFFIXES, "ForConditionalGeneration")
 CLASSIFIER_SUFFIX = "ForSequenceClassification"
 
 # The architectures that `hftool.nn` computes without transformers, with the `model_type` that
-# their config.json must have (`llama_config.py` and `bert.py` check everything else).
-LLAMA_MODEL_TYPES = {
+# their config.json must have (`decoder_config.py` and `encoder.py` check everything else).
+DECODER_MODEL_TYPES = {
+    "Gemma3ForCausalLM": "gemma3_text",
+    "Gemma3ForConditionalGeneration": "gemma3",
     "LlamaForCausalLM": "llama",
     "MistralForCausalLM": "mistral",
+    "Phi3ForCausalLM": "phi3",
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
+    "SmolLM3ForCausalLM": "smollm3",
 }
-BERT_MODEL_TYPES = {
+ENCODER_MODEL_TYPES = {
     "BertForSequenceClassification": "bert",
+    "CamembertForSequenceClassification": "camembert",
     "DistilBertForSequenceClassification": "distilbert",
+    "RobertaForSequenceClassification": "roberta",
+    "XLMRobertaForSequenceClassification": "xlm-roberta",
 }
 
 # transformers' classes whose head reads only the first token of the last layer, and whose layers
@@ -52,6 +59,16 @@ PADDING_SENSITIVE = (
     "nystromformer",
     "xlnet",
 )
+
+# Model types whose caches in transformers give other results than one pass over all tokens: if a
+# prompt is divided (Reformer, Unlimited-OCR), or always (Moshi).
+UNRELIABLE_CACHE = ("moshi", "reformer", "unlimited_ocr")
+
+# Model types that transformers lists among those that generate text, and that continue none.
+OTHER_MODEL_TYPES = {
+    "diffusion_gemma": "writes whole blocks of text by denoising them",
+    "shieldgemma2": "judges images",
+}
 
 # Kinds of rotary embedding (`rope_type`) whose angles a forward pass changes by its own length
 # (transformers, `dynamic_rope_update`), so that threads can't share such a model.
@@ -94,6 +111,10 @@ GGUF_CONFIG_KEYS = {
     "key_length": "head_dim",
     "expert_count": "num_experts",
 }
+
+
+class NotComputed(Exception):
+    """A model has something that `hftool.nn` does not compute; the message completes "because"."""
 
 
 def task_of(architecture: str) -> Task | None:

@@ -5,7 +5,9 @@ from typing import Any, Protocol
 
 import torch
 
-from hftool.nn.llama import KeyValueCache, Llama
+from hftool.nn.architectures import UNRELIABLE_CACHE
+from hftool.nn.decoder import Decoder
+from hftool.nn.key_value_cache import KeyValueCache
 
 
 class Cache(Protocol):
@@ -40,17 +42,18 @@ class Cache(Protocol):
 
 
 def new_cache(model: Any, *, rewinds: bool = False) -> Cache | None:
-    """Return an empty cache for a model, None if it works without one (Mamba, RWKV, GPT-1).
+    """Return an empty cache for a model, None if it works without one (RWKV, GPT-1, Reformer).
 
     With `rewinds` a cache with a sliding window keeps the tokens that fall out of the window, so
     that it can be cropped.
     """
-    if isinstance(model, Llama):
-        return KeyValueCache(model.config.num_hidden_layers)
-    if "past_key_values" not in inspect.signature(model.forward).parameters:
-        return None
-    from hftool.nn.transformers_cache import TransformersCache, can_make_cache
+    if isinstance(model, Decoder):
+        windows = model.config.windows
+        return KeyValueCache([None] * len(windows) if rewinds else windows)
+    from hftool.nn.transformers_cache import TransformersCache, cache_argument, can_make_cache
 
+    if cache_argument(model) is None or model.config.model_type in UNRELIABLE_CACHE:
+        return None
     if not can_make_cache(model.config):
         return None
     return TransformersCache(model, rewinds=rewinds)
@@ -60,13 +63,13 @@ def can_pad(model: Any) -> bool:
     """Return whether sequences of different lengths can be padded to one batch: the model must
     take a mask, and its cache must hold only keys and values (a state would include the padding).
     """
-    if isinstance(model, Llama):
+    if isinstance(model, Decoder):
         return True
+    from hftool.nn.transformers_cache import cache_argument, holds_only_keys_and_values
+
     parameters = inspect.signature(model.forward).parameters
-    if not {"attention_mask", "past_key_values"} <= set(parameters):
+    if "attention_mask" not in parameters or cache_argument(model) is None:
         return False
     if model.config.is_encoder_decoder:  # only the source is padded
         return True
-    from hftool.nn.transformers_cache import holds_only_keys_and_values
-
     return holds_only_keys_and_values(model.config)

@@ -16,6 +16,7 @@ class TransformersCache:
 
     def __init__(self, model: Any, *, rewinds: bool) -> None:
         self._cache: Any = None
+        self._argument = cache_argument(model) or "cache"
         self._rewinds = rewinds
         self._length = 0
         self._decodes = bool(model.config.is_encoder_decoder)
@@ -36,8 +37,9 @@ class TransformersCache:
             positions = torch.arange(self._length, self._length + tokens, device=input_ids.device)
             inputs["position_ids"] = positions[None].expand(len(input_ids), -1)
         inputs["decoder_input_ids" if self._decodes else "input_ids"] = input_ids
-        output = model(past_key_values=self._cache, use_cache=True, **inputs)
-        self._cache = getattr(output, "past_key_values", None)
+        inputs[self._argument] = self._cache
+        output = model(use_cache=True, **inputs)
+        self._cache = getattr(output, self._argument, None)
         if self._cache is None:
             raise NoCacheError("the model does not return a cache")
         self._length += tokens
@@ -80,6 +82,15 @@ class TransformersCache:
     def _layers(self) -> list[Any]:
         cache = getattr(self._cache, "self_attention_cache", self._cache)
         return list(getattr(cache, "layers", None) or [])
+
+
+def cache_argument(model: Any) -> str | None:
+    """Return the name of the argument by which a model takes a cache; None if it takes none.
+
+    transformers 5.24 renamed it, and gave it to models such as Mamba too.
+    """
+    names = inspect.signature(model.forward).parameters
+    return next((name for name in ("cache", "past_key_values") if name in names), None)
 
 
 def holds_only_keys_and_values(config: Any) -> bool:

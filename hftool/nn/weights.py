@@ -9,7 +9,8 @@ from safetensors import SafetensorError, safe_open
 
 from hftool.errors import HftoolError
 from hftool.json_files import read_json
-from hftool.nn.quantization import HEAD_BITS, Bits, quantized_linear
+from hftool.nn.architectures import NotComputed
+from hftool.nn.quantization import Bits, linear_class, quantized_linear
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
 Linears = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
@@ -18,37 +19,50 @@ FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors' names of the dtypes that 
 
 
 def read_weights(
-    folder: Path, shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, torch.Tensor] | None:
+    folder: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    named: Callable[[str], str | None] | None = None,
+) -> dict[str, torch.Tensor]:
     """Map the weights in a folder's safetensors files into memory.
 
-    Returns: the weights by name; None unless they are exactly those in `shapes`, floating-point.
+    Args:
+        named: gives the name in `shapes` of a name in the files, None for one that is not used.
+
+    Returns: the weights by name.
 
     Raises:
+        NotComputed: they are not exactly those in `shapes`, floating-point.
         HftoolError: a file is broken.
     """
+    weights: dict[str, torch.Tensor] = {}
+    try:
+        for path in _weight_files(folder):
+            with safe_open(path, framework="pt") as file:
+                for key in file.keys():
+                    name = named(key) if named else key
+                    if name is None:
+                        continue
+                    stored = file.get_slice(key)
+                    if tuple(stored.get_shape()) != shapes.get(name):
+                        raise NotComputed(f"its weight {key} is not expected, or has another shape")
+                    if stored.get_dtype() not in FLOATS:
+                        raise NotComputed(f"its weight {key} is of {stored.get_dtype()}")
+                    weights[name] = file.get_tensor(key)
+    except SafetensorError as error:
+        raise HftoolError(f"cannot read the weights in {folder}: {error}") from None
+    if missing := shapes.keys() - weights.keys():
+        raise NotComputed(f"its weights have no {min(missing)}")
+    return weights
+
+
+def _weight_files(folder: Path) -> list[Path]:
     index = read_json(folder / "model.safetensors.index.json").get("weight_map") or {}
-    if not isinstance(index, dict):
-        return None
-    names = sorted({str(name) for name in index.values()})
+    names = sorted({str(name) for name in index.values()}) if isinstance(index, dict) else []
     if not names or (folder / "model.safetensors").is_file():  # transformers takes this one first
         names = ["model.safetensors"]
     if any(Path(name).name != name or not (folder / name).is_file() for name in names):
-        return None
-    weights: dict[str, torch.Tensor] = {}
-    try:
-        for name in names:
-            with safe_open(folder / name, framework="pt") as file:
-                for key in file.keys():
-                    stored = file.get_slice(key)
-                    if tuple(stored.get_shape()) != shapes.get(key):
-                        return None
-                    if stored.get_dtype() not in FLOATS:
-                        return None
-                    weights[key] = file.get_tensor(key)
-    except SafetensorError as error:
-        raise HftoolError(f"cannot read the weights in {folder}: {error}") from None
-    return weights if len(weights) == len(shapes) else None
+        raise NotComputed("its weights are not in safetensors files of the folder")
+    return [folder / name for name in names]
 
 
 def embedded(ids: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
@@ -73,7 +87,10 @@ def unknown_token(token_id: int, rows: int) -> HftoolError:
 
 class Weights:
     """Weights by name, and the precision to compute in: `bits` for the weights of linear layers,
-    with `inputs_too` also for their inputs, and `dtype` for everything else."""
+    with `inputs_too` also for their inputs, and `dtype` for everything else.
+
+    `kept` has tensors that were made of these weights before; what is made now is added to it.
+    """
 
     def __init__(
         self,
@@ -82,7 +99,9 @@ class Weights:
         bits: Bits | None,
         *,
         inputs_too: bool = False,
+        kept: dict[str, torch.Tensor] | None = None,
     ) -> None:
+        self._kept = {} if kept is None else kept
         self.dtype = dtype
         self.bits = bits
         self._stored = stored
@@ -90,7 +109,12 @@ class Weights:
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return a weight in the precision to compute in."""
-        return self._stored[name].to(self.dtype)
+        stored = self._stored[name]
+        if stored.dtype == self.dtype or self.bits is None:
+            return stored.to(self.dtype)
+        if name not in self._kept:
+            self._kept[name] = stored.to(self.dtype)
+        return self._kept[name]
 
     def linear(self, *names: str) -> Linear:
         """Return a function that computes linear layers with the same input, and concatenates
@@ -107,10 +131,6 @@ class Weights:
         each = self.each(*names)
         return lambda inputs: torch.cat(each(inputs), dim=-1)
 
-    def head(self, name: str) -> Linear:
-        """Return a function that computes the output layer."""
-        return self.linear(name) if self.bits is None else self.product(name, bits=HEAD_BITS)
-
     def each(self, *names: str) -> Linears:
         """Return a function like that of `linear`, which returns the outputs of each layer."""
         if self.bits is not None:
@@ -120,19 +140,36 @@ class Weights:
         layers = [self.linear(name) for name in names]
         return lambda inputs: tuple(layer(inputs) for layer in layers)
 
-    def product(self, *names: str, bits: Bits | None = None) -> Linear:
-        """Return a function that computes linear layers with the same input as one product, with
-        weights in `bits` instead of the model's."""
-        bits = bits or self.bits
+    def halves(self, name: str) -> Linears:
+        """Return a function that computes a linear layer, and returns its outputs in halves."""
+        layer = self.linear(name)
+        return lambda inputs: layer(inputs).chunk(2, dim=-1)
+
+    def product(self, *names: str) -> Linear:
+        """Return a function that computes linear layers with the same input as one product."""
+        if self.bits is not None and (layer := self._quantized(self.bits, names)) is not None:
+            return layer
         weights = [self._stored[f"{name}.weight"] for name in names]
-        weight = torch.cat(weights) if len(weights) > 1 else weights[0]
+        weight = (torch.cat(weights) if len(weights) > 1 else weights[0]).to(self.dtype)
         bias = self._bias(names)
-        if bits is not None:
-            layer = quantized_linear(weight, bias, self.dtype, bits, inputs_too=self._inputs_too)
-            if layer is not None:
-                return layer
-        weight = weight.to(self.dtype)
         return lambda inputs: F.linear(inputs, weight, bias)
+
+    def _quantized(self, bits: Bits, names: Sequence[str]) -> Linear | None:
+        prefix = "+".join(names)
+        kind = linear_class(bits, inputs_too=self._inputs_too)
+        parts = {part: f"{prefix}:{part}" for part in (*kind.PARTS, "bias")}
+        if all(parts[name] in self._kept for name in kind.PARTS):
+            known = {part: self._kept[key] for part, key in parts.items() if key in self._kept}
+            return kind.of_parts(known)
+        weights = [self._stored[f"{name}.weight"] for name in names]
+        layer = quantized_linear(
+            torch.cat(weights) if len(weights) > 1 else weights[0],
+            *(self._bias(names), self.dtype, bits),
+            inputs_too=self._inputs_too,
+        )
+        if layer is not None:
+            self._kept |= {parts[part]: tensor for part, tensor in layer.parts().items()}
+        return layer
 
     def _bias(self, names: Sequence[str]) -> torch.Tensor | None:
         """Return the concatenated biases, None if the layers have no bias."""

@@ -15,7 +15,7 @@ from hftool.generation import prefix_cache
 from hftool.generation.prefix_cache import CachedModel
 from hftool.models.language_model import LanguageModel
 from hftool.models.model_errors import memory_errors
-from hftool.nn.llama import Llama
+from hftool.nn.decoder import Decoder
 from tests.tiny_models import (
     ARCHITECTURES,
     END,
@@ -166,7 +166,7 @@ def test_interrupted_pass_leaves_no_trace(
         monkeypatch.undo()
         raise KeyboardInterrupt
 
-    plain = isinstance(model.model, Llama)
+    plain = isinstance(model.model, Decoder)
     lists = [m for m in model.model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == 2]
     layers: Any = model.model.layers if plain else lists[0]
     monkeypatch.setattr(layers[1], "forward", interrupt)  # the first layer has cached its keys

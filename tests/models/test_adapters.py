@@ -16,7 +16,7 @@ from hftool.models import converted_copies
 from hftool.models.adapters import merge_adapters
 from hftool.models.load import load_language_model
 from hftool.models.references import AdaptedModel, HubModel, LocalFolder, resolve_reference
-from hftool.nn.llama import Llama
+from hftool.nn.decoder import Decoder
 from hftool.options.model import LoadOptions
 from tests.conftest import run
 from tests.tiny_models import (
@@ -106,7 +106,7 @@ def test_scales_and_several_adapters(base: Path, tmp_path: Path) -> None:
     expected = peft_logits(base, [(first, 0.5), (second, -1.0)])
     both = {"adapter": [f"{first}:0.5", f"{second}:-1"]}
     torch.testing.assert_close(our_logits(str(base), **both), expected, atol=1e-4, rtol=1e-4)
-    assert isinstance(load_model(Path(f"{base}+{first}:0.5")).model, Llama)  # the fast code
+    assert isinstance(load_model(Path(f"{base}+{first}:0.5")).model, Decoder)  # the fast code
 
 
 def test_the_base_is_found_by_itself(base: Path, tmp_path: Path) -> None:

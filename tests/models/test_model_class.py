@@ -1,5 +1,6 @@
 """The class that a model is loaded with: by its config.json, and for text alone where it can be."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from hftool.models.load import load_language_model
-from hftool.models.model_class import find_auto_class
+from hftool.models.model_class import find_auto_class, is_for_text
 from hftool.options.model import LoadOptions
 from tests.conftest import run
 from tests.tiny_models import all_logits
@@ -47,21 +48,27 @@ def test_auto_class(config: dict[str, Any], expected: str | None) -> None:
     assert find_auto_class(config, next(iter(config.get("architectures", ())), None)) == expected
 
 
-@pytest.fixture(scope="module")
-def gemma3(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("gemma3")
-    [architecture] = [a for a in architectures(("image-text",)) if a.model_type == "gemma3"]
+def multimodal(model_type: str, folder: Path) -> Path:
+    [architecture] = [a for a in architectures(("image-text",)) if a.model_type == model_type]
     save(architecture, folder)
     return folder
 
 
-def test_only_the_text_of_a_multimodal_model_is_loaded(gemma3: Path) -> None:
+@pytest.fixture(scope="module")
+def gemma3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return multimodal("gemma3", tmp_path_factory.mktemp("gemma3"))
+
+
+@pytest.mark.parametrize("model_type", ["llava", "qwen2_5_vl", "smolvlm"])
+def test_only_the_text_of_a_multimodal_model_is_loaded(model_type: str, tmp_path: Path) -> None:
     from transformers import AutoModelForImageTextToText
 
-    model = load_language_model(LoadOptions(model=str(gemma3), dtype="float32", device="cpu"))
-    assert not [name for name, _ in model.model.named_parameters() if "vision" in name]
+    folder = multimodal(model_type, tmp_path)
+    model = load_language_model(LoadOptions(model=str(folder), dtype="float32", device="cpu"))
+    names = [name for name, _ in model.model.named_parameters() if not is_for_text(name)]
+    assert not [name for name in names if re.search(r"(blocks|layers)\.", name)]
     auto: Any = AutoModelForImageTextToText
-    whole = auto.from_pretrained(gemma3, dtype=torch.float32).eval()
+    whole = auto.from_pretrained(folder, dtype=torch.float32).eval()
     ids = list(b"What is in the picture?")
     torch.testing.assert_close(all_logits(model.model, ids), all_logits(whole, ids))
 

@@ -120,7 +120,7 @@ def _generate_prompts(
     from hftool.output.views.generation import GENERATION, GENERATION_LINES
     from hftool.output.writer import write
 
-    language_model = load_language_model(load)
+    language_model = load_language_model(load, beams=options.generation.num_beams)
     requests = requests_of_prompts(language_model, prompts, options, lines=lines)
     guesses = load_candidate_generator(language_model, load, options.generation)
     events = generate_prompts(
@@ -166,7 +166,7 @@ def _generate_batch(
 
     with resumable(output, GENERATION_BATCH, settings) as partial:
         failures = FailureCounter(partial.failed if partial else 0)
-        language_model = load_language_model(load)
+        language_model = load_language_model(load, beams=options.generation.num_beams)
         rest = remaining(partial, numbered_records(lines), lambda line: line.data.strip())
         requests = requests_of_records(language_model, rest, inputs, options)
         guesses = load_candidate_generator(language_model, load, options.generation)

@@ -1,10 +1,12 @@
-"""BERT and DistilBERT classifiers in plain torch, for the same reasons as `hftool.nn.llama`.
+"""BERT, DistilBERT and RoBERTa classifiers in plain torch, for the same reasons as
+`hftool.nn.decoder`.
 
 This module has the operations of transformers 5.23's classes, except that it computes the last
 layer only for the first token, which is all that the head reads: the scores agree except for the
 last digits. transformers computes any model whose config has something unknown here.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,76 +18,20 @@ import torch.nn.functional as F
 from torch import nn
 
 from hftool.json_files import read_json
-from hftool.nn.architectures import BERT_MODEL_TYPES, computed_model_type
+from hftool.nn.architectures import ENCODER_MODEL_TYPES, NotComputed, computed_model_type
+from hftool.nn.encoder_families import FAMILIES, Family
 from hftool.nn.quantization import Bits
 from hftool.nn.weights import Weights, embedded, read_weights
 
-
-@dataclass(frozen=True)
-class BertFamily:
-    """The names that an architecture gives to its parts.
-
-    `sizes` has the keys of its config.json, `embeddings` the prefix of the embedding tables,
-    `layer` the prefix of layer `{}`, `attention` and `parts` what follows it. `pooler` is the layer
-    between the last encoder layer and the classifier, with its activation.
-    """
-
-    sizes: Mapping[str, str]
-    embeddings: str
-    layer: str
-    attention: tuple[str, str, str]
-    parts: Mapping[str, str]
-    pooler: tuple[str, Any]
-
-
-FAMILIES = {
-    "bert": BertFamily(
-        sizes={
-            "hidden": "hidden_size",
-            "width": "intermediate_size",
-            "layers": "num_hidden_layers",
-            "heads": "num_attention_heads",
-            "activation": "hidden_act",
-        },
-        embeddings="bert.embeddings",
-        layer="bert.encoder.layer.{}.",
-        attention=("attention.self.query", "attention.self.key", "attention.self.value"),
-        parts={
-            "out": "attention.output.dense",
-            "attention_norm": "attention.output.LayerNorm",
-            "up": "intermediate.dense",
-            "down": "output.dense",
-            "norm": "output.LayerNorm",
-        },
-        pooler=("bert.pooler.dense", torch.tanh),
-    ),
-    "distilbert": BertFamily(
-        sizes={
-            "hidden": "dim",
-            "width": "hidden_dim",
-            "layers": "n_layers",
-            "heads": "n_heads",
-            "activation": "activation",
-        },
-        embeddings="distilbert.embeddings",
-        layer="distilbert.transformer.layer.{}.",
-        attention=("attention.q_lin", "attention.k_lin", "attention.v_lin"),
-        parts={
-            "out": "attention.out_lin",
-            "attention_norm": "sa_layer_norm",
-            "up": "ffn.lin1",
-            "down": "ffn.lin2",
-            "norm": "output_layer_norm",
-        },
-        pooler=("pre_classifier", torch.relu),
-    ),
-}
-# The values of config.json that are computed here; a model with any other is left to transformers,
-# as is one with a key that is neither a size, nor here, nor among those without an effect.
+# The values of config.json that are computed here; a model with any other is left to transformers.
+# What is neither here nor a size has no effect on transformers' classes.
 SUPPORTED_VALUES: Mapping[str, tuple[Any, ...]] = {
+    "_attn_implementation": (None, "sdpa"),
     "add_cross_attention": (False,),
+    "attn_implementation": (None, "sdpa"),
     "chunk_size_feed_forward": (0,),
     "is_decoder": (False,),
+    "output_attentions": (False,),
     "position_embedding_type": ("absolute",),
     "problem_type": (
         None,
@@ -93,22 +39,16 @@ SUPPORTED_VALUES: Mapping[str, tuple[Any, ...]] = {
         "multi_label_classification",
         "regression",
     ),
+    "pruned_heads": (None, {}),
+    "quantization_config": (None,),
 }
-WITHOUT_EFFECT = {
-    *("_name_or_path", "architectures", "attention_dropout", "attention_probs_dropout_prob"),
-    *("bos_token_id", "classifier_dropout", "dropout", "dtype", "eos_token_id", "finetuning_task"),
-    *("gradient_checkpointing", "hidden_dropout_prob", "id2label", "initializer_range", "label2id"),
-    *("layer_norm_eps", "max_position_embeddings", "model_type", "output_past", "pad_token_id"),
-    *("qa_dropout", "seq_classif_dropout", "sinusoidal_pos_embds", "tie_word_embeddings"),
-    *("torch_dtype", "transformers_version", "type_vocab_size", "use_cache", "vocab_size"),
-}
-
+log = logging.getLogger("hftool")
 
 _LABEL_INDEX = re.compile(r"\d{1,9}", re.ASCII)
 
 
 @dataclass(frozen=True)
-class BertConfig:
+class EncoderConfig:
     """The shape of a model, and its labels by the index of their logit."""
 
     hidden: int
@@ -136,13 +76,13 @@ class ClassifierOutput:
     logits: torch.Tensor
 
 
-class Bert(nn.Module):
+class Encoder(nn.Module):
     """An encoder with a classification head, for inference.
 
     It is called as transformers' classes are, with those of their arguments that hftool uses.
     """
 
-    def __init__(self, config: BertConfig, family: BertFamily, weights: Weights) -> None:
+    def __init__(self, config: EncoderConfig, family: Family, weights: Weights) -> None:
         super().__init__()
         self.config = config
         self.dtype = weights.dtype
@@ -159,7 +99,8 @@ class Bert(nn.Module):
         ]
         name, self._activation = family.pooler
         self._pooler = weights.product(name)
-        self._classifier = weights.product("classifier")
+        self._classifier = weights.product(family.classifier)
+        self._padding_id = config.pad_token_id if family.counts_from_padding else None
 
     def forward(
         self,
@@ -180,7 +121,7 @@ class Bert(nn.Module):
         if self._types is not None:
             types = self._types[0] if token_type_ids is None else self._types[token_type_ids]
             hidden = hidden + types
-        hidden = self._norm(hidden + self._positions[: input_ids.shape[1]])
+        hidden = self._norm(hidden + self._positions[self._places(input_ids)])
         mask = None
         if attention_mask is not None and not bool(attention_mask.all()):
             mask = attention_mask.bool()[:, None, None]
@@ -189,11 +130,23 @@ class Bert(nn.Module):
         first = self._layers[-1].forward(hidden[:, :1], hidden, mask)[:, 0]
         return ClassifierOutput(self._classifier(self._activation(self._pooler(first))))
 
+    @property
+    def first_position(self) -> int:
+        """The row of the first token in the table of positions."""
+        return 0 if self._padding_id is None else self._padding_id + 1
+
+    def _places(self, input_ids: torch.Tensor) -> Any:
+        """Return the rows of the tokens in the table of positions."""
+        if self._padding_id is None:
+            return slice(input_ids.shape[1])
+        filled = (input_ids != self._padding_id).long()
+        return filled.cumsum(1) * filled + self._padding_id
+
 
 class _Norm:
     """A layer normalization."""
 
-    def __init__(self, weights: Weights, name: str, config: BertConfig) -> None:
+    def __init__(self, weights: Weights, name: str, config: EncoderConfig) -> None:
         self._weight = weights.tensor(f"{name}.weight")
         self._bias = weights.tensor(f"{name}.bias")
         self._eps = config.layer_norm_eps
@@ -206,7 +159,7 @@ class _Layer:
     """Attention, then a feed-forward network, each added to its input and then normalized."""
 
     def __init__(
-        self, config: BertConfig, family: BertFamily, weights: Weights, prefix: str
+        self, config: EncoderConfig, family: Family, weights: Weights, prefix: str
     ) -> None:
         parts = {part: f"{prefix}{name}" for part, name in family.parts.items()}
         query, *keys_values = (f"{prefix}{name}" for name in family.attention)
@@ -239,48 +192,64 @@ class _Layer:
         return states.view(sequences, tokens, width // size, size).transpose(1, 2)
 
 
-def read_bert(folder: Path, dtype: torch.dtype, bits: Bits | None) -> Bert | None:
+def read_encoder(
+    folder: Path,
+    dtype: torch.dtype,
+    bits: Bits | None,
+    kept: dict[str, torch.Tensor] | None = None,
+) -> Encoder | None:
     """Return the classifier in a folder; None if this module can't compute it.
+
+    `kept` has what was made of its weights before, and gets what is made now.
 
     Raises:
         HftoolError: config.json or a file of weights is broken.
     """
     content = read_json(folder / "config.json")
-    model_type = computed_model_type(content, BERT_MODEL_TYPES)
-    if model_type is None:
+    try:
+        model_type = computed_model_type(content, ENCODER_MODEL_TYPES)
+        if model_type is None:
+            raise NotComputed(f"it is not a {', '.join(ENCODER_MODEL_TYPES)}")
+        family = FAMILIES[model_type]
+        config = read_config(content, family)
+        unused = re.compile(family.unused)
+        weights = read_weights(
+            folder,
+            _weight_shapes(config, family),
+            lambda name: None if unused.search(name) else name,
+        )
+    except NotComputed as reason:
+        log.debug("%s: transformers computes it, because %s", folder, reason)
         return None
-    family = FAMILIES[model_type]
-    config = read_config(content, family)
-    if config is None:
-        return None
-    weights = read_weights(folder, _weight_shapes(config, family))
-    if weights is None:
-        return None
-    return Bert(config, family, Weights(weights, dtype, bits, inputs_too=True))
+    return Encoder(config, family, Weights(weights, dtype, bits, inputs_too=True, kept=kept))
 
 
-def read_config(config: Mapping[str, Any], family: BertFamily) -> BertConfig | None:
-    """Return the content of a config.json; None if it has anything that this code does not know."""
-    known_keys = {*SUPPORTED_VALUES, *WITHOUT_EFFECT, *family.sizes.values()}
-    if set(config) - known_keys:
-        return None
-    if any(config[n] not in values for n, values in SUPPORTED_VALUES.items() if n in config):
-        return None
+def read_config(config: Mapping[str, Any], family: Family) -> EncoderConfig:
+    """Return the content of a config.json.
+
+    Raises:
+        NotComputed: it has anything that this code does not compute.
+    """
+    for name, values in SUPPORTED_VALUES.items():
+        if name in config and config[name] not in values:
+            raise NotComputed(f"its {name} is {config[name]!r}")
     sizes: dict[str, Any] = {name: config.get(key) for name, key in family.sizes.items()}
     sizes["vocab_size"] = config.get("vocab_size")
     sizes["max_position_embeddings"] = config.get("max_position_embeddings")
     sizes["type_vocab_size"] = config.get("type_vocab_size", 0)
-    pad, labels = config.get("pad_token_id", 0), config.get("id2label")
-    eps = config.get("layer_norm_eps", 1e-12)
-    if sizes.pop("activation") != "gelu" or type(eps) is not float:
-        return None
-    if any(type(size) is not int for size in sizes.values()) or type(pad) not in (int, type(None)):
-        return None
+    pad, labels = config.get("pad_token_id", family.pad), config.get("id2label")
+    eps, activation = config.get("layer_norm_eps", 1e-12), sizes.pop("activation")
+    if activation != "gelu" or type(eps) is not float:
+        raise NotComputed(f"its activation is {activation!r}, and its layer_norm_eps {eps!r}")
+    if any(type(size) is not int for size in sizes.values()) or (
+        type(pad) is not int and (pad is not None or family.counts_from_padding)
+    ):
+        raise NotComputed("its sizes are not whole numbers")
     if min(sizes["layers"], sizes["heads"]) < 1 or sizes["hidden"] % sizes["heads"]:
-        return None
+        raise NotComputed("its number of heads does not fit")
     if not isinstance(labels, dict) or not all(_LABEL_INDEX.fullmatch(str(i)) for i in labels):
-        return None
-    return BertConfig(
+        raise NotComputed("its id2label does not number the labels")
+    return EncoderConfig(
         **sizes,
         layer_norm_eps=eps,
         id2label={int(i): label for i, label in labels.items()},
@@ -289,12 +258,12 @@ def read_config(config: Mapping[str, Any], family: BertFamily) -> BertConfig | N
     )
 
 
-def _weight_shapes(config: BertConfig, family: BertFamily) -> dict[str, tuple[int, ...]]:
+def _weight_shapes(config: EncoderConfig, family: Family) -> dict[str, tuple[int, ...]]:
     """Return the shape of each weight by its name in a checkpoint."""
     hidden, width = config.hidden, config.width
     linear = {
         family.pooler[0]: (hidden, hidden),
-        "classifier": (config.num_labels, hidden),
+        family.classifier: (config.num_labels, hidden),
     }
     norms = [f"{family.embeddings}.LayerNorm"]
     for i in range(config.layers):

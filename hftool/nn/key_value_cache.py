@@ -1,0 +1,109 @@
+"""The key-value cache of hftool's own decoder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+SPARE_TOKENS = 64  # least number of tokens by which a full cache grows for a single new one
+
+
+@dataclass
+class _Layer:
+    """Keys and values [sequences, heads, capacity, head_dim], of which the first one is that of
+    the token at position `start`."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    start: int
+
+
+class KeyValueCache:
+    """The keys and values of each layer, in tensors with spare capacity; implements
+    `hftool.nn.cache.Cache`.
+
+    Args:
+        windows: the number of last tokens that each layer attends to, None for all. A layer with a
+            window keeps no more than it needs for the next token.
+    """
+
+    def __init__(self, windows: Sequence[int | None]) -> None:
+        self.length = 0
+        self._windows = windows
+        self._layers: list[_Layer] = []
+        self._expected = 0
+
+    def run(self, model: Any, input_ids: torch.Tensor, **inputs: Any) -> Any:
+        """Run the model on the tokens that follow, and add them to the cache."""
+        return model(input_ids=input_ids, cache=self, **inputs)
+
+    def expect(self, tokens: int) -> None:
+        """Reserve capacity for a total of `tokens` tokens at the next append; otherwise a prompt
+        in slices is copied once per slice."""
+        self._expected = tokens
+
+    def append(
+        self, layer: int, keys: torch.Tensor, values: torch.Tensor, window: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append keys and values [sequences, heads, tokens, head_dim] to those of a layer.
+
+        `length` stays the same: the model raises it when every layer has its own.
+
+        Returns: all keys and values of the layer that the new tokens attend to: theirs, and with a
+        `window` the last ones before.
+        """
+        tokens = keys.shape[2]
+        if not self._layers:
+            # All layers together: memory allocated between the activations would leave gaps.
+            self._layers = [self._allocate(keys, 0, kept) for kept in self._windows]
+        stored = self._layers[layer]
+        past = self.length - stored.start
+        if stored.keys.shape[2] < past + tokens:
+            kept = self._windows[layer]
+            start = self.length - past if kept is None else self.length - min(past, kept - 1)
+            larger = self._allocate(keys, self.length - start, kept)
+            larger.start = start
+            for new, old in ((larger.keys, stored.keys), (larger.values, stored.values)):
+                new[:, :, : self.length - start] = old[:, :, start - stored.start : past]
+            stored, past = larger, self.length - start
+            self._layers[layer] = stored
+        end = past + tokens
+        stored.keys[:, :, past:end] = keys
+        stored.values[:, :, past:end] = values
+        begin = 0 if window is None else past - min(past, window - 1)
+        return stored.keys[:, :, begin:end], stored.values[:, :, begin:end]
+
+    def can_crop(self, tokens: int) -> bool:
+        """Return whether the last `tokens` tokens can be removed: unless a window has lost those
+        before them."""
+        length = self.length - tokens
+        return all(
+            layer.start == 0 or (window is not None and length - layer.start >= window - 1)
+            for layer, window in zip(self._layers, self._windows, strict=False)
+        )
+
+    def crop(self, tokens: int) -> None:
+        """Remove the last `tokens` tokens."""
+        self.length -= tokens
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep only the sequences with these indices, in this order."""
+        self._layers = [_Layer(old.keys[rows], old.values[rows], old.start) for old in self._layers]
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that the keys and values take in bytes, spare capacity included."""
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self._layers)
+
+    def _allocate(self, like: torch.Tensor, past: int, window: int | None) -> _Layer:
+        """Return empty keys and values for `past` tokens and those in `like`, and for more if they
+        come singly."""
+        sequences, heads, tokens, size = like.shape
+        end = past + tokens
+        spare = max(SPARE_TOKENS, end // 8) if tokens == 1 else 0
+        capacity = max(end + spare, self._expected)
+        if window is not None:  # what falls out of it need not be kept
+            capacity = min(capacity, max(window, past) + max(tokens, window))
+        shape = (sequences, heads, capacity, size)
+        return _Layer(like.new_empty(shape), like.new_empty(shape), 0)
