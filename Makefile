@@ -13,7 +13,7 @@ TORCH := $(or $(shell grep '^torch==' $(CONSTRAINTS)),torch)
 # One worker per core; each needs some 2 GB for the models.
 PYTEST_WORKERS ?= -n logical --maxprocesses 4 --dist loadfile
 
-.PHONY: demo check test fast test-slow test-lowest coverage fuzz audit bench lint style types format \
+.PHONY: demo check test fast test-slow test-gpu test-lowest coverage fuzz audit bench lint style types format \
 	pictures reference docs docs-serve docs-output clean
 
 demo: $(VENV)/installed ## set up, then walk through the tutorial on real models
@@ -30,6 +30,9 @@ fast: $(VENV)/ready ## the tests that need neither the models nor other processe
 
 test-slow: $(VENV)/ready ## the tests that take longer
 	$(BIN)/python -m pytest -m slow
+
+test-gpu: $(VENV)/ready ## the tests that need a GPU with CUDA
+	$(BIN)/python -m pytest -m gpu
 
 test-lowest: ## the tests with the oldest versions that pyproject.toml allows; needs uv
 	.ci/lowest
