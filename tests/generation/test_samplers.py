@@ -1,6 +1,7 @@
 """Our own filters: by hand, against a plain search, against llama.cpp on the same logits, and in
 every way of generating."""
 
+import ctypes
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from hftool.generation.batch import generate_batch
 from hftool.generation.batch_file import numbered_records
 from hftool.generation.beam_search import search
 from hftool.generation.filters import build_filters
+from hftool.generation.prefix_cache import CachedModel
 from hftool.generation.records import BeamSettings, Generation, Request
 from hftool.generation.requests import requests_of_records
 from hftool.generation.resolution import parse_samplers, resolve_sampling
@@ -27,6 +29,8 @@ from hftool.generation.samplers import (
     step_number,
 )
 from hftool.generation.sampling import (
+    FIELDS,
+    PENALTIES,
     SAMPLERS,
     SamplingSettings,
     apply_filters,
@@ -36,10 +40,12 @@ from hftool.generation.speculative import prompt_lookup_generator
 from hftool.generation.steps import StepSampler
 from hftool.generation.text_bias import biases, spellings
 from hftool.models.language_model import LanguageModel
+from hftool.models.load import load_language_model
 from hftool.models.local_files import load_tokenizer
+from hftool.models.references import GgufFile, resolve_reference
 from hftool.options.generation import GenerateOptions, GenerationOptions
 from hftool.options.inputs import FileOptions, PromptOptions
-from hftool.options.model import ModelOptions
+from hftool.options.model import LoadOptions, ModelOptions
 from hftool.options.sampling import SamplingOptions
 from hftool.tokenization.tokenizer import Tokenizer
 from tests.tiny_models import END, load_model, save_model, transformers_model
@@ -297,3 +303,88 @@ def test_records_and_their_mistakes(model: LanguageModel) -> None:
     assert [error.split()[0] for error in errors] == [
         *("--xtc-probability", "'a=b'", "a", "--num-beams", "--dry-base"),
     ]
+
+
+# llama.cpp
+
+
+class LlamaCpp:
+    """llama.cpp's samplers, by the names of our settings."""
+
+    def __init__(self) -> None:
+        self.library: Any = pytest.importorskip("llama_cpp").llama_cpp
+        params = self.library.llama_model_default_params()
+        params.vocab_only = True
+        gguf = resolve_reference("smollm2")
+        assert isinstance(gguf, GgufFile)
+        self.model = self.library.llama_model_load_from_file(str(gguf.path).encode(), params)
+
+    def sampler(self, name: str, settings: SamplingSettings) -> Any:
+        """The sampler of `--samplers NAME`."""
+        library, value = self.library, getattr(settings, FIELDS[name])
+        if name == "dry":
+            breakers = (ctypes.c_char_p * 4)(b"\n", b":", b'"', b"*")
+            vocabulary = library.llama_model_get_vocab(self.model)
+            how = (value, settings.dry_base, settings.dry_allowed_length, 500)
+            return library.llama_sampler_init_dry(vocabulary, *how, breakers, 4)
+        if name in PENALTIES:
+            penalties = [1.0, 0.0, 0.0]
+            penalties[PENALTIES.index(name)] = value
+            return library.llama_sampler_init_penalties(SIZE, 500, *penalties)
+        if name == "xtc":
+            return library.llama_sampler_init_xtc(1.0, settings.xtc_threshold, 1, 0)
+        short = {"temperature": "temp", "typical_p": "typical"}.get(name, name)
+        keep = [1] if name in ("top_p", "min_p", "typical_p") else []
+        return getattr(library, f"llama_sampler_init_{short}")(value, *keep)
+
+    def probs(self, settings: SamplingSettings, logits: list[float], ids: list[int]) -> list[float]:
+        """The probabilities after the settings' samplers in turn."""
+        library = self.library
+        data = (library.llama_token_data * SIZE)(*((i, x, 0.0) for i, x in enumerate(logits)))
+        array = library.llama_token_data_array(data, SIZE, -1, False)
+        for name in settings.samplers:
+            sampler = self.sampler(name, settings)
+            for token_id in ids:
+                library.llama_sampler_accept(sampler, token_id)
+            library.llama_sampler_apply(sampler, ctypes.byref(array))
+        left = {array.data[i].id: array.data[i].logit for i in range(array.size)}
+        scores = torch.tensor([left.get(i, -torch.inf) for i in range(SIZE)])
+        return torch.softmax(scores.double(), dim=-1).tolist()
+
+
+SIZE = 49152  # SmolLM2's vocabulary
+VALUES: dict[str, dict[str, float]] = {
+    "repetition_penalty": {"repetition_penalty": 1.3},
+    "frequency_penalty": {"frequency_penalty": 0.8},
+    "presence_penalty": {"presence_penalty": 1.2},
+    "dry": {"dry_multiplier": 0.8, "dry_allowed_length": 1},
+    "top_n_sigma": {"top_n_sigma": 3.5},
+    "top_k": {"top_k": 60},
+    "typical_p": {"typical_p": 0.8},
+    "top_p": {"top_p": 0.9},
+    "min_p": {"min_p": 0.05},
+    "xtc": {"xtc_probability": 1.0, "xtc_threshold": 0.04},
+    "temperature": {"temperature": 0.7},
+}
+
+
+@pytest.mark.slow
+def test_llama_cpp_on_the_same_logits() -> None:
+    llama_cpp, model = LlamaCpp(), load_language_model(LoadOptions(dtype="float32"))
+    text = 'The cat sat. "The cat sat on: the cat sat on the mat, the cat sat'
+    ids = list(model.tokenizer.encode(text, special=False).ids)
+    logits = CachedModel(model).next_logits(ids)
+    flat = logits + torch.randn(SIZE, generator=torch.Generator().manual_seed(1))
+    for samplers in (*((name,) for name in VALUES), tuple(VALUES), tuple(reversed(VALUES))):
+        values: Any = {key: value for name in samplers for key, value in VALUES[name].items()}
+        settings = SamplingSettings(greedy=False, seed=0, samplers=samplers, **values)
+        for scores in (logits, flat):
+            # All tokens count as generated, since llama.cpp counts the prompt's too.
+            filters = [f for f in build_filters(settings, model, []) if f.name in samplers]
+            assert [f.name for f in filters] == list(samplers)
+            ours = torch.softmax(apply_filters(scores, ids, filters).double(), dim=-1)
+            theirs = torch.tensor(llama_cpp.probs(settings, scores.tolist(), ids)).double()
+            assert torch.equal(ours > 0, theirs > 0), samplers
+            torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
+            before = torch.softmax(scores.double(), dim=-1)
+            assert not torch.allclose(ours, before, atol=1e-6), samplers
