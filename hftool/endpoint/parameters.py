@@ -16,7 +16,7 @@ from hftool.options.generation import (
 from hftool.options.inputs import PromptOptions
 from hftool.options.shared import option_name
 from hftool.prompting.messages import Chat, Message, with_arguments
-from hftool.prompting.prompt import Prompt, chat_of_text, prompt_text
+from hftool.prompting.prompt import GivenIds, Prompt, chat_of_text
 from hftool.tokenization.chat_templates import read_template
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
@@ -75,6 +75,9 @@ def remote_request(
         HftoolError: the server does not know what an option asks for.
         UsageError: the options exclude each other.
     """
+    if isinstance(prompt, GivenIds) or options.prompting.no_parse_special:
+        name = "--ids" if isinstance(prompt, GivenIds) else "--no-parse-special"
+        raise UsageError(f"{name} does not work with an endpoint, which reads texts")
     if isinstance(prompt, str) and options.prompting.templated:
         prompt = chat_of_text(prompt, options.prompting)
     path: Path = "completions" if isinstance(prompt, str) else "chat/completions"
@@ -95,7 +98,8 @@ def remote_request(
             raise UsageError("--echo with a chat does not work with an endpoint")
         echo = prompt
     logprobs = top_logprobs(options.generation)
-    return RemoteRequest(path, body, prompt_text(prompt), seed, echo, logprobs)
+    text = prompt if isinstance(prompt, str) else prompt.text
+    return RemoteRequest(path, body, text, seed, echo, logprobs)
 
 
 def top_logprobs(options: GenerationOptions) -> int | None:

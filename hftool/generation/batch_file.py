@@ -15,11 +15,13 @@ from hftool.options.ranges import option_ranges
 from hftool.options.sampling import SamplingOptions
 from hftool.prompting.messages import TEMPLATE_FIELDS, as_chat
 from hftool.prompting.prompt import (
+    GivenIds,
     Prompt,
     arguments_of,
     chat_of_text,
     overlaid,
 )
+from hftool.tokenization.given_ids import parse_ids
 
 Event = TypeVar("Event", bound=Piece | Generation | FailedRequest)
 Made = TypeVar("Made")
@@ -193,8 +195,10 @@ def _prompt(record: Mapping[str, Any], options: PromptOptions) -> tuple[Prompt, 
     own = {name: record[name] for name in CHAT_FIELDS if record.get(name) is not None}
     if "messages" not in record:
         prompt = record["prompt"]
+        if isinstance(prompt, list) or (options.ids and isinstance(prompt, str)):
+            return _given_ids(prompt), options
         if not isinstance(prompt, str):
-            raise HftoolError('"prompt" must be text')
+            raise HftoolError('"prompt" must be text, or a list of token ids')
         if not own and not options.templated:
             return prompt, options
         messages = chat_of_text(prompt, options).messages
@@ -209,6 +213,16 @@ def _prompt(record: Mapping[str, Any], options: PromptOptions) -> tuple[Prompt, 
     return replace(overlaid(arguments_of(options), chat), messages=chat.messages), replace(
         options, chat=True, template=template
     )
+
+
+def _given_ids(prompt: str | list[Any]) -> GivenIds:
+    """Return token ids given as a list (as in OpenAI's completions), or with --ids as text.
+
+    Raises:
+        HftoolError: something is not a token id.
+    """
+    written = prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
+    return GivenIds(parse_ids(written), written)
 
 
 def _override(options: Options, record: Mapping[str, Any]) -> Options:

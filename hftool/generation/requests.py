@@ -52,7 +52,9 @@ def requests_of_prompts(
     for line, prompt in enumerate(prompts, 1):
         try:
             ids = prompt_ids(language_model.tokenizer, prompt, options.prompting)
-            first = make_request(language_model, prompt_text(prompt), ids, options)
+            first = make_request(
+                language_model, prompt_text(prompt, language_model.tokenizer), ids, options
+            )
         except HftoolError as error:
             if not lines or isinstance(error, UsageError):
                 raise
@@ -108,7 +110,7 @@ def request_of_record(
     """
     prompt, options = read_record(record, options)
     ids = prompt_ids(language_model.tokenizer, prompt, options.prompting)
-    return make_request(language_model, prompt_text(prompt), ids, options)
+    return make_request(language_model, prompt_text(prompt, language_model.tokenizer), ids, options)
 
 
 def make_request(

@@ -11,6 +11,7 @@ from hftool.options.inputs import FileOptions, PromptOptions
 from hftool.options.score import ScoreOptions
 from hftool.prompting.messages import Chat
 from hftool.prompting.prompt import chat_of_text, prompt_ids, read_chat
+from hftool.tokenization.given_ids import note_unusual_ids, parse_ids, require_in_vocabulary
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class ScoredSequence:
         source: what an encoder reads; empty for a model without one.
         suffix: for a masked model, the special tokens after the text.
         words: for a masked model, the word of each scored token, as its tokenizer splits texts.
+        text: the text of the scored tokens, if ids were given instead of one.
     """
 
     ids: tuple[int, ...]
@@ -31,6 +33,7 @@ class ScoredSequence:
     source: tuple[int, ...] = ()
     suffix: tuple[int, ...] = ()
     words: tuple[int | None, ...] = ()
+    text: str | None = None
 
     def windows(self, limit: int | None, stride: int | None) -> Iterator["ScoredSequence"]:
         """Yield parts of at most `limit` tokens, each `stride` tokens after the one before, so that
@@ -95,6 +98,8 @@ class TextEncoder:
             HftoolError: the text cannot be encoded, or nothing usable is given for it.
         """
         given = self.given if self.column is None else _text_in(row, self.column)
+        if self.prompting.ids:
+            return self._of_ids(given, row.text)
         if isinstance(given, str) and self.prompting.templated:
             given = chat_of_text(given, self.prompting)
         tokenizer = self.language_model.tokenizer
@@ -104,15 +109,26 @@ class TextEncoder:
             return self._to_mask(given, row.text)
         if isinstance(given, Chat):
             before = prompt_ids(tokenizer, given, self.prompting)
-            answer = tokenizer.encode(row.text, special=False)
+            with tokenizer.literal_special(self.prompting.no_parse_special):
+                answer = tokenizer.encode(row.text, special=False)
             spans = tokenizer.spans(row.text, answer)
             return self._known([*before, *answer.ids], len(before), spans)
         whole = (given or "") + row.text
-        encoding = tokenizer.encode(whole, self.prompting.special)
+        with tokenizer.literal_special(self.prompting.no_parse_special):
+            encoding = tokenizer.encode(whole, self.prompting.special)
         shift = len(given or "")
         spans = [(a - shift, b - shift) for a, b in tokenizer.spans(whole, encoding)]
         start = next((i for i, (_, end) in enumerate(spans) if end > 0), len(spans)) if shift else 1
         return self._known(encoding.ids, max(1, start), spans)
+
+    def _of_ids(self, given: str | Chat | None, text: str) -> ScoredSequence:
+        """Return the sequence of token ids, after those that are given."""
+        before = parse_ids(given) if isinstance(given, str) else ()
+        ids = (*before, *parse_ids(text))
+        require_in_vocabulary(self.language_model.tokenizer, ids)
+        note_unusual_ids(self.language_model.tokenizer, ids)
+        decoded = self.language_model.tokenizer.decode(ids[len(before) :])
+        return replace(self._known(ids, max(1, len(before)), ()), text=decoded)
 
     def _after_source(self, given: str | Chat | None, text: str) -> ScoredSequence:
         """Return the sequence of a text that an encoder-decoder makes of a source."""
@@ -124,7 +140,8 @@ class TextEncoder:
         tokenizer = self.language_model.tokenizer
         read = prompt_ids(tokenizer, given, self.prompting)
         before, source = self.language_model.split_prompt(read)
-        target = tokenizer.encode(text, self.prompting.special)
+        with tokenizer.literal_special(self.prompting.no_parse_special):
+            target = tokenizer.encode(text, self.prompting.special)
         spans = tokenizer.spans(text, target)
         sequence = self._known([*before, *target.ids], len(before), spans)
         return replace(sequence, source=source)
@@ -171,6 +188,9 @@ def text_encoder(
         UsageError: the options exclude each other.
         HftoolError: a chat cannot be read.
     """
+    if prompting.ids and (language_model.is_encoder_decoder or language_model.is_masked):
+        raise UsageError(f"--ids cannot be used with {language_model.name}, which needs texts")
+    exclude({"--ids": prompting.ids, "--by word": options.by == "word"})
     given: str | Chat | None = options.given
     nothing = options.given is None and options.given_column is None
     if prompting.messages is not None:

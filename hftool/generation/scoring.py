@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -272,10 +272,17 @@ def measured_rows(
             else:
                 sequence = of_row[0]
                 result = row.error or _joined([next(values) for _ in of_row[1]])
+                row = row if sequence.text is None else _decoded(row, sequence.text)
             if isinstance(result, HftoolError) and on_error == "stop":
                 raise stopping_error(row, result, first=first)
             yield row, sequence, result
             first = False
+
+
+def _decoded(row: TextRow, text: str) -> TextRow:
+    """Return a row of token ids with their text, beside the ids if they are a table's column."""
+    columns = {"text": text} if dict(row.columns) == {"text": row.text} else row.columns
+    return replace(row, text=text, columns=columns)
 
 
 def _joined(parts: Sequence[list[Any] | HftoolError]) -> list[Any] | HftoolError:

@@ -16,6 +16,7 @@ from hftool.generation.next_token import entropy_bits
 from hftool.generation.prefix_cache import CachedModel
 from hftool.generation.records import OPTIONAL
 from hftool.generation.resolution import resolve_sampling
+from hftool.generation.samplers import step_number
 from hftool.generation.sampling import SamplingSettings, apply_filters_in_turn
 from hftool.models.language_model import LanguageModel
 from hftool.options.constraints import Constraint
@@ -74,6 +75,7 @@ class Step:
     `sampled_cumulative`. It is None when greedy, or when the user `picked` the token. `text` is
     the continuation of the prompt so far. `candidates` are the best ones, then the chosen one if it
     ranks below them. `allowed` is the number of tokens that a constraint allows: one is forced.
+    XTC acts if `xtc_drawn`, the random number of the step for that, is less than its probability.
     """
 
     step: int
@@ -90,6 +92,7 @@ class Step:
     candidates: tuple[StepCandidate, ...]
     picked: bool | None = field(default=None, metadata=OPTIONAL)
     allowed: int | None = field(default=None, metadata=OPTIONAL)
+    xtc_drawn: float | None = field(default=None, metadata=OPTIONAL)
 
 
 class _Distribution:
@@ -243,6 +246,7 @@ class StepSampler:
             candidates=self._candidates(distribution, token_id),
             picked=True if picked is not None else None,
             allowed=distribution.left_by(self._constraint_name),
+            xtc_drawn=self._xtc_number(),
         )
         self.steps.append(step)
         self._distribution = None
@@ -261,6 +265,12 @@ class StepSampler:
             if name == self._constraint_name and probs[token_id].isnan():
                 token = self.tokenizer.token_text(token_id)
                 raise UsageError(f"--{name} does not allow “{token}” here")
+
+    def _xtc_number(self) -> float | None:
+        """Return the number that decides at this step if XTC acts, None without XTC."""
+        if self.settings.seed is None or not self.settings.xtc_probability:
+            return None
+        return step_number(self.settings.seed, len(self.steps))
 
     def undo(self) -> None:
         """Take back the last step."""

@@ -225,7 +225,29 @@ class ChatOptions(TemplateOptions, MessageOptions):
 
 
 @dataclass(frozen=True)
-class PromptOptions(ChatOptions):
+class PartialPromptOptions(ChatOptions):
+    """Chats and token ids as prompts.
+
+    Raises:
+        UsageError: two options that exclude each other.
+    """
+
+    ids: Annotated[
+        bool, _input("--ids", help="TEXT, the file or stdin are token ids, as `encode` prints.")
+    ] = False
+    no_parse_special: Annotated[
+        bool,
+        _input("--no-parse-special", help="Special tokens in the text are ordinary text."),
+    ] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        exclude({"--ids": self.ids, "a chat": self.templated})
+        exclude({"--ids": self.ids, "--no-parse-special": self.no_parse_special})
+
+
+@dataclass(frozen=True)
+class PromptOptions(PartialPromptOptions):
     """Options that turn a text into a prompt."""
 
     special: Annotated[

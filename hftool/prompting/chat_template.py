@@ -20,6 +20,7 @@ from hftool.prompting.given_texts import (
     missing_extras,
     missing_texts,
 )
+from hftool.prompting.literal_special import literal_ids
 from hftool.prompting.messages import Chat, Message, text_of
 from hftool.prompting.template_sandbox import OutOfBounds, TemplateError
 from hftool.prompting.thinking import Switch, possible_switches
@@ -136,11 +137,21 @@ class ChatTemplate:
             self._warn(f"does not use the {extra}: they are not in the prompt")
         return prompt
 
-    def ids(self, chat: Chat) -> list[int]:
-        """Return the token ids of `render`. Raises: as `render`."""
+    def ids(self, chat: Chat, *, literal: bool = False) -> list[int]:
+        """Return the token ids of `render`.
+
+        Args:
+            literal: special tokens in what the chat says are ordinary text.
+
+        Raises:
+            HftoolError: as `render` and `literal_ids`.
+        """
+        prompt = self.render(chat)
+        if literal and (ids := literal_ids(self._tokenizer, self.render, chat)) is not None:
+            return ids
         # Templates write special tokens themselves: the tokenizer would add a second BOS.
         special = self.stop is not None
-        return list(self._tokenizer.encode(self.render(chat), special).ids)
+        return list(self._tokenizer.encode(prompt, special).ids)
 
     def opens_thinking(self, chat: Chat) -> bool:
         """Return whether the template itself opens the model's reasoning in chats like this one:

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from hftool.options.inputs import (
     ChatOptions,
     FileOptions,
     InputOptions,
+    PartialPromptOptions,
     PromptOptions,
     TemplateOptions,
 )
@@ -26,12 +27,22 @@ from hftool.prompting.messages import (
     parse_chat,
     require_variable,
 )
+from hftool.tokenization.given_ids import note_unusual_ids, parse_ids, require_in_vocabulary
 from hftool.tokenization.tokenizer import Tokenizer
 
 log = logging.getLogger("hftool")
 
-Prompt = str | Chat
-"""A text that the model continues, or a chat that it answers."""
+
+@dataclass(frozen=True)
+class GivenIds:
+    """Token ids that are a prompt as they are, and how they were written."""
+
+    ids: tuple[int, ...]
+    text: str
+
+
+Prompt = str | Chat | GivenIds
+"""A text or token ids that the model continues, or a chat that it answers."""
 
 
 def prompts(argument: str | None, inputs: FileOptions, options: ChatOptions) -> Iterator[Prompt]:
@@ -44,10 +55,15 @@ def prompts(argument: str | None, inputs: FileOptions, options: ChatOptions) -> 
     if options.messages is not None:
         _require_only_messages(argument, inputs, options)
         return iter([read_chat(options.messages, inputs, options)])
+    by_ids = isinstance(options, PartialPromptOptions) and options.ids
+    if by_ids and argument == "-":
+        argument = None
     if isinstance(inputs, InputOptions):
         given = texts(argument, inputs)
     else:
         given = iter([one_text(argument, inputs)])
+    if by_ids:
+        return (GivenIds(parse_ids(text), text) for text in given)
     if not options.templated:
         return given
     return (chat_of_text(text, options) for text in given)
@@ -119,7 +135,7 @@ def with_variables(prompt: Prompt, given: Sequence[str]) -> Prompt:
 
     Raises: as `parse_variable`.
     """
-    if isinstance(prompt, str):
+    if not isinstance(prompt, Chat):
         return prompt
     return replace(prompt, variables={**prompt.variables, **dict(map(parse_variable, given))})
 
@@ -187,28 +203,38 @@ def template_of(tokenizer: Tokenizer, options: TemplateOptions, chat: Chat) -> C
 
 def rendered(tokenizer: Tokenizer, prompt: Prompt, options: ChatOptions) -> str:
     """Return a prompt as the text that is encoded. Raises: as `template_of` and `render`."""
-    if isinstance(prompt, str):
-        return prompt
+    if not isinstance(prompt, Chat):
+        return prompt if isinstance(prompt, str) else prompt.text
     return template_of(tokenizer, options, prompt).render(prompt)
 
 
-def prompt_text(prompt: Prompt) -> str:
+def prompt_text(prompt: Prompt, tokenizer: Tokenizer) -> str:
     """Return what records show of a prompt: the text, or that of a chat's last message."""
+    if isinstance(prompt, GivenIds):
+        return tokenizer.decode(prompt.ids)
     return prompt if isinstance(prompt, str) else prompt.text
 
 
-def prompt_ids(tokenizer: Tokenizer, prompt: Prompt, options: PromptOptions) -> list[int]:
+def prompt_ids(tokenizer: Tokenizer, prompt: Prompt, options: PartialPromptOptions) -> list[int]:
     """Return the token ids of a prompt.
 
     Raises:
-        HftoolError: the prompt is empty, or the chat template is missing or fails.
+        HftoolError: the prompt is empty, the chat template is missing or fails, or the vocabulary
+            lacks a given id.
     """
     if isinstance(prompt, str) and options.templated:
         prompt = chat_of_text(prompt, options)
+    literal = options.no_parse_special
     if isinstance(prompt, Chat):
-        ids = template_of(tokenizer, options, prompt).ids(prompt)
+        ids = template_of(tokenizer, options, prompt).ids(prompt, literal=literal)
+    elif isinstance(prompt, GivenIds):
+        ids = list(prompt.ids)
+        require_in_vocabulary(tokenizer, ids)
+        note_unusual_ids(tokenizer, ids)
     else:
-        ids = list(tokenizer.encode(prompt, options.special).ids)
+        special = isinstance(options, PromptOptions) and options.special
+        with tokenizer.literal_special(literal):
+            ids = list(tokenizer.encode(prompt, special).ids)
     if not ids:
         raise HftoolError("the prompt is empty: the model needs at least one token")
     return ids

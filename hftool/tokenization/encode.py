@@ -7,12 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from functools import partial
+from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, TypeVar, assert_never
 
-from hftool.errors import HftoolError, UsageError
+from hftool.errors import HftoolError
 from hftool.inputs.readahead import read_ahead
 from hftool.options.encode import EncodeOptions
 from hftool.tokenization.explain import Explainer, Explanation
+from hftool.tokenization.given_ids import require_in_vocabulary
 from hftool.tokenization.tokenizer import Tokenizer
 from hftool.tokenization.unknown import NoTokenError
 
@@ -25,7 +27,6 @@ WINDOW = 1024  # texts to encode together
 # Texts to count together: results are small, and large windows keep all cores busy.
 COUNT_WINDOW = 16_384
 COUNT_PART = 4096  # texts of such a window whose results are written while others are tokenized
-LARGEST_ID = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,35 @@ def encode_records(
             return explain_texts(tokenizer, own)
         case mode:
             assert_never(mode)
+
+
+def encoded_ids(tokenizer: Tokenizer, ids: Sequence[int], max_tokens: int | None) -> Encoded:
+    """Return token ids as if they came from a text: the one that their bytes spell, with special
+    tokens by their names.
+
+    Raises:
+        HftoolError: the vocabulary does not have an id.
+    """
+    require_in_vocabulary(tokenizer, ids)
+    kept = ids if max_tokens is None else ids[:max_tokens]
+    tokens = [tokenizer.backend.id_to_token(i) or "" for i in ids]
+    data = [tokenizer.token_bytes(i) for i in ids]
+    parts = [t.encode() if d is None else d for t, d in zip(tokens, data, strict=True)]
+    ends = list(accumulate(map(len, parts)))
+    whole = b"".join(parts)
+    begun = [0, *accumulate(byte & 0xC0 != 0x80 for byte in whole)]  # characters, by bytes
+    spans = [
+        (begun[end - len(part)] - (begun[end] == begun[end - len(part)]), begun[end])
+        for end, part in zip(ends, parts, strict=True)
+    ]
+    return Encoded(
+        whole.decode("utf-8", "replace"),
+        tuple(kept),
+        tuple(tokens[: len(kept)]),
+        tuple(tokenizer.token_text(i) for i in kept),
+        tuple(spans[: len(kept)]),
+        len(kept),
+    )
 
 
 def encode_texts(
@@ -430,21 +460,6 @@ class FailedTexts:
             raise HftoolError(f"{texts} failed", NoTokenError.HINT)
 
 
-def parse_ids(text: str) -> tuple[int, ...]:
-    """Parse ids separated by spaces, commas or line breaks, or as a JSON list.
-
-    Raises:
-        UsageError: something in the text is not an id.
-    """
-    words = re.split(r"[\s,]+", text.strip().removeprefix("[").removesuffix("]").strip())
-    ids = []
-    for word in filter(None, words):
-        if not (word.isascii() and word.isdigit()) or len(word) > 10 or int(word) > LARGEST_ID:
-            raise UsageError(f"'{word[:40]}' is not a token id", "ids are whole numbers: 260 1015")
-        ids.append(int(word))
-    return tuple(ids)
-
-
 def decode_ids(tokenizer: Tokenizer, ids: Sequence[int], *, skip_special: bool) -> Decoded:
     """Decode ids to text; a single id that is only part of a character gives its bytes, such as
     <0xE4>.
@@ -452,12 +467,7 @@ def decode_ids(tokenizer: Tokenizer, ids: Sequence[int], *, skip_special: bool) 
     Raises:
         HftoolError: the vocabulary does not have an id.
     """
-    for token_id in ids:
-        if tokenizer.backend.id_to_token(token_id) is None:
-            raise HftoolError(
-                f"id {token_id} is not in the vocabulary of {tokenizer.name}",
-                f"its ids go from 0 to {tokenizer.size - 1}",
-            )
+    require_in_vocabulary(tokenizer, ids)
     text = tokenizer.decode(ids, skip_special)
     if len(ids) == 1 and "\ufffd" in text:
         text = tokenizer.token_text(ids[0])

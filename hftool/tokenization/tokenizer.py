@@ -123,6 +123,15 @@ class Tokenizer(Detokenizer):
         return encodings
 
     @contextmanager
+    def literal_special(self, literal: bool = True) -> Iterator[None]:
+        """Encode special tokens in texts as ordinary text, inside the block."""
+        self.backend.encode_special_tokens = literal
+        try:
+            yield
+        finally:
+            self.backend.encode_special_tokens = False
+
+    @contextmanager
     def _encoding_errors(self, texts: Iterable[str]) -> Iterator[None]:
         """Report in one line that one of several texts can't be encoded."""
         try:

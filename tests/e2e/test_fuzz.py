@@ -41,7 +41,7 @@ from hftool.options.sampling import SamplingOptions
 from hftool.output.run_log import RunLog
 from hftool.prompting.messages import Chat, parse_chat
 from hftool.server.control import DaemonOptions
-from hftool.tokenization.encode import LARGEST_ID, parse_ids
+from hftool.tokenization.given_ids import LARGEST_ID, parse_ids
 from hftool.tokenization.vocabulary import parse_ranges
 from tests.tiny_models import load_model, save_model
 

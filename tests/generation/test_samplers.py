@@ -41,11 +41,10 @@ from hftool.generation.steps import StepSampler
 from hftool.generation.text_bias import biases, spellings
 from hftool.models.language_model import LanguageModel
 from hftool.models.load import load_language_model
-from hftool.models.local_files import load_tokenizer
 from hftool.models.references import GgufFile, resolve_reference
 from hftool.options.generation import GenerateOptions, GenerationOptions
 from hftool.options.inputs import FileOptions, PromptOptions
-from hftool.options.model import LoadOptions, ModelOptions
+from hftool.options.model import LoadOptions
 from hftool.options.sampling import SamplingOptions
 from hftool.tokenization.tokenizer import Tokenizer
 from tests.tiny_models import END, load_model, save_model, transformers_model
@@ -63,11 +62,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(folder: Path) -> LanguageModel:
     return load_model(folder)
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return load_tokenizer("smollm2", ModelOptions())
 
 
 # By hand: the examples of docs/sampling.md
@@ -363,7 +357,7 @@ VALUES: dict[str, dict[str, float]] = {
     "typical_p": {"typical_p": 0.8},
     "top_p": {"top_p": 0.9},
     "min_p": {"min_p": 0.05},
-    "xtc": {"xtc_probability": 1.0, "xtc_threshold": 0.04},
+    "xtc": {"xtc_probability": 1.0, "xtc_threshold": 0.005},
     "temperature": {"temperature": 0.7},
 }
 
@@ -378,6 +372,7 @@ def test_llama_cpp_on_the_same_logits() -> None:
     for samplers in (*((name,) for name in VALUES), tuple(VALUES), tuple(reversed(VALUES))):
         values: Any = {key: value for name in samplers for key, value in VALUES[name].items()}
         settings = SamplingSettings(greedy=False, seed=0, samplers=samplers, **values)
+        changed = False
         for scores in (logits, flat):
             # All tokens count as generated, since llama.cpp counts the prompt's too.
             filters = [f for f in build_filters(settings, model, []) if f.name in samplers]
@@ -387,4 +382,5 @@ def test_llama_cpp_on_the_same_logits() -> None:
             assert torch.equal(ours > 0, theirs > 0), samplers
             torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
             before = torch.softmax(scores.double(), dim=-1)
-            assert not torch.allclose(ours, before, atol=1e-6), samplers
+            changed |= not torch.allclose(ours, before, atol=1e-6)
+        assert changed, samplers

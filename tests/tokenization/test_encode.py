@@ -19,8 +19,8 @@ from hftool.tokenization.encode import (
     decode_ids,
     encode_records,
     encode_texts,
-    parse_ids,
 )
+from hftool.tokenization.given_ids import parse_ids
 from hftool.tokenization.tokenizer import Tokenizer
 from tests.conftest import run
 from tests.tokenization.test_tokenizer import PAGE, with_gap, wordpiece

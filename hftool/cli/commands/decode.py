@@ -40,7 +40,8 @@ def decode(
     from hftool.models.local_files import load_tokenizer
     from hftool.output.views.tokens import DECODED
     from hftool.output.writer import write
-    from hftool.tokenization.encode import decode_ids, parse_ids
+    from hftool.tokenization.encode import decode_ids
+    from hftool.tokenization.given_ids import parse_ids
 
     tokenizer = load_tokenizer(source.model, source)
     given = texts(" ".join(ids) if ids else None, inputs)

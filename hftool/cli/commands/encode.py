@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hftool.cli.dataclass_options import expand_dataclasses
+from hftool.errors import exclude
 from hftool.options.encode import EncodeOptions
-from hftool.options.inputs import ChatOptions, InputOptions, TextArgument
+from hftool.options.inputs import InputOptions, PartialPromptOptions, TextArgument
 from hftool.options.model import ModelOptions
 from hftool.options.output import PictureOptions
 
@@ -24,7 +25,7 @@ def encode(
     *,
     source: ModelOptions,
     inputs: InputOptions,
-    chatting: ChatOptions,
+    chatting: PartialPromptOptions,
     encoding: EncodeOptions,
     output: PictureOptions,
 ) -> None:
@@ -42,8 +43,8 @@ def encode(
     from hftool.models.local_files import load_tokenizer
     from hftool.output.views.tokens import ENCODE_VIEWS
     from hftool.output.writer import flush_stdout, write
-    from hftool.prompting.prompt import prompts
-    from hftool.tokenization.encode import FailedTexts, encode_records
+    from hftool.prompting.prompt import prompt_ids, prompts
+    from hftool.tokenization.encode import FailedTexts, encode_records, encoded_ids
 
     chatting = replace(chatting, chat=chatting.chat or encoding.show_template)
     refs = [source.model, *(encoding.compare.split(",") if encoding.compare is not None else ())]
@@ -51,6 +52,17 @@ def encode(
     # A chat template writes its own special tokens.
     encoding = replace(encoding, special=encoding.special and not chatting.templated)
     given = prompts(text, inputs, chatting)
+    if chatting.ids or (chatting.no_parse_special and chatting.templated):
+        _require_tokens(encoding, chatting)
+        ids = (prompt_ids(tokenizers[0], prompt, chatting) for prompt in given)
+        write(
+            (encoded_ids(tokenizers[0], some, encoding.max_tokens) for some in ids),
+            ENCODE_VIEWS["tokens"],
+            output,
+        )
+        return
+    for tokenizer in tokenizers:
+        tokenizer.backend.encode_special_tokens = chatting.no_parse_special
     if len(tokenizers) > 1 and chatting.templated:
         log.info("each model gets the chat in its own chat template")
     texts = (_versions(prompt, tokenizers, chatting, encoding.diff_arg or ()) for prompt in given)
@@ -60,10 +72,20 @@ def encode(
     failed.require_none()
 
 
+def _require_tokens(encoding: EncodeOptions, chatting: PartialPromptOptions) -> None:
+    """Raise where an option needs a text that is encoded as it is.
+
+    Raises:
+        UsageError: with the options.
+    """
+    written = "--ids" if chatting.ids else "--no-parse-special with a chat"
+    exclude({written: True, "another view of encode": encoding.mode != "tokens"})
+
+
 def _versions(
     prompt: "Prompt",
     tokenizers: Sequence["Tokenizer"],
-    chatting: ChatOptions,
+    chatting: PartialPromptOptions,
     diff_arg: Sequence[str],
 ) -> list[str]:
     """Return a prompt as each tokenizer gets it; or with `diff_arg`, without and with these

@@ -43,5 +43,7 @@ def tree(
     ids = prompt_ids(language_model.tokenizer, given, prompting)
     sampled = filtering != FilterOptions()
     sampling = SamplingOptions(**asdict(filtering), seed=0) if sampled else None
-    view = tree_view(prompt_text(given), depth=growth.depth, sampled=sampled)
+    view = tree_view(
+        prompt_text(given, language_model.tokenizer), depth=growth.depth, sampled=sampled
+    )
     write(tree_records(language_model, ids, growth, sampling), view, output)
