@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from hftool.errors import HftoolError, raised_by_us
 from hftool.models.model_errors import loading_errors, model_errors
-from hftool.nn import llama, quantization
+from hftool.nn import decoder, quantization
 from tests.conftest import run
 from tests.tiny_models import VOCABULARY, save_classifier, save_model
 
@@ -31,7 +31,7 @@ def test_a_bug_in_the_fast_llama_keeps_its_traceback(
     def broken(*arguments: Any) -> None:
         raise bug
 
-    monkeypatch.setattr(llama, "_causal_attention", broken)
+    monkeypatch.setattr(decoder, "causal_attention", broken)
     done = run(*PROMPT, str(folder))
     assert done.exception is bug
     assert "config.json" not in done.stderr
@@ -40,7 +40,7 @@ def test_a_bug_in_the_fast_llama_keeps_its_traceback(
 def test_a_bug_that_shows_inside_torch_is_ours_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llama, "MLP_CHUNK", "many")  # torch.split, a Python function, rejects it
+    monkeypatch.setattr(decoder, "MLP_CHUNK", "many")  # torch.split, a Python function, rejects it
     done = run(*PROMPT, str(save_model(tmp_path / "model")))
     assert isinstance(done.exception, TypeError | ValueError | RuntimeError), done.exception
     monkeypatch.setattr(torch.nn.functional, "gelu", lambda states: states[..., :3])
@@ -51,7 +51,7 @@ def test_a_bug_that_shows_inside_torch_is_ours_all_the_same(
 def test_a_bug_while_a_config_is_read_keeps_its_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llama, "weight_shapes", lambda config: config.nothing)
+    monkeypatch.setattr(decoder, "weight_shapes", lambda config: config.nothing)
     done = run(*PROMPT, str(save_model(tmp_path)))
     assert isinstance(done.exception, AttributeError)
 
