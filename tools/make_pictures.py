@@ -16,43 +16,45 @@ from hftool.output.export import svg
 FOLDER = Path(__file__).parent.parent / "docs" / "pictures"
 WIDTH = 80
 HEAT = "The capital of France is Paris, and the capital of Germany is Banana."
+# Thirty reviews, many of them lukewarm, so that the scores are distributed.
 REVIEWS = """\
 I love it
-What a film!
+It does what it should, no more.
 Too long.
-I hate it
+It came on Tuesday.
 A quiet joy.
-Beautiful.
+You get what you pay for.
 It broke after a week.
 Works as described.
-Terrible support, never again.
+Nobody laughed but me.
 My kids adore it.
-It is okay.
-The box is blue.
+Average in every way.
+An odd little film.
 A waste of money.
 Better than I expected.
-Not bad at all.
-It came on Tuesday.
+For children only.
+The manual is in Dutch.
 Dull, and far too loud.
 Fast, quiet and well made.
-I expected more, but it works.
+I have seen this before.
 The ending ruins it.
-Good value.
+Pretty, but fragile.
 Arrived damaged.
 Charming from the first minute.
 I would not buy it again.
 The plot makes no sense, and yet I laughed.
-Average in every way.
-The best lamp I have owned.
+Would buy again in red.
+It grows on you.
 Nothing special.
-The battery lasts two hours.
+I expected more, but it works.
 A small masterpiece.
 """
 QUESTIONS = ("What is the capital of France?", "And of Italy?")
 PICTURES = {
     "tour": (
-        'hftool encode "good morning, 大家好" --format table',
+        'hftool encode "Good morning, tokenizers!" --format table',
         'hftool topk "The capital of France is" -k 5 --format table',
+        'hftool score "Paris is the capital of Banana." --by token --format table',
         'hftool generate --chat "What is the capital of France?" --greedy',
         'hftool sentiment "I love programming!" "What a waste of time." --format table',
     ),
@@ -94,7 +96,7 @@ def talk(questions: tuple[str, ...]) -> str:
 
 def draw(name: str, parts: list[tuple[str, str]]) -> None:
     """Write a picture of commands and their output."""
-    console = Console(record=True, width=WIDTH, file=io.StringIO(), color_system="standard")
+    console = Console(record=True, width=WIDTH, file=io.StringIO(), color_system="256")
     for command, output in parts:
         console.print(Text(f"$ {command}", "bold"))
         console.print(Text.from_ansi(output.rstrip("\n")), end="\n\n")

@@ -27,9 +27,10 @@ THEME = TerminalTheme(
         *((104, 154, 218), (190, 134, 200), (92, 182, 196), (214, 216, 218)),
     ],
 )
-# rich's own format, without the font that it loads from the web.
+# rich's own format, without the font that it loads from the web, and without a clip path for each
+# line, which cuts off dots and accents. Some viewers remove spaces that are not to be preserved.
 SVG = f"""\
-<svg viewBox="0 0 {{width}} {{height}}" xmlns="http://www.w3.org/2000/svg">
+<svg viewBox="0 0 {{width}} {{height}}" xmlns="http://www.w3.org/2000/svg" xml:space="preserve">
 <style>
 .{{unique_id}}-matrix {{{{ font: {{char_height}}px/{{line_height}}px {FONTS} }}}}
 .{{unique_id}}-title {{{{ font: bold 18px sans-serif }}}}
@@ -39,7 +40,6 @@ SVG = f"""\
 <clipPath id="{{unique_id}}-clip-terminal">
 <rect x="0" y="0" width="{{terminal_width}}" height="{{terminal_height}}"/>
 </clipPath>
-{{lines}}
 </defs>
 {{chrome}}
 <g transform="translate({{terminal_x}}, {{terminal_y}})"
@@ -68,7 +68,13 @@ b.w {{{{ display: inline-block; font-weight: inherit }}}}
 </body>
 </html>
 """
-_SVG_TEXT = re.compile(r'textLength="([^"]*)"([^>]*)>([^<]*)<')
+_SVG_TEXT = re.compile(
+    r'<text class="([^"]*)" x="([^"]*)" y="([^"]*)" textLength="[^"]*" clip-path="[^"]*">'
+    r"([^<]*)</text>"
+)
+CELL_WIDTH, DESCENT, BAR_HEIGHT = 12.2, 5.9, 22.4  # in the units of rich's format
+LEFT_BLOCKS, LOWER_BLOCKS = "▏▎▍▌▋▊▉█", "▁▂▃▄▅▆▇"  # from one eighth of a cell on
+_BLOCKS = re.compile(f"(█*[{LEFT_BLOCKS}]|[{LOWER_BLOCKS}])")
 _MAYBE_WIDE = re.compile(r"[^\x00-\u10ff]+")  # from U+1100 (Hangul) on
 
 
@@ -100,8 +106,8 @@ def _recorded(events: list[Any], view: View) -> Console:
     text = Text.from_ansi(rendered.rstrip("\n"))
     text.expand_tabs(8)
     width = max(LEAST_WIDTH, *map(cell_len, text.plain.split("\n")))
-    console = Console(record=True, file=io.StringIO(), width=width, color_system="standard")
-    console.print(text, end="\n\n")  # rich makes no clip path for the last line
+    console = Console(record=True, file=io.StringIO(), width=width, color_system="256")
+    console.print(text)
     return console
 
 
@@ -109,16 +115,33 @@ def svg(console: Console) -> str:
     """Return what a console recorded as SVG.
 
     rich sets each text as wide as its number of characters; here it gets the number of cells that
-    it takes on a terminal.
+    it takes on a terminal. Bars become rectangles: fonts leave seams between block characters.
     """
     document = console.export_svg(title="hftool", theme=THEME, code_format=SVG)
+    return _SVG_TEXT.sub(lambda match: "".join(_svg_parts(*match.groups())), document)
 
-    def measured(match: re.Match[str]) -> str:
-        text = html.unescape(match[3])
-        length = float(match[1]) / len(text) * cell_len(text)
-        return f'textLength="{length:g}"{match[2]}>{match[3]}<'
 
-    return _SVG_TEXT.sub(measured, document)
+def _svg_parts(style: str, left: str, baseline: str, escaped: str) -> Iterator[str]:
+    """Yield a line's text of one style as texts and rectangles."""
+    cells = 0
+    for part in _BLOCKS.split(html.unescape(escaped)):
+        x = float(left) + cells * CELL_WIDTH
+        cells += cell_len(part)
+        if _BLOCKS.fullmatch(part):
+            width, height = float(len(part)), 1.0
+            if part in LOWER_BLOCKS:
+                height = (LOWER_BLOCKS.index(part) + 1) / 8
+            else:
+                width += (LEFT_BLOCKS.index(part[-1]) + 1) / 8 - 1
+            bottom = float(baseline) + DESCENT
+            yield (
+                f'<rect class="{style}" x="{x:g}" y="{bottom - height * BAR_HEIGHT:g}"'
+                f' width="{width * CELL_WIDTH:g}" height="{height * BAR_HEIGHT:g}"/>'
+            )
+        elif part.strip("\xa0"):
+            text = html.escape(part).replace("\xa0", "&#160;")
+            yield f'<text class="{style}" x="{x:g}" y="{baseline}"'
+            yield f' textLength="{cell_len(part) * CELL_WIDTH:g}">{text}</text>'
 
 
 def _html(console: Console) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hftool.tokenization.encode import Encoded
 
 TOKEN_COLORS = 4  # used in turn, .t0 to .t3 below
+LONGEST_UNBROKEN = 40  # characters
 HOTTEST = 16  # bits of surprisal from which on the colour is the strongest
 STYLE = """\
 :root { color-scheme: light dark; --heat: 230 80 20; --line: rgb(128 128 128 / .45) }
@@ -23,6 +24,7 @@ pre { font: 17px/1.9 ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospac
   white-space: pre-wrap; overflow-wrap: anywhere; tab-size: 8; margin: 1.5em 0 .8em }
 pre span { border-radius: 3px; padding: .12em 0; box-shadow: inset 1px 0 var(--line);
   -webkit-box-decoration-break: clone; box-decoration-break: clone }
+pre .k { white-space: pre }
 pre i { color: GrayText; font-style: normal; user-select: none }
 .t0 { background: rgb(0 160 190 / .3) } .t1 { background: rgb(220 170 0 / .3) }
 .t2 { background: rgb(60 170 60 / .3) } .t3 { background: rgb(190 70 180 / .3) }
@@ -103,12 +105,18 @@ def _name(token_id: int, text: str) -> str:
 
 
 def _span(span: Span, attributes: str, tips: Iterable[str]) -> str:
-    """Return a span as HTML; a symbol marks each line break and tab."""
+    """Return a span as HTML; a symbol marks each line break and tab.
+
+    A line breaks before a span's first space, not after it, where its colour would stick out.
+    """
     text = escape(visible(span.text)).replace("\n", "<i>↵</i>\n").replace("\t", "<i>⇥</i>\t")
     if not span.tokens:
         return text
     tip = escape("\n".join(tips)).replace("\n", "&#10;")
-    return f'<span {attributes} data-tip="{tip}">{text}</span>'
+    if "\n" not in span.text and len(span.text) <= LONGEST_UNBROKEN:
+        attributes = attributes.replace('class="', 'class="k ', 1)
+    before = "<wbr>" if span.text.startswith(" ") else ""
+    return f'{before}<span {attributes} data-tip="{tip}">{text}</span>'
 
 
 def _page(parts: Iterable[str]) -> str:

@@ -18,6 +18,8 @@ from hftool.tokenization.tokenizer import Tokenizer
 from tests.conftest import run
 from tests.tiny_models import save_model
 
+EIGHTHS = " ▏▎▍▌▋▊▉█"
+BAR = f"[{EIGHTHS[1:]}]+"
 TEXT = 'a <script>alert("x")</script>\t大家 👩\u200d👧\r\n&amp; <b>é e\u0301 שלום'
 
 
@@ -133,6 +135,10 @@ def test_an_export_shows_what_the_table_shows(
         assert not re.search(r"url\((?!#)|@import|@font-face", file.read_text("utf-8"))
         root = ElementTree.parse(file).getroot()
         text = " ".join(e.text or "" for e in root.iter("{http://www.w3.org/2000/svg}text"))
+        bars = [e for e in root.iter("{http://www.w3.org/2000/svg}rect") if e.get("class")]
+        widths = [8 * len(bar[:-1]) + EIGHTHS.index(bar[-1]) for bar in re.findall(BAR, table)]
+        assert [8 * float(bar.attrib["width"]) / 12.2 for bar in bars] == pytest.approx(widths)
+        table = re.sub(BAR, "", table)
     else:
         text = page(file).text
     words = re.sub(r"\x1b\[[0-9;]*m", " ", table).split()
