@@ -23,6 +23,7 @@ from hftool.cli.commands.sample import sample
 from hftool.cli.commands.score import score
 from hftool.cli.commands.sentiment import sentiment
 from hftool.cli.commands.topk import topk
+from hftool.cli.commands.tour import tour
 from hftool.cli.commands.tree import tree
 from hftool.cli.commands.vocab_dump import vocab_dump
 from hftool.cli.help import HelpfulCommand, HelpfulGroup, start_lines
@@ -189,6 +190,7 @@ app.command("sample", cls=ComputingCommand)(sample)
 app.command("generate", cls=ComputingCommand)(generate)
 app.command("chat", cls=ComputingCommand)(chat)
 app.command("sentiment", cls=ComputingCommand)(sentiment)
+app.command("tour", cls=ComputingCommand)(tour)
 app.add_typer(models, name="models")
 app.add_typer(daemon, name="daemon")
 

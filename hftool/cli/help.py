@@ -39,6 +39,7 @@ Try these first; they need no download:
 
 Then:
 
+  hftool tour                              all this step by step, explained
   hftool COMMAND --help                    a command's options, with examples
   hftool models list                       models with a short name
   hftool --help                            all commands

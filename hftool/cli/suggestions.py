@@ -55,14 +55,14 @@ def instead_of_words(words: Sequence[str], context: Any) -> UsageError:
     line = [*(str(value) for value in values if value is not None), *words]
     takes_text = any(argument.display_name_raw == "TEXT" for argument in arguments)
     if is_model(line[0]) and "-m" in _options(context.command):
-        text = f" {_quoted(line[1:])}" if line[1:] else ""
+        text = f" {quoted(line[1:])}" if line[1:] else ""
         return UsageError(error, f"the model goes with -m: {path} -m {line[0]}{text}")
     if takes_text:
         several = "; several texts: --lines" if "--lines" in _options(context.command) else ""
-        return UsageError(error, f"put the text in quotes: {path} {_quoted(line)}{several}")
+        return UsageError(error, f"put the text in quotes: {path} {quoted(line)}{several}")
     if context.info_name == "chat":
         hint = (
-            f"chat reads from the terminal; for one answer: hftool generate --chat {_quoted(line)}"
+            f"chat reads from the terminal; for one answer: hftool generate --chat {quoted(line)}"
         )
         return UsageError(error, hint)
     return UsageError(error, f"see: {path} --help")
@@ -91,7 +91,7 @@ def _did_you_mean(name: str, names: Iterable[str], synonyms: dict[str, str]) -> 
     return f"did you mean '{bare[close[0]]}'?" if close else None
 
 
-def _quoted(words: Sequence[str]) -> str:
+def quoted(words: Sequence[str]) -> str:
     text = " ".join(words)
     text = text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 1] + "…"
     return f'"{text}"' if _PLAIN.fullmatch(text) else shlex.quote(text)

@@ -15,6 +15,7 @@ from tools import doc_blocks, make_reference
 DOCS = Path(__file__).parents[2] / "docs"
 NEEDS_HUB_OR_TERMINAL = (
     *("qwen", "gemma", "hftool chat", "models alias", "models unalias", "hftool daemon"),
+    "hftool tour",  # tests/cli/test_tour.py
     "hftool models prune",  # of the cache that all tests share
 )
 
@@ -37,7 +38,7 @@ def help_of(page: Page, option: str = "--help") -> str:
 def test_the_tree_is_the_designs() -> None:
     assert {page.path.split()[1] for page in COMMANDS} == {
         *("vocab-dump", "encode", "decode", "topk", "sample", "generate", "chat", "sentiment"),
-        *("models", "daemon", "score", "tree"),
+        *("models", "daemon", "score", "tree", "tour"),
     }
 
 
