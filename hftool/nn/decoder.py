@@ -63,9 +63,7 @@ class Decoder(nn.Module):
             self._scale = torch.tensor(config.embedding_scale).to(self.dtype)
         self.layers = [_Layer(config, weights, i) for i in range(config.num_hidden_layers)]
         self._norm = _Norm(weights, "model.norm", config)
-        self._head = weights.linear(
-            "model.embed_tokens" if config.tie_word_embeddings else "lm_head"
-        )
+        self._head = weights.head("model.embed_tokens" if config.tie_word_embeddings else "lm_head")
 
     def forward(
         self,

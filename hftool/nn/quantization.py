@@ -15,11 +15,14 @@ from hftool.nn.architectures import SHARED_INPUT_LAYERS, TRANSPOSED_LINEAR
 
 INT4_GROUP = 32  # weights of a row that share scale and minimum, as in GGUF's Q4_0 and Q4_1
 INT4_OUTPUTS = 16  # torch's int4 kernel takes multiples of this
+INT4_GRIDS = 3  # tried for each group
 TINY = torch.finfo(torch.float32).tiny
 Bits = Literal["int8", "int4"]
+# Of the output layer: rounded to 4 bits it costs more accuracy than all others together.
+HEAD_BITS: Bits = "int8"
 
 # Rows quantized together: they fit a core's cache, and torch packs int4 in blocks of 64 rows.
-ROWS_PER_BLOCK = 1024
+ROWS_PER_BLOCK = 256
 MANY_ROWS = 64  # from this number of inputs, unpacking the weights is faster than torch's kernel
 
 
@@ -90,7 +93,8 @@ class Int8Products(Int8Linear):
 class Int4Linear(QuantizedLinear):
     """A linear layer with weights in 4 bits, and a scale and a minimum per `INT4_GROUP` weights.
 
-    The levels are those of GGUF's Q4_1: weights from such a file keep their values.
+    The levels are those of GGUF's Q4_1: weights from such a file keep their values, but for the
+    rounding of scales and minima.
     """
 
     PARTS = ("packed", "scales")
@@ -121,13 +125,57 @@ def _int4(rows: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.T
     """Quantize rows of weights to int4 as torch packs them, with scales and zeros
     [groups, rows, 2]."""
     groups = rows.float().reshape(len(rows), -1, INT4_GROUP)
+    levels, scale, zero = _int4_grid(groups, dtype)
+    # torch packs levels from 0 to 15; its kernel subtracts 8 from them.
+    packed = torch._convert_weight_to_int4pack_for_cpu(
+        (levels + 8).reshape_as(rows).to(torch.int32), 2
+    )
+    return packed, torch.stack([scale, zero], dim=-1).transpose(0, 1).to(dtype)
+
+
+def _int4_grid(
+    groups: torch.Tensor, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return levels from -8 to 7 [rows, groups, INT4_GROUP], and the scale and the zero of each
+    group [rows, groups], so that levels * scale + zero is close to the weights.
+
+    The first grid spans each group's least and greatest weight. The next ones are the least-squares
+    fit to the levels of the grid before, in which, as in llama.cpp, greater weights count more. Of
+    these each group takes the best, with its scale and zero rounded to `dtype`.
+    """
     least, most = groups.amin(-1), groups.amax(-1)
-    scale = ((most - least) / 15).clamp(min=torch.finfo(dtype).tiny)
-    levels = ((groups - least[..., None]) / scale[..., None]).round().clamp(0, 15)
-    packed = torch._convert_weight_to_int4pack_for_cpu(levels.reshape_as(rows).to(torch.int32), 2)
-    # The kernel subtracts 8 from the levels; its zero is the value of the middle level.
-    scales = torch.stack([scale, least + 8 * scale], dim=-1).transpose(0, 1)
-    return packed, scales.to(dtype)
+    scale, smallest = (most - least) / 15, torch.finfo(dtype).tiny
+    zero = least + 8 * scale
+    importance = groups.abs() + groups.square().mean(-1, keepdim=True).sqrt() + smallest
+    levels, loss = torch.zeros_like(groups), torch.full_like(scale, torch.inf)
+    best_scale, best_zero = torch.zeros_like(scale), torch.zeros_like(zero)
+    for _ in range(INT4_GRIDS):
+        scale = scale.clamp(min=smallest)
+        new = ((groups - zero[..., None]) / scale[..., None]).round_().clamp_(-8, 7)
+        rounded, shift = scale.to(dtype).float(), zero.to(dtype).float()
+        error = (new * rounded[..., None]).add_(shift[..., None]).sub_(groups).square_()
+        new_loss = error.mul_(importance).sum(-1)
+        better = new_loss < loss
+        loss = torch.where(better, new_loss, loss)
+        levels = torch.where(better[..., None], new, levels)
+        best_scale = torch.where(better, rounded, best_scale)
+        best_zero = torch.where(better, shift, best_zero)
+        scale, zero = _line(new, groups, importance)
+    return levels, best_scale, best_zero
+
+
+def _line(
+    x: torch.Tensor, y: torch.Tensor, importance: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return slope and intercept of the weighted least-squares line through points [..., n]."""
+    total = importance.sum(-1)
+    weighted = importance * x
+    x_mean = weighted.sum(-1) / total
+    y_mean = (importance * y).sum(-1) / total
+    covariance = (weighted * y).sum(-1) / total - x_mean * y_mean
+    variance = weighted.mul_(x).sum(-1) / total - x_mean.square()
+    slope = covariance / variance.clamp(min=TINY)
+    return slope, y_mean - slope * x_mean
 
 
 class SharedProduct(nn.Module):
@@ -216,8 +264,14 @@ def linear_class(bits: Bits, *, inputs_too: bool) -> type[Int4Linear] | type[Int
     return Int8Products if inputs_too else Int8Linear
 
 
+def _output_layer(model: nn.Module) -> nn.Module | None:
+    """Return the layer of a transformers model that computes logits; None if it names none."""
+    find = getattr(model, "get_output_embeddings", None)
+    return find() if find is not None else None
+
+
 def quantize(model: nn.Module, bits: Bits, *, inputs_too: bool = False) -> None:
-    """Quantize a model's linear layers, including the output layer; embeddings and norms stay.
+    """Quantize a model's linear layers, the output layer to `HEAD_BITS`; embeddings and norms stay.
 
     With `inputs_too` int8 layers compute in integers.
 
@@ -232,6 +286,7 @@ def quantize(model: nn.Module, bits: Bits, *, inputs_too: bool = False) -> None:
         config.rescale_every = 0
     if not inputs_too:  # classifiers are called from several threads, which can't share a product
         _share_products(model)
+    head = _output_layer(model)
     layers: list[tuple[nn.Module, str, Any]] = [
         (parent, name, layer)
         for parent in model.modules()
@@ -244,7 +299,8 @@ def quantize(model: nn.Module, bits: Bits, *, inputs_too: bool = False) -> None:
         weight = layer.weight.detach()
         if not isinstance(layer, nn.Linear):
             weight = weight.T.contiguous()
-        new = quantized_linear(weight, layer.bias, weight.dtype, bits, inputs_too=inputs_too)
+        layer_bits = HEAD_BITS if layer is head else bits
+        new = quantized_linear(weight, layer.bias, weight.dtype, layer_bits, inputs_too=inputs_too)
         if new is not None:
             setattr(parent, name, new)
             replaced += 1

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from hftool.errors import HftoolError
 from hftool.json_files import read_json
 from hftool.nn.architectures import NotComputed
-from hftool.nn.quantization import Bits, linear_class, quantized_linear
+from hftool.nn.quantization import HEAD_BITS, Bits, linear_class, quantized_linear
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
 Linears = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
@@ -131,6 +131,10 @@ class Weights:
         each = self.each(*names)
         return lambda inputs: torch.cat(each(inputs), dim=-1)
 
+    def head(self, name: str) -> Linear:
+        """Return a function that computes the output layer."""
+        return self.linear(name) if self.bits is None else self.product(name, bits=HEAD_BITS)
+
     def each(self, *names: str) -> Linears:
         """Return a function like that of `linear`, which returns the outputs of each layer."""
         if self.bits is not None:
@@ -145,9 +149,11 @@ class Weights:
         layer = self.linear(name)
         return lambda inputs: layer(inputs).chunk(2, dim=-1)
 
-    def product(self, *names: str) -> Linear:
-        """Return a function that computes linear layers with the same input as one product."""
-        if self.bits is not None and (layer := self._quantized(self.bits, names)) is not None:
+    def product(self, *names: str, bits: Bits | None = None) -> Linear:
+        """Return a function that computes linear layers with the same input as one product, with
+        weights in `bits` instead of the model's."""
+        bits = bits or self.bits
+        if bits is not None and (layer := self._quantized(bits, names)) is not None:
             return layer
         weights = [self._stored[f"{name}.weight"] for name in names]
         weight = (torch.cat(weights) if len(weights) > 1 else weights[0]).to(self.dtype)
