@@ -16,6 +16,7 @@ from hftool.nn.architectures import context_length
 from hftool.nn.cache import Cache, can_pad, new_cache
 from hftool.nn.encoder import Encoder
 from hftool.nn.rope import LengthDependence, forget_lengths, length_dependence
+from hftool.nn.threads import threads
 from hftool.nn.weights import unknown_token
 from hftool.tokenization.tokenizer import Tokenizer
 
@@ -203,6 +204,9 @@ class LanguageModel:
             inputs["logits_to_keep"] = last
         if self.length_dependence is not None and self.length_dependence.grows:
             forget_lengths(self.model)
+        # In float32 the number of threads changes the last bits of a product.
+        if input_ids.device.type == "cpu" and self.model.dtype != torch.float32:
+            threads.adapt()
         with model_errors():
             if cache is None:
                 if "use_cache" in self.argument_names:

@@ -32,6 +32,7 @@ from hftool.nn.architectures import (
 )
 from hftool.nn.decoder import Decoder, read_decoder
 from hftool.nn.encoder import read_encoder
+from hftool.nn.threads import limit_to_quota
 from hftool.options.model import (
     DEFAULT_CLASSIFIER,
     ClassifierOptions,
@@ -186,6 +187,8 @@ def _load(
 ) -> Any:
     """Load a model; with `fast` as one of `hftool.nn`'s own where that can compute it."""
     device = choose_device(options.device)
+    if device.type == "cpu":
+        limit_to_quota()
     is_classifier = isinstance(options, ClassifierOptions)
     exact = options.dtype == "auto" and device.type == "cpu" and _is_exact(options, folder)
     dtype = choose_dtype("float32" if exact else options.dtype, device)

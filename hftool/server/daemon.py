@@ -86,10 +86,12 @@ class Daemon:
         import torch
 
         from hftool.models.device import choose_device
+        from hftool.nn.threads import limit_to_quota
 
         _import_what_commands_need()
         self._path, self._root, self._run_command_line = path, root, run
         self._idle, self._memory_limit = idle, memory_limit
+        limit_to_quota()
         self._threads = torch.get_num_threads()
         torch.set_num_threads(1)  # threads don't survive a fork
         # CUDA's own check of its devices sets up a state that does not survive a fork either.
