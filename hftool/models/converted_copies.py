@@ -50,6 +50,7 @@ WEIGHT_SUFFIXES = (
     *(".bin", ".ckpt", ".gguf", ".h5", ".msgpack", ".npz", ".onnx", ".ot", ".pt", ".pth"),
     ".safetensors",
 )
+ROUNDING = "2"  # another number whenever weights are quantized in another way
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -209,7 +210,7 @@ def quantized_conversion(folder: Path, settings: Mapping[str, str]) -> Conversio
         HftoolError: a file can't be read.
     """
     files = [folder / "config.json", *weight_files(folder)]
-    made_of = {**settings, "torch": version("torch")}
+    made_of = {**settings, "rounding": ROUNDING, "torch": version("torch")}
     made_of |= {path.name: sha256_of(path) for path in files}
     return Conversion("quantized", folder, made_of, "a few seconds")
 
