@@ -14,6 +14,7 @@ from hftool.classification.classify import Classification
 from hftool.classification.evaluation import Evaluation
 from hftool.classification.summary import LabelSummary
 from hftool.generation.comparison import ModelComparison
+from hftool.generation.layers import Layer
 from hftool.generation.next_token import Candidate
 from hftool.generation.records import FailedRequest, Generation
 from hftool.generation.scored_tokens import Perplexity, ScoredToken
@@ -57,6 +58,7 @@ RECORDS: dict[str, tuple[str, type[Any]]] = {
     "failed-text": ("encode --lines, a text that failed", FailedText),
     "decoded": ("decode", Decoded),
     "candidate": ("topk", Candidate),
+    "layer": ("topk --layers", Layer),
     "scored-token": ("score --by token", ScoredToken),
     "perplexity": ("score --by token, at the end", Perplexity),
     "text-score": ("score", TextScore),

@@ -53,6 +53,20 @@ def mask_logits(
         UsageError: there is no mask.
         HftoolError: the text is longer than the context, or as `LanguageModel.forward`.
     """
+    positions = mask_positions(language_model, ids)
+    tokens = torch.tensor([list(ids)], device=language_model.model.device)
+    logits = language_model.forward(tokens, attention_mask=torch.ones_like(tokens))[0]
+    check_finite(logits[positions], language_model.model.dtype)
+    for position in positions:
+        yield position, logits[position]
+
+
+def mask_positions(language_model: LanguageModel, ids: Sequence[int]) -> list[int]:
+    """Return the positions of the masks in `ids`.
+
+    Raises:
+        UsageError: there is none.
+    """
     own = mask_id(language_model.tokenizer)
     positions = [position for position, token_id in enumerate(ids) if token_id == own]
     if not positions:
@@ -61,8 +75,4 @@ def mask_logits(
             f"{language_model.name} is a masked model, and the text has no {mask}",
             f"put {mask} in the place of the token to predict",
         )
-    tokens = torch.tensor([list(ids)], device=language_model.model.device)
-    logits = language_model.forward(tokens, attention_mask=torch.ones_like(tokens))[0]
-    check_finite(logits[positions], language_model.model.dtype)
-    for position in positions:
-        yield position, logits[position]
+    return positions

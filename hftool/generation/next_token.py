@@ -1,8 +1,10 @@
 """The probabilities that a model gives to the next token, after a text or anywhere in it."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import torch
 
@@ -85,34 +87,61 @@ def next_token_records(
         HftoolError: a model cannot be loaded, or a prompt does not fit the context.
         UsageError: the prompt does not have this position.
     """
+    return answers(load, models, texts, prompting, partial(_answer, query=query))
+
+
+Answer = Callable[[LanguageModel, list[int]], Iterator[Any]]
+"""Yields the records of a prompt's ids, which have the fields `model` and `index`."""
+
+
+def answers(
+    load: LoadOptions,
+    models: Sequence[str],
+    texts: Sequence[Prompt],
+    prompting: PromptOptions,
+    answer: Answer,
+    *,
+    fast: bool = True,
+) -> Iterator[Any]:
+    """Yield the records of each text by one model after another, as `next_token_records`.
+
+    Args:
+        fast: whether models may be computed by other code than transformers'.
+    """
     for name in models:
         model = name if len(models) > 1 else None
         # Only this generator has the model, and is gone before the next one is loaded.
-        for record in _records_of_model(replace(load, model=name), texts, prompting, query):
-            yield replace(record, model=model)
+        of_model = _answers_of_model(replace(load, model=name), texts, prompting, answer, fast)
+        yield from (replace(record, model=model) for record in of_model)
 
 
-def _records_of_model(
-    load: LoadOptions, texts: Sequence[Prompt], prompting: PromptOptions, query: NextTokenQuery
-) -> Iterator[Candidate]:
-    """Answer a query for each text with one model, as `next_token_records`."""
-    language_model = load_language_model(load, masked=True)
+def _answers_of_model(
+    load: LoadOptions,
+    texts: Sequence[Prompt],
+    prompting: PromptOptions,
+    answer: Answer,
+    fast: bool,
+) -> Iterator[Any]:
+    language_model = load_language_model(load, masked=True, fast=fast)
     for index, text in enumerate(texts):
         if language_model.is_masked and isinstance(text, str):
             text = with_own_mask(language_model.tokenizer, text)
         ids = prompt_ids(language_model.tokenizer, text, prompting)
-        records: Iterator[Candidate] = (
-            _mask_candidates(language_model, ids, query)
-            if language_model.is_masked
-            else candidates_everywhere(language_model, ids, query)
-            if query.position == "all"
-            else _candidates(language_model, ids[: _end(query.position, len(ids))], query)
-        )
         number = index if len(texts) > 1 else None
-        yield from (replace(record, index=number) for record in records)
+        yield from (replace(record, index=number) for record in answer(language_model, ids))
 
 
-def _end(position: str | None, count: int) -> int:
+def _answer(
+    language_model: LanguageModel, ids: list[int], query: NextTokenQuery
+) -> Iterator[Candidate]:
+    if language_model.is_masked:
+        return _mask_candidates(language_model, ids, query)
+    if query.position == "all":
+        return candidates_everywhere(language_model, ids, query)
+    return _candidates(language_model, ids[: end_of(query.position, len(ids))], query)
+
+
+def end_of(position: str | None, count: int) -> int:
     """Return how many of a prompt's `count` tokens to give to the model."""
     if position is None:
         return count
@@ -160,7 +189,7 @@ def candidates_everywhere(
             f"{language_model.name} is an encoder-decoder: its prompt is a source, which it does"
             " not continue"
         )
-    wanted = _single_tokens(language_model, query, "with --position all a target")
+    wanted = single_tokens(language_model, query, "with --position all a target")
     settings = None
     if query.sampling is not None:
         settings = resolve_sampling(query.sampling, language_model.generation_config)
@@ -174,7 +203,7 @@ def candidates_everywhere(
                 yield replace(found, after=token)
 
 
-def _single_tokens(language_model: LanguageModel, query: NextTokenQuery, what: str) -> list[int]:
+def single_tokens(language_model: LanguageModel, query: NextTokenQuery, what: str) -> list[int]:
     """Return the ids of the texts to look for, each of which must be one token.
 
     Raises:
@@ -194,13 +223,9 @@ def _mask_candidates(
     language_model: LanguageModel, ids: Sequence[int], query: NextTokenQuery
 ) -> Iterator[Candidate]:
     """Yield the candidates for each mask in `ids`, as `_candidates` does for the next token."""
-    if query.position is not None:
-        raise UsageError(
-            f"{language_model.name} is a masked model: --position needs one that continues texts",
-            "put its mask token in the place of the token to predict",
-        )
+    require_no_position(language_model, query)
     require_context(language_model, len(ids))
-    wanted = _single_tokens(language_model, query, "a mask")
+    wanted = single_tokens(language_model, query, "a mask")
     settings = None
     if query.sampling is not None:
         settings = resolve_sampling(query.sampling, language_model.generation_config)
@@ -212,6 +237,19 @@ def _mask_candidates(
         logits = logits.cpu()
         for candidate in rank_tokens(language_model, logits, position, query.k, wanted, sampled):
             yield replace(candidate, mask=number)
+
+
+def require_no_position(language_model: LanguageModel, query: NextTokenQuery) -> None:
+    """Raise where a position is named for a masked model, whose masks are the positions.
+
+    Raises:
+        UsageError: with what to do instead.
+    """
+    if query.position is not None:
+        raise UsageError(
+            f"{language_model.name} is a masked model: --position needs one that continues texts",
+            "put its mask token in the place of the token to predict",
+        )
 
 
 def next_tokens(

@@ -50,12 +50,13 @@ NO_LIMIT = 1e9  # tokens; transformers writes 1e30 for a tokenizer without a lim
 
 
 def load_language_model(
-    options: LoadOptions, *, masked: bool = False, beams: int | None = 1
+    options: LoadOptions, *, masked: bool = False, beams: int | None = 1, fast: bool = True
 ) -> LanguageModel:
     """Load a language model that continues texts, with `masked` also one that fills in masks.
 
     With more than one of `beams` it is loaded as transformers' class, which searches with them;
-    None stands for as many as the model's generation_config.json has.
+    None stands for as many as the model's generation_config.json has. Without `fast` it is that
+    class as well, whose layers can be looked into.
 
     Raises:
         HftoolError: the model is unknown, can't be downloaded, is not a causal language model, or
@@ -63,7 +64,7 @@ def load_language_model(
     """
     source = resolve_reference(options.model, options.revision)
     folder = ensure_local(source, "model", options, options.model)
-    language_model = _language_model(source, folder, options, beams)
+    language_model = _language_model(source, folder, options, beams, fast=fast)
     if language_model.is_masked and not masked:
         raise HftoolError(
             f"{options.model} is a masked language model, which can't continue a text",
@@ -101,13 +102,18 @@ def load_classifier_or_language_model(
 
 
 def _language_model(
-    source: ModelSource, folder: Path, options: LoadOptions, beams: int | None = 1
+    source: ModelSource,
+    folder: Path,
+    options: LoadOptions,
+    beams: int | None = 1,
+    *,
+    fast: bool = True,
 ) -> LanguageModel:
     name = options.model
     auto = _auto_class(folder, name, options.trust_remote_code)
     generation_config = {**read_generation_config(folder), **recommended_settings(source)}
     searches = (generation_config.get("num_beams") or 1 if beams is None else beams) != 1
-    model = _load(auto, folder, options, fast=not searches)
+    model = _load(auto, folder, options, fast=fast and not searches)
     tokenizer = _tokenizer(source, folder, options, name)
     clear_status()
     return LanguageModel(

@@ -1,6 +1,7 @@
 """`hftool topk`"""
 
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated
 
 from hftool.cli.dataclass_options import expand_dataclasses
@@ -36,6 +37,10 @@ def topk(
             help="Predict after token N, or after each token of the text.",
         ),
     ] = None,
+    layers: Annotated[
+        bool,
+        option("--layers", help="Show what each layer of the model would predict."),
+    ] = False,
     filtering: FilterOptions,
     compare: Annotated[
         str | None, option("--compare", metavar="REF2,REF3", help="Also query these models.")
@@ -50,26 +55,32 @@ def topk(
         hftool topk "The capital of France is"
         # Also the probability of a certain token, whatever its rank
         hftool topk "The capital of France is" -k 3 --target " London"
-        # The best tokens after each token of the text
-        hftool topk "The cat sat on the mat." --position all -k 3
+        # What each layer of the model would predict
+        hftool topk "The capital of France is" --layers
         # The probabilities after the filters
         hftool topk "1+1=" -k 5 --top-p 0.9 --temperature 0.5
     """
-    from hftool.generation.next_token import NextTokenQuery, next_token_records
+    from hftool.errors import exclude
+    from hftool.generation.next_token import NextTokenQuery, answers, next_token_records
+    from hftool.output.views.layers import layers_view
     from hftool.output.views.tokens import next_token_view
     from hftool.output.writer import write
     from hftool.prompting.prompt import prompts
 
+    everywhere, sampled = position == "all", filtering != FilterOptions()
+    exclude({"--layers": layers, "--position all": everywhere})
+    exclude({"--layers": layers, "a sampling option": sampled})
     given = list(prompts(prompt, inputs, prompting))
-    sampled = filtering != FilterOptions()
     sampling = SamplingOptions(**asdict(filtering), seed=0) if sampled else None
     query = NextTokenQuery(k, tuple(target or ()), position, sampling)
     models = [load.model, *(compare.split(",") if compare else ())]
-    view = next_token_view(
-        everywhere=position == "all",
-        sampled=sampled,
-        models=len(models) > 1,
-        texts=len(given) > 1,
-        targets=bool(target),
-    )
+    several = {"models": len(models) > 1, "texts": len(given) > 1}
+    if layers:
+        from hftool.generation.layers import layers_of_prompt
+
+        answer = partial(layers_of_prompt, query=query)
+        records = answers(load, models, given, prompting, answer, fast=False)
+        write(records, layers_view(**several), output)
+        return
+    view = next_token_view(everywhere=everywhere, sampled=sampled, targets=bool(target), **several)
     write(next_token_records(load, models, given, prompting, query), view, output)
