@@ -19,6 +19,7 @@ from hftool.generation.requests import beam_settings, sampling_settings
 from hftool.generation.sampling import SamplingSettings
 from hftool.generation.sequential import generate_each
 from hftool.models.language_model import LanguageModel
+from hftool.options.constraints import Constraint
 from hftool.options.generation import (
     CHAT_MAX_NEW_TOKENS,
     AnswerOptions,
@@ -66,6 +67,7 @@ class Conversation:
         arguments: what the template gets beside the messages.
         stop: strings that end an answer.
         show_probs: whether pieces of answers have probabilities.
+        constraint: what an answer must look like.
         overflow: what to do when the messages leave too little of the context for an answer: drop
             the oldest turns, or refuse the message ("stop").
 
@@ -73,6 +75,8 @@ class Conversation:
         UsageError: as `resolve_sampling`.
         HftoolError: as `resolve_sampling`, or a stop string of the model is not text.
     """
+
+    constraint: Constraint | None = None  # what an answer must look like
 
     def __init__(
         self,
@@ -86,6 +90,7 @@ class Conversation:
         stop: Sequence[str] = (),
         overflow: Overflow = "drop",
         show_probs: bool = False,
+        constraint: Constraint | None = None,
     ) -> None:
         self._language_model = language_model
         log_unused_fields(language_model.generation_config, "num_return_sequences")
@@ -105,6 +110,18 @@ class Conversation:
         self.arguments = arguments or Chat([])
         self.turns: list[Message] = []
         self.configure(options)
+        self._has_stop_option = bool(stop)
+        self.constrain(constraint)
+
+    def constrain(self, constraint: Constraint | None) -> None:
+        """Let the answers to come satisfy a constraint, or none.
+
+        Raises:
+            UsageError: `--stop` would cut them off.
+        """
+        if constraint is not None and self._has_stop_option:
+            raise UsageError(f"--stop would cut off the text that --{constraint.kind} asks for")
+        self.constraint = constraint
 
     @property
     def model(self) -> str:
@@ -143,7 +160,7 @@ class Conversation:
 
     def next_settings(self) -> SamplingSettings:
         """Return the settings of the next answer. Raises: as `resolve_sampling`."""
-        return self._settings(self.options)
+        return replace(self._settings(self.options), constraint=self.constraint)
 
     def _settings(self, options: AnswerOptions) -> SamplingSettings:
         config = self._language_model.generation_config
@@ -221,18 +238,19 @@ class Conversation:
             tuple(ids),
             settings,
             self._most_new_tokens(len(ids)),
-            stop=self._stop,
+            stop=() if self.constraint else self._stop,
             beams=self._beams,
             with_probs=self._show_probs,
         )
         text, complete = "", False
+        valid: bool | None = None
         turn = Turn("assistant", "", "interrupted", len(ids), None, settings.seed)
         try:
             yield from user_turn
             for event in self._events(request):
                 if isinstance(event, Generation):
                     self.turns = [*fitting, {"role": "assistant", "content": text}]
-                    complete = True
+                    complete, valid = True, event.valid
                     yield replace(
                         turn,
                         content=text,
@@ -249,6 +267,8 @@ class Conversation:
             raise
         if settings.seed is not None:
             log.debug("seed %d", settings.seed)
+        if valid is False:
+            log.warning("the answer ended before satisfying the constraint")
 
     def _events(self, request: Request) -> Iterator[Piece | Generation]:
         if request.beams is None:

@@ -11,6 +11,7 @@ from hftool.endpoint.server import Endpoint
 from hftool.errors import HftoolError
 from hftool.generation.records import Generation, Piece
 from hftool.generation.sampling import SamplingSettings
+from hftool.options.constraints import Constraint
 from hftool.options.generation import (
     CHAT_MAX_NEW_TOKENS,
     AnswerOptions,
@@ -62,6 +63,15 @@ class RemoteConversation(Conversation):
         self.arguments = arguments or Chat([])
         self.turns = []
         self.configure(options)
+
+    def constrain(self, constraint: Constraint | None) -> None:
+        """Let the answers to come be free texts.
+
+        Raises:
+            HftoolError: there is a constraint, which the server would have to keep.
+        """
+        if constraint is not None:
+            raise HftoolError(f"--{constraint.kind} does not work with an endpoint")
 
     @property
     def model(self) -> str:

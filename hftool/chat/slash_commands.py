@@ -12,8 +12,10 @@ from hftool.chat import storage
 from hftool.chat.conversation import Conversation, Turn
 from hftool.chat.settings import UNSET, change_setting
 from hftool.errors import HftoolError, UsageError
+from hftool.generation.constraints import read_constraint
 from hftool.generation.records import Piece
 from hftool.generation.sampling import SamplingSettings
+from hftool.options.constraints import ConstraintOptions
 from hftool.options.ranges import SWITCH
 from hftool.prompting.given_texts import tool_name
 from hftool.prompting.messages import Chat, text_of
@@ -165,7 +167,7 @@ def _effective_settings(conversation: Conversation) -> Iterator[tuple[str, str]]
     words = {"greedy": greedy, "seed": seed}
     neutral = {**asdict(SamplingSettings(greedy=True, seed=None)), "greedy": None}
     values = asdict(settings)
-    further = values.pop("further")
+    further, _ = values.pop("further"), values.pop("constraint")
     for name, value in values.items():
         if value != neutral[name] or (name in ALWAYS_SHOWN and not settings.greedy):
             shown = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
@@ -239,6 +241,19 @@ def _think(conversation: Conversation, argument: str) -> Events:
     yield Note("thinking is " + ("left to the template" if think is None else _on_or_off(think)))
 
 
+def _schema(conversation: Conversation, argument: str) -> Events:
+    if argument:
+        constraint = None
+        if argument != '""':
+            constraint = read_constraint(ConstraintOptions(schema=argument))
+        conversation.constrain(constraint)
+    constraint = conversation.constraint
+    if constraint is None:
+        yield Note("answers are free texts")
+    else:
+        yield Note(f"answers must satisfy the {constraint.kind} {constraint.text}")
+
+
 def _on_or_off(value: bool) -> str:
     return "on" if value else "off"
 
@@ -295,6 +310,9 @@ COMMANDS = {
         Command("template", "", "show the conversation as the model sees it", _template),
         Command("tools", "[FILE]", 'show or set the tools, from JSON ("" for none)', _tools),
         Command("think", "[on|off]", "show or set whether the model reasons first", _think),
+        Command(
+            "schema", "[SCHEMA]", 'show or set a JSON Schema for answers ("" for none)', _schema
+        ),
         Command("template-arg", "[KEY=VALUE]", "show or set variables of the template", _variable),
         Command("tokens", "", "show how much of the context is used", _tokens),
         Command(LEAVE, "", "leave the chat (also /quit, /bye, exit, quit, Ctrl-D)", _exit),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hftool.errors import HftoolError, UsageError
+from hftool.generation.constraints import RECORD_FIELDS, constraint_of_record
 from hftool.generation.records import FailedRequest, Generation, Piece
 from hftool.inputs.texts import decoded, raw_lines
 from hftool.options.generation import GenerateOptions, GenerationOptions
@@ -37,6 +38,10 @@ CHAT_FIELDS: dict[str, type] = {
     **{"template": str, "no_generation_prompt": bool},
 }
 """What a batch record can say about its chat beside its messages."""
+KNOWN_FIELDS = {
+    *("id", "prompt", "messages"),
+    *(*CHAT_FIELDS, *RECORD_OPTIONS, *RECORD_FIELDS),
+}
 _KINDS = {list: "a list", dict: "an object", str: "text", bool: "true or false"}
 
 
@@ -165,13 +170,14 @@ def _reject_constant(name: str) -> None:
 def read_record(record: dict[str, Any], options: GenerateOptions) -> tuple[Prompt, GenerateOptions]:
     """Return the prompt of a batch record, and its options, which override the others.
 
-    A record is `{"prompt": …}` or `{"messages": […]}`, with any `id` and any of `RECORD_OPTIONS`.
+    A record is `{"prompt": …}` or `{"messages": […]}`, with any `id`, any of `RECORD_OPTIONS` and
+    one of `RECORD_FIELDS`.
 
     Raises:
         HftoolError: the record has fields that are unknown, missing or of the wrong type.
         UsageError: an option has a value that is not allowed.
     """
-    if unknown := record.keys() - {"id", "prompt", "messages", *CHAT_FIELDS, *RECORD_OPTIONS}:
+    if unknown := record.keys() - KNOWN_FIELDS:
         raise HftoolError(f"unknown field {', '.join(sorted(unknown))}")
     record = {name: value for name, value in record.items() if value is not None}
     if ("prompt" in record) == ("messages" in record):
@@ -181,7 +187,7 @@ def read_record(record: dict[str, Any], options: GenerateOptions) -> tuple[Promp
         prompting,
         _override(options.sampling, record),
         _override(options.generation, record),
-        constraint=options.constraint,
+        constraint=constraint_of_record(record, options.constraint),
     )
 
 

@@ -2,15 +2,24 @@
 several texts, or a text of a grammar."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from hftool.errors import UsageError, exclude
+from hftool.errors import HftoolError, UsageError, exclude
 from hftool.generation.json_schemas import llguidance_schema, parse_schema
 from hftool.inputs.texts import one_text
-from hftool.options.constraints import Constraint, ConstraintOptions
+from hftool.options.constraints import (
+    CONSTRAINTS,
+    Constraint,
+    ConstraintKind,
+    ConstraintOptions,
+)
 from hftool.options.inputs import FileOptions
+
+RECORD_FIELDS = (*CONSTRAINTS, "response_format")
+"""The fields of a batch record that ask for a constraint."""
 
 
 def grammar_of(constraint: Constraint, before: str = "") -> str:
@@ -88,6 +97,58 @@ def read_constraint(options: ConstraintOptions) -> Constraint | None:
     elif options.grammar is not None:
         constraint = Constraint("grammar", one_text(None, FileOptions(options.grammar)))
     return None if constraint is None else checked(constraint)
+
+
+def constraint_of_record(
+    record: Mapping[str, Any], otherwise: Constraint | None
+) -> Constraint | None:
+    """Return the constraint that a batch record asks for by one of `RECORD_FIELDS`.
+
+    Raises:
+        HftoolError: it asks for several, or a field is not what it should be.
+        UsageError: hftool cannot keep the constraint.
+    """
+    given = [name for name in RECORD_FIELDS if name in record]
+    if len(given) > 1:
+        raise HftoolError(f'"{given[0]}" excludes "{given[1]}"')
+    if not given:
+        return otherwise
+    value = record[given[0]]
+    if given[0] == "response_format":
+        value = _schema_of_format(value)
+        return None if value is None else checked(Constraint("schema", json.dumps(value)))
+    if given[0] == "choice":
+        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+            raise HftoolError('"choice" must be a list of texts')
+        return checked(choice_of(value))
+    if given[0] == "schema" and not isinstance(value, str):
+        return checked(Constraint("schema", json.dumps(value, ensure_ascii=False)))
+    if not isinstance(value, str):
+        raise HftoolError(f'"{given[0]}" must be text')
+    if given[0] == "schema":
+        value = schema_text(value)
+    return checked(Constraint(cast(ConstraintKind, given[0]), value))
+
+
+def _schema_of_format(response_format: Any) -> Any:
+    """Return the JSON Schema of OpenAI's `response_format`, None if it asks for a free text.
+
+    Raises:
+        HftoolError: it is not one.
+    """
+    kind = response_format.get("type") if isinstance(response_format, dict) else None
+    match kind:
+        case "text":
+            return None
+        case "json_object":
+            return {"type": "object"}
+        case "json_schema":
+            named = response_format.get("json_schema")
+            if isinstance(named, dict) and isinstance(named.get("schema"), dict):
+                return named["schema"]
+    raise HftoolError(
+        '"response_format" must have the type text, json_object, or json_schema with a schema'
+    )
 
 
 def schema_text(given: str) -> str:

@@ -66,9 +66,10 @@ class Continuation:
         """
         self.count += 1
         if logits is not None and self._request.logprobs is not None:
-            self.logprobs.append(
-                token_logprob(self._tokenizer, token_id, logits, self._request.logprobs)
-            )
+            constraint = self._constraint
+            allowed = None if constraint is None else constraint.allowed(len(logits))
+            top = self._request.logprobs
+            self.logprobs.append(token_logprob(self._tokenizer, token_id, logits, top, allowed))
         if logits is not None and self._request.with_probs:
             logprobs = torch.log_softmax(logits.double(), dim=-1)
             self._logprob += float(logprobs[token_id])
@@ -144,23 +145,40 @@ def _partial_stop_length(text: str, stops: Sequence[str]) -> int:
 
 
 def token_logprob(
-    tokenizer: Tokenizer, token_id: int, logits: torch.Tensor, top: int
+    tokenizer: Tokenizer,
+    token_id: int,
+    logits: torch.Tensor,
+    top: int,
+    allowed: torch.Tensor | None = None,
 ) -> TokenLogprob:
     """Return a token's log-probability and the `top` most probable tokens.
 
     Args:
         logits: the model's own, before any filter [vocabulary].
+        allowed: the tokens that a constraint allows, if there is one: bool [vocabulary].
     """
     logprobs = torch.log_softmax(logits.double(), dim=-1)
-    best = logprobs.topk(min(top, len(logprobs)))
+    among: torch.Tensor | None = None
+    if allowed is not None:
+        left = logits.double().masked_fill(~allowed.to(logits.device), -torch.inf)
+        among = torch.log_softmax(left, dim=-1)
+
+    def constrained(i: int) -> float | None:
+        return None if among is None or among[i] == -torch.inf else float(among[i])
+
+    def best(of: torch.Tensor) -> tuple[Alternative, ...]:
+        ids = of.topk(min(top, int((of > -torch.inf).sum()))).indices.tolist()
+        return tuple(
+            Alternative(i, tokenizer.token_text(i), float(logprobs[i]), constrained(i)) for i in ids
+        )
+
     return TokenLogprob(
         token_id,
         tokenizer.token_text(token_id),
         float(logprobs[token_id]),
-        tuple(
-            Alternative(i, tokenizer.token_text(i), value)
-            for value, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        ),
+        best(logprobs),
+        constrained(token_id),
+        None if among is None else best(among),
     )
 
 

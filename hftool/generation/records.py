@@ -90,22 +90,27 @@ class Usage:
 @dataclass(frozen=True)
 class Alternative:
     """A token and its log-probability: natural, and the model's own (before any filter). The `id`
-    is null at an endpoint."""
+    is null at an endpoint. `constrained_logprob` is the log-probability among the tokens that a
+    constraint allows; it is left out without one, and for a token that is not allowed."""
 
     id: int | None
     token: str
     logprob: float
+    constrained_logprob: float | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)
 class TokenLogprob:
     """A generated token with its log-probability (natural, before any filter), and the `top` most
-    probable tokens at the same step. The `id` is null at an endpoint."""
+    probable tokens at the same step. The `id` is null at an endpoint. With a constraint, there are
+    also the log-probability among the tokens that it allows, and the most probable of these."""
 
     id: int | None
     token: str
     logprob: float
     top: tuple[Alternative, ...]
+    constrained_logprob: float | None = field(default=None, metadata=OPTIONAL)
+    constrained_top: tuple[Alternative, ...] | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, kw_only=True)

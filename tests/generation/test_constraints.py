@@ -22,7 +22,7 @@ from hftool.generation.speculative import prompt_lookup_generator
 from hftool.models.language_model import LanguageModel
 from hftool.options.constraints import Constraint
 from tests.conftest import run
-from tests.tiny_models import END, load_model, save_model, transformers_model
+from tests.tiny_models import END, all_logits, load_model, save_model, transformers_model
 
 PATTERN = r"[a-c]{2,}( and ([a-c]{3}|[0-9]+)){1,2}"
 GREEDY = SamplingSettings(greedy=True, seed=None, constraint=Constraint("regex", PATTERN))
@@ -210,3 +210,75 @@ def test_short_schemas() -> None:
     for wrong in ("", "a b c", "1 2", "name: text"):
         with pytest.raises(UsageError):
             schema_text(wrong)
+
+
+def test_logprobs_are_the_models_own_and_those_among_what_is_allowed(model: LanguageModel) -> None:
+    settings = replace(GREEDY, constraint=Constraint("choice", '["ab", "ac", "b"]'))
+    request = replace(requests(model, settings)[0], logprobs=3)
+    record = last(generate(model, request))
+    ids = list(request.ids)
+    for token in record.logprobs or ():
+        logits = all_logits(model.model, ids)[-1]
+        raw = torch.log_softmax(logits, dim=-1)
+        text = model.tokenizer.decode(ids[len(request.ids) :])
+        [allowed] = [[model.tokenizer.encode(c, False).ids[0] for c in {"": "ab", "a": "bc"}[text]]]
+        among = torch.log_softmax(logits[allowed], dim=-1)
+        assert token.logprob == pytest.approx(float(raw[token.id]), abs=1e-4)
+        assert token.constrained_logprob == pytest.approx(
+            float(among[allowed.index(token.id or 0)]), abs=1e-4
+        )
+        assert [t.id for t in token.top] == raw.topk(3).indices.tolist()
+        assert {t.id for t in token.constrained_top or ()} == set(allowed)
+        assert all((t.constrained_logprob is None) == (t.id not in allowed) for t in token.top)
+        ids.append(token.id or 0)
+
+
+def test_each_batch_record_has_its_own_constraint(folder: Path) -> None:
+    ok = {"ok": {"type": "boolean"}}
+    person = {"type": "object", "properties": ok, "required": ["ok"], "additionalProperties": False}
+    answer = {"type": "json_schema", "json_schema": {"name": "ok", "schema": person}}
+    asked: list[tuple[dict[str, Any], str]] = [
+        ({}, "x|y"),
+        ({"schema": person}, r'\{\s*"ok"\s*:\s*(true|false)\s*\}'),
+        ({"response_format": answer}, r'\{\s*"ok"\s*:\s*(true|false)\s*\}'),
+        ({"regex": "[ab]{3}"}, "[ab]{3}"),
+        ({"choice": ["no", "yes"]}, "no|yes"),
+        ({"grammar": 'start: "a" start "b" | "c"'}, "(a(?R)b|c)"),
+        ({"response_format": {"type": "text"}}, "(?s:.*)"),
+    ]
+    refused: list[dict[str, Any]] = [
+        {"schema": {"not": {}}},
+        {"regex": "a", "choice": ["b"]},
+        {"response_format": 3},
+    ]
+    lines = [json.dumps({"prompt": "abc", "seed": 3, **fields}) for fields, _ in asked]
+    lines += [json.dumps({"prompt": "abc", **fields}) for fields in refused]
+    options = ["-m", str(folder), "--choice", "x", "--choice", "y", "-n", "80"]
+    result = run("generate", "--batch", "-", *options, stdin="\n".join(lines))
+    assert result.exit_code == 1
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    for (_, pattern), record in zip(asked, records, strict=False):
+        assert regex.fullmatch(pattern, record["text"]) or record["finish_reason"] == "length"
+    assert [record.get("valid") for record in records[:5]] == [True] * 5
+    assert "valid" not in records[6]
+    errors = [record["error"] for record in records[len(asked) :]]
+    assert "the schema has not" in errors[0]
+    assert errors[1] == '"regex" excludes "choice"'
+    assert '"response_format" must have the type' in errors[2]
+
+
+def test_answers_of_a_chat(folder: Path) -> None:
+    turns = '/schema ok bool\nhello\n/schema ""\nhello\n/schema "x\nhello\n'
+    options = ["-m", str(folder), "--seed", "1", "--json", "-n", "40"]
+    result = run("chat", *options, "--choice", "yes", "--choice", "no", stdin="hello\n" + turns)
+    answers = [turn["content"] for turn in json.loads(result.stdout) if turn["role"] == "assistant"]
+    assert answers[0] in ("yes", "no")
+    assert set(json.loads(answers[1])) == {"ok"}
+    assert len(answers) == 4
+    with pytest.raises(ValueError, match="Expecting value"):
+        json.loads(answers[2])
+    assert "Error: --schema: '\"x' is not a name" in result.stderr
+    cut = run("chat", "-m", str(folder), "--schema", "name", "-n", "3", stdin="hello\n")
+    assert "the answer ended before satisfying the constraint" in cut.stderr
+    excluded = run("chat", "-m", str(folder), "--schema", "name", "--stop", "x")
+    assert (excluded.exit_code, "--stop would cut off" in excluded.stderr) == (2, True)

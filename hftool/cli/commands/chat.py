@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from hftool.cli.dataclass_options import expand_dataclasses
+from hftool.options.constraints import ConstraintOptions
 from hftool.options.generation import AnswerOptions, Overflow
 from hftool.options.inputs import ErrorsOption, TemplateOptions
 from hftool.options.model import LoadOptions
@@ -42,6 +43,7 @@ def chat(
         option("--stop", metavar="TEXT", help="End an answer before TEXT (repeatable)."),
     ] = None,
     answering: AnswerOptions,
+    constraints: ConstraintOptions,
     show_probs: ShowProbsOption = False,
     errors: ErrorsOption = "strict",
     output: OutputOptions,
@@ -63,6 +65,7 @@ def chat(
     from hftool.chat import storage
     from hftool.cli.chat_repl import run_chat
     from hftool.errors import UsageError, exclude
+    from hftool.generation.constraints import read_constraint
     from hftool.inputs.texts import one_text
     from hftool.models.references import endpoint_address
     from hftool.options.inputs import FileOptions
@@ -87,14 +90,16 @@ def chat(
     }
     address = endpoint_address(load.model)
     exclude({"a model behind an endpoint": address is not None, "--show-probs": show_probs})
+    constraint = read_constraint(constraints)
     if address is None:
-        given |= {"overflow": overflow, "show_probs": show_probs}
+        given |= {"overflow": overflow, "show_probs": show_probs, "constraint": constraint}
         conversation = _conversation(load, templating, answering, given)
     else:
         from hftool.chat.remote_conversation import RemoteConversation
         from hftool.endpoint.server import connect
 
         conversation = RemoteConversation(connect(address, load), answering, templating, **given)
+        conversation.constrain(constraint)
     if load_from is not None:
         storage.load(conversation, load_from)
         conversation.system = conversation.system if system is None else system
