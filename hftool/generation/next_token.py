@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from hftool.errors import UsageError
+from hftool.generation.distribution import distribution
 from hftool.generation.drawing import sampled_probs
 from hftool.generation.filters import build_filters
 from hftool.generation.mask_filling import mask_logits, with_own_mask
 from hftool.generation.prefix_cache import CachedModel, require_context
-from hftool.generation.records import OPTIONAL
+from hftool.generation.records import OPTIONAL, Distribution
 from hftool.generation.resolution import resolve_sampling
 from hftool.generation.sampling import SamplingSettings, apply_filters
 from hftool.models.language_model import LanguageModel
@@ -64,12 +65,14 @@ class NextTokenQuery:
         texts: further tokens or continuations.
         position: the position to predict after; "all" means each of the text, None the last one.
         sampling: report the probabilities after these options' filters as well.
+        page: also yield the whole distribution, for a page with sliders; not at all positions.
     """
 
     k: int
     texts: tuple[str, ...] = ()
     position: str | None = None
     sampling: SamplingOptions | None = None
+    page: bool = False
 
 
 def next_token_records(
@@ -78,7 +81,7 @@ def next_token_records(
     texts: Sequence[Prompt],
     prompting: PromptOptions,
     query: NextTokenQuery,
-) -> Iterator[Candidate]:
+) -> Iterator[Candidate | Distribution]:
     """Answer a query for each text, with one model after another.
 
     Records name the model if there are several, and the text if there are several.
@@ -133,7 +136,7 @@ def _answers_of_model(
 
 def _answer(
     language_model: LanguageModel, ids: list[int], query: NextTokenQuery
-) -> Iterator[Candidate]:
+) -> Iterator[Candidate | Distribution]:
     if language_model.is_masked:
         return _mask_candidates(language_model, ids, query)
     if query.position == "all":
@@ -156,7 +159,7 @@ def end_of(position: str | None, count: int) -> int:
 
 def _candidates(
     language_model: LanguageModel, ids: Sequence[int], query: NextTokenQuery
-) -> Iterator[Candidate]:
+) -> Iterator[Candidate | Distribution]:
     tokenizer = language_model.tokenizer
     continuations = [tokenizer.encode(text, special=False).ids for text in query.texts]
     if not all(continuations):
@@ -171,6 +174,9 @@ def _candidates(
     if query.sampling is not None:
         settings = resolve_sampling(query.sampling, language_model.generation_config)
     logits = cached_model.next_logits(ids)
+    if query.page:
+        prompt = tokenizer.decode(source or ids)
+        yield distribution(language_model, logits.cpu(), prompt, len(ids) - 1, settings)
     yield from next_tokens(language_model, ids, query.k, single_tokens, settings, logits)
     for text, continuation in dict(zip(query.texts, continuations, strict=True)).items():
         if len(continuation) > 1:
@@ -221,7 +227,7 @@ def single_tokens(language_model: LanguageModel, query: NextTokenQuery, what: st
 
 def _mask_candidates(
     language_model: LanguageModel, ids: Sequence[int], query: NextTokenQuery
-) -> Iterator[Candidate]:
+) -> Iterator[Candidate | Distribution]:
     """Yield the candidates for each mask in `ids`, as `_candidates` does for the next token."""
     require_no_position(language_model, query)
     require_context(language_model, len(ids))
@@ -235,6 +241,10 @@ def _mask_candidates(
             scores = apply_filters(logits, ids, build_filters(settings, language_model, ids))
             sampled = sampled_probs(scores.cpu(), settings)
         logits = logits.cpu()
+        if query.page:
+            prompt = language_model.tokenizer.decode(ids)
+            of_mask = distribution(language_model, logits, prompt, position, settings)
+            yield replace(of_mask, mask=number)
         for candidate in rank_tokens(language_model, logits, position, query.k, wanted, sampled):
             yield replace(candidate, mask=number)
 

@@ -13,10 +13,42 @@ if TYPE_CHECKING:
 OPTIONAL = {"optional": True}
 """Metadata of a field that is left out of a record where it is None."""
 
+SLIDER_TEMPERATURES = tuple(step / 20 for step in range(1, 41))
+"""The temperatures of a page's slider, but for 0."""
+
 FinishReason = Literal["stop", "length"]
 
 CandidateGenerator = Callable[[Sequence[int]], list[int]]
 """Guesses the tokens that follow a sequence. Wrong guesses cost time but never change the text."""
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """A model's own distribution over the next token, or over the token in a mask's place, for the
+    page of `--save`; no format writes it.
+
+    Attributes:
+        prompt: the text before the token; of a masked model the whole text.
+        ids, tokens, logprobs: the best tokens, and the natural logarithms of their probabilities.
+        others: how many tokens are not among them.
+        rest: for each of `SLIDER_TEMPERATURES` the logarithm of the sum over those of
+            exp(logprob / temperature).
+        entropy: of the whole distribution, in bits.
+        settings: the temperature, top-k, top-p and min-p to begin with.
+    """
+
+    prompt: str
+    position: int
+    ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+    logprobs: tuple[float, ...]
+    others: int
+    rest: tuple[float, ...]
+    entropy: float
+    settings: tuple[float, int, float, float]
+    mask: int | None = None
+    model: str | None = None
+    index: int | None = None
 
 
 @dataclass(frozen=True)

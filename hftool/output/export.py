@@ -13,6 +13,7 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from hftool.atomic_files import atomic_file
+from hftool.generation.records import Distribution
 from hftool.output.formats import records_only
 from hftool.output.tables.base import plain_table, table_console
 from hftool.output.view import View
@@ -88,7 +89,8 @@ def exported(events: Iterable[Any], view: View, path: Path) -> Iterator[Any]:
     seen = []
     for event in events:
         seen.append(event)
-        yield event
+        if not isinstance(event, Distribution):
+            yield event
     if path.suffix == ".svg":
         document = svg(_recorded(seen, view))
     elif view.page is not None:

@@ -59,6 +59,8 @@ def topk(
         hftool topk "The capital of France is" --layers
         # The probabilities after the filters
         hftool topk "1+1=" -k 5 --top-p 0.9 --temperature 0.5
+        # A page with sliders for the filters
+        hftool topk "Once upon a time" --save next.html
     """
     from hftool.errors import exclude
     from hftool.generation.next_token import NextTokenQuery, answers, next_token_records
@@ -72,7 +74,8 @@ def topk(
     exclude({"--layers": layers, "a sampling option": sampled})
     given = list(prompts(prompt, inputs, prompting))
     sampling = SamplingOptions(**asdict(filtering), seed=0) if sampled else None
-    query = NextTokenQuery(k, tuple(target or ()), position, sampling)
+    page = not everywhere and output.save is not None and output.save.suffix == ".html"
+    query = NextTokenQuery(k, tuple(target or ()), position, sampling, page)
     models = [load.model, *(compare.split(",") if compare else ())]
     several = {"models": len(models) > 1, "texts": len(given) > 1}
     if layers:

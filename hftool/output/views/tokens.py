@@ -75,6 +75,12 @@ def _positions_table(records: Iterable[Any], console: Any) -> Iterator[str]:
     return tokens.positions(records, console)
 
 
+def _candidates_page(records: list[Any]) -> str:
+    from hftool.output.slider_page import slider_page
+
+    return slider_page(records)
+
+
 def _candidates_compared_table(records: Iterable[Any], console: Any) -> Iterator[str]:
     from hftool.output.tables import tokens
 
@@ -342,6 +348,7 @@ def next_token_view(
             if models
             else _candidates_table
         ),
+        page=None if everywhere else _candidates_page,
     )
 
 
