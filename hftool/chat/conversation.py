@@ -3,7 +3,7 @@
 import logging
 from bisect import bisect_left
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from hftool.errors import HftoolError, UsageError
 from hftool.generation.generate import generate
@@ -14,7 +14,7 @@ from hftool.generation.model_defaults import (
     stop_strings,
 )
 from hftool.generation.prefix_cache import CachedModel, require_context
-from hftool.generation.records import Generation, Piece, Request
+from hftool.generation.records import OPTIONAL, Generation, Piece, Request
 from hftool.generation.requests import beam_settings, sampling_settings
 from hftool.generation.sampling import SamplingSettings
 from hftool.generation.sequential import generate_each
@@ -28,6 +28,7 @@ from hftool.options.generation import (
 )
 from hftool.prompting.chat_template import ChatTemplate
 from hftool.prompting.messages import Chat, Message, text_of
+from hftool.prompting.reasoning import CLOSING, OPENING, opens_thought, split_reasoning
 
 log = logging.getLogger("hftool")
 
@@ -36,7 +37,8 @@ log = logging.getLogger("hftool")
 class Turn:
     """A message of the conversation. Only the model's turns have the other fields.
 
-    `finish_reason` is "stop", "length", or "interrupted" if the user stopped the answer.
+    `reasoning` is what the model has thought before its answer, if anything. `finish_reason` is
+    "stop", "length", or "interrupted" if the user stopped the answer.
     """
 
     role: str
@@ -45,6 +47,16 @@ class Turn:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     seed: int | None = None
+    reasoning: str | None = field(default=None, metadata=OPTIONAL)
+
+    def with_answer(self, text: str, opened: bool) -> "Turn":
+        """Return the turn with the model's text, split into reasoning and answer.
+
+        Args:
+            opened: the prompt has opened the reasoning.
+        """
+        reasoning, answer = split_reasoning(text, opened)
+        return replace(self, content=answer, reasoning=reasoning)
 
 
 @dataclass(frozen=True)
@@ -149,10 +161,6 @@ class Conversation:
         """Return messages as the template receives them."""
         return replace(self.arguments, messages=messages, answer=answer)
 
-    def opens_thinking(self) -> bool:
-        """Return whether the template opens the reasoning of the next answer itself."""
-        return self.template.opens_thinking(self.arguments)
-
     @property
     def max_new_tokens(self) -> int:
         """The most tokens of an answer, as far as the conversation leaves room for them."""
@@ -241,6 +249,7 @@ class Conversation:
             stop=() if self.constraint else self._stop,
             beams=self._beams,
             with_probs=self._show_probs,
+            opened_thought=opens_thought(self._language_model.tokenizer, ids),
         )
         text, complete = "", False
         valid: bool | None = None
@@ -252,8 +261,7 @@ class Conversation:
                     self.turns = [*fitting, {"role": "assistant", "content": text}]
                     complete, valid = True, event.valid
                     yield replace(
-                        turn,
-                        content=text,
+                        turn.with_answer(text, bool(request.opened_thought)),
                         finish_reason=event.finish_reason,
                         completion_tokens=event.completion_tokens,
                     )
@@ -263,7 +271,7 @@ class Conversation:
         except (KeyboardInterrupt, GeneratorExit) as interruption:
             self.turns = [*fitting, {"role": "assistant", "content": text}]
             if isinstance(interruption, KeyboardInterrupt) and not complete:
-                yield replace(turn, content=text)
+                yield turn.with_answer(text, bool(request.opened_thought))
             raise
         if settings.seed is not None:
             log.debug("seed %d", settings.seed)
@@ -276,6 +284,9 @@ class Conversation:
             return
         for event in generate_each(self._language_model, [request]):
             if isinstance(event, Generation):
+                thought = event.reasoning
+                if thought is not None:
+                    yield Piece(f"{OPENING}{thought}{CLOSING}\n\n", is_reasoning=True)
                 yield Piece(event.text)
             yield event
 

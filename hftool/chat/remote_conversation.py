@@ -83,10 +83,6 @@ class RemoteConversation(Conversation):
         """What raises where it is asked for the prompt."""
         return _RemoteTemplate()
 
-    def opens_thinking(self) -> bool:
-        """Return False: the reasoning comes with its beginning."""
-        return False
-
     def budget(self) -> Budget:
         """Return how many tokens the server counted for the last answer and what preceded it."""
         return Budget(self._tokens if self.turns else 0, None, self.max_new_tokens)
@@ -127,12 +123,12 @@ class RemoteConversation(Conversation):
                         turn = replace(turn, prompt_tokens=counts[0], completion_tokens=counts[1])
                     self.turns = [*turns, {"role": "assistant", "content": text}]
                     complete = True
-                    yield replace(turn, content=text)
+                    yield turn.with_answer(text, opened=False)
                 else:
                     text += event.text
                     yield event
         except (KeyboardInterrupt, GeneratorExit) as interruption:
             self.turns = [*turns, {"role": "assistant", "content": text}]
             if isinstance(interruption, KeyboardInterrupt) and not complete:
-                yield replace(turn, content=text)
+                yield turn.with_answer(text, opened=False)
             raise

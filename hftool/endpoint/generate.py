@@ -19,6 +19,7 @@ from hftool.inputs.readahead import read_ahead
 from hftool.options.generation import GenerateOptions
 from hftool.options.inputs import FileOptions
 from hftool.prompting.prompt import Prompt
+from hftool.prompting.reasoning import ReasoningSplitter, split_reasoning
 
 log = logging.getLogger("hftool")
 
@@ -50,6 +51,7 @@ def stream(endpoint: Endpoint, request: RemoteRequest) -> Iterator[Piece | Gener
     if endpoint.knows(request.path, "stream_options"):
         body["stream_options"] = {"include_usage": True}
     answers: list[Answer] = []
+    pieces = _splitting(request)
     if request.echo:
         yield Piece(request.echo)
     shown = len(request.echo)
@@ -59,9 +61,25 @@ def stream(endpoint: Endpoint, request: RemoteRequest) -> Iterator[Piece | Gener
             continue  # shown with the text's first piece: only then is the reasoning complete
         text = request.echo + with_reasoning(answers)
         if len(text) > shown:
-            yield Piece(text[shown:])
+            yield from pieces(text[shown:])
             shown = len(text)
+    yield from pieces("", last=True)
     yield _generation(request, answers, began)
+
+
+def _splitting(request: RemoteRequest) -> Callable[..., Iterator[Piece]]:
+    """Return a function that makes pieces of texts: of an answer, with its reasoning apart."""
+    splitter = ReasoningSplitter(opened=False)
+
+    def pieces(text: str, *, last: bool = False) -> Iterator[Piece]:
+        if request.path == "completions":
+            yield from [Piece(text)] if text else []
+            return
+        parts = [*splitter.parts(text)] if text else []
+        for part, is_reasoning in [*parts, *(splitter.rest() if last else ())]:
+            yield Piece(part, is_reasoning=is_reasoning)
+
+    return pieces
 
 
 def _generation(request: RemoteRequest, answers: Sequence[Answer], began: float) -> Generation:
@@ -74,10 +92,14 @@ def _generation(request: RemoteRequest, answers: Sequence[Answer], began: float)
     if request.logprobs is not None and all(answer.logprobs is None for answer in answers):
         raise HftoolError("the server gives no log-probabilities", "leave out --logprobs")
     assert end.reason is not None
+    text, reasoning = with_reasoning(answers), None
+    if request.path == "chat/completions":
+        reasoning, text = split_reasoning(text, opened=False)
     return Generation(
         index=0,
         prompt=request.prompt,
-        text=request.echo + with_reasoning(answers),
+        text=request.echo + text,
+        reasoning=reasoning,
         finish_reason=end.reason,
         stop=end.stop,
         usage=usage,

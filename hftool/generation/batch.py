@@ -11,7 +11,12 @@ import torch
 from hftool.errors import HftoolError
 from hftool.generation.drawing import Sampler, are_finite, check_finite, sample_batch
 from hftool.generation.filters import build_filters
-from hftool.generation.generate import Continuation, log_context_full, new_token_limit
+from hftool.generation.generate import (
+    Continuation,
+    log_context_full,
+    log_cut_thought,
+    new_token_limit,
+)
 from hftool.generation.prefix_cache import PREFILL_SLICE, CachedModel
 from hftool.generation.records import CandidateGenerator, FailedRequest, Generation, Request
 from hftool.generation.sequential import generate_each
@@ -202,7 +207,9 @@ def _finish(text: Continuation, request: Request, limit: int) -> Generation:
     text.end()
     if text.finish_reason is None and limit < request.max_new_tokens:
         log_context_full(limit)
-    return text.record()
+    record = text.record()
+    log_cut_thought(record)
+    return record
 
 
 def _fail(language_model: LanguageModel, request: Request, logits: torch.Tensor) -> FailedRequest:

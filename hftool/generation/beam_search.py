@@ -34,7 +34,7 @@ from hftool.options.constraints import CONSTRAINTS
 
 log = logging.getLogger("hftool")
 
-OWN_FILTERS = ("presence_penalty", "frequency_penalty", "dry", "ban", *CONSTRAINTS)
+OWN_FILTERS = ("presence_penalty", "frequency_penalty", "dry", "ban", "think_tokens", *CONSTRAINTS)
 FILE_FIELDS = ("early_stopping", "bos_token_id", "decoder_start_token_id")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from hftool.errors import HftoolError, is_little_memory, raised_by_us
+from hftool.errors import HftoolError, exclude, is_little_memory, raised_by_us
 from hftool.generation.constraint_state import ConstraintProcessor, constraint_state
 from hftool.generation.drawing import are_finite
 from hftool.generation.samplers import (
@@ -23,6 +23,7 @@ from hftool.generation.samplers import (
 )
 from hftool.generation.sampling import Filter, SamplingSettings, ordered, own_filters
 from hftool.generation.text_bias import BannedTexts, banned_texts, biases, dry_breakers
+from hftool.generation.thought_budget import ThoughtBudget
 from hftool.models.language_model import LanguageModel
 from hftool.tokenization.tokenizer import Tokenizer
 
@@ -48,6 +49,7 @@ def build_filters(
         *_penalties(settings, language_model.tokenizer, len(prompt_ids)),
         *_cutoffs(settings, len(prompt_ids)),
         *_of_texts(settings, language_model, len(prompt_ids)),
+        *_of_thoughts(settings, language_model.tokenizer, prompt_ids),
         *_of_the_end(settings, language_model, len(prompt_ids)),
         *_of_config(settings, language_model, prompt_ids, limit),
         *_of_constraint(settings, language_model, prompt_ids),
@@ -106,6 +108,15 @@ def _of_texts(
         yield Filter("ban", BannedTexts(tokenizer, texts, prompt_length), reads_ids=True)
 
 
+def _of_thoughts(
+    settings: SamplingSettings, tokenizer: Tokenizer, prompt_ids: Sequence[int]
+) -> Iterator[Filter]:
+    """Yield the filter that ends the model's reasoning."""
+    if settings.think_tokens is not None:
+        budget = ThoughtBudget(tokenizer, prompt_ids, settings.think_tokens)
+        yield _by_row("think_tokens", budget)
+
+
 def _of_the_end(
     settings: SamplingSettings, language_model: LanguageModel, prompt_length: int
 ) -> Iterator[Filter]:
@@ -131,6 +142,7 @@ def _of_constraint(
     """Yield the filter of what a constraint does not allow."""
     state = constraint_state(settings, language_model, prompt_ids)
     if state is not None:
+        exclude({f"--{state.constraint.kind}": True, "--ignore-eos": settings.ignore_eos})
         processor = ConstraintProcessor(state, len(prompt_ids))
         yield Filter(state.constraint.kind, processor, reads_ids=True)
 

@@ -23,6 +23,7 @@ from hftool.generation.records import (
 )
 from hftool.generation.sampling import Filter, SamplingSettings, apply_filters
 from hftool.models.language_model import LanguageModel
+from hftool.prompting.reasoning import ReasoningSplitter, split_reasoning
 from hftool.tokenization.incremental_decoder import IncrementalDecoder
 from hftool.tokenization.tokenizer import Tokenizer
 
@@ -48,6 +49,8 @@ class Continuation:
             skip_special=request.skip_special,
             clean_up=self._constraint is None,
         )
+        opened = request.opened_thought
+        self._splitter = None if opened is None else ReasoningSplitter(opened)
         self._held_back = ""
         self._logprob = 0.0  # of the tokens since the last piece
         self._began = time.perf_counter() if began is None else began
@@ -94,22 +97,35 @@ class Continuation:
         self._held_back = ""
         return piece
 
-    def piece(self, text: str) -> Piece:
-        """Return a text that `add` or `end` has returned as a piece."""
-        if not self._request.with_probs:
-            return Piece(text)
-        prob, self._logprob = math.exp(self._logprob), 0.0
-        return Piece(text, prob)
+    def pieces_of(self, text: str, *, last: bool = False) -> Iterator[Piece]:
+        """Yield a text that `add` or `end` has returned as pieces: what the model thinks, and its
+        answer.
+
+        Args:
+            last: no more text follows.
+        """
+        parts = [(text, False)] if text else []
+        if self._splitter is not None:
+            parts = [*(self._splitter.parts(text) if text else ())]
+            parts += self._splitter.rest() if last else ()
+        prob = None
+        if self._request.with_probs and parts:
+            prob, self._logprob = math.exp(self._logprob), 0.0
+        for part, is_reasoning in parts:
+            yield Piece(part, prob, is_reasoning)
 
     def record(self) -> Generation:
         """Return the text as a record."""
         seconds = time.perf_counter() - self._began
-        request = self._request
+        request, text, reasoning = self._request, "".join(self.pieces), None
+        if request.opened_thought is not None:
+            reasoning, text = split_reasoning(text, request.opened_thought)
         return Generation(
             id=request.id,
             index=request.index,
             prompt=request.prompt,
-            text=request.echo + "".join(self.pieces),
+            text=request.echo + text,
+            reasoning=reasoning,
             finish_reason=self.finish_reason or "length",
             stop=self.stop,
             usage=Usage(len(request.source or request.ids), self.count),
@@ -249,16 +265,16 @@ def generate(
         token_id, logits = next(tokens)
         if not continuation.count:
             first = time.perf_counter()
-        if text := continuation.add(token_id, logits):
-            yield continuation.piece(text)
-    if rest := continuation.end():
-        yield continuation.piece(rest)
+        yield from continuation.pieces_of(continuation.add(token_id, logits))
+    yield from continuation.pieces_of(continuation.end(), last=True)
     decode = time.perf_counter() - first
     full = continuation.finish_reason is None and limit < request.max_new_tokens
-    yield continuation.record()
+    record = continuation.record()
+    yield record
     # Log only after the record: on a terminal it ends the line with the text.
     if full:
         log_context_full(limit)
+    log_cut_thought(record)
     if (more := continuation.count - 1) > 0:
         log.debug("decode: %d tokens in %.2f s, %.1f tokens/s", more, decode, more / decode)
 
@@ -274,6 +290,16 @@ def new_token_limit(language_model: LanguageModel, ids: Sequence[int], max_new_t
     context = language_model.context_length
     # The model never has to read the last token, so one more fits than the context holds.
     return max_new_tokens if context is None else min(max_new_tokens, context - len(ids) + 1)
+
+
+def log_cut_thought(record: Generation) -> None:
+    """Warn if a text ended before the model had stopped thinking."""
+    if record.finish_reason == "length" and record.reasoning is not None and not record.text:
+        log.warning(
+            "the model was still thinking after %d tokens: --max-new-tokens allows more,"
+            " --think-tokens N ends the thought",
+            record.completion_tokens,
+        )
 
 
 def log_context_full(tokens: int) -> None:

@@ -78,6 +78,8 @@ class Request:
             one; None leaves all log-probabilities out.
         with_probs: whether pieces have probabilities.
         echo: what to put before the generated text.
+        opened_thought: for an answer in a chat: whether the prompt has opened the model's
+            reasoning; None for any other text, which has none.
         beams: run beam search instead of generating a single sequence.
         index: the number of the text in the output, from 0.
         id, line: the `id` and the line number (from 1) of the batch record that this comes from.
@@ -92,6 +94,7 @@ class Request:
     logprobs: int | None = None
     with_probs: bool = False
     echo: str = ""
+    opened_thought: bool | None = None
     beams: BeamSettings | None = None
     index: int = 0
     id: Any = None
@@ -104,11 +107,13 @@ class Piece:
     """A piece of a text that is still being generated.
 
     A record with the whole text follows its last piece. `prob` is the probability of its tokens
-    together, by the model alone; None unless the request asks for it.
+    together, by the model alone; None unless the request asks for it. `is_reasoning` tells what the
+    model thinks before its answer.
     """
 
     text: str
     prob: float | None = None
+    is_reasoning: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,14 +153,16 @@ class TokenLogprob:
 @dataclass(frozen=True, kw_only=True)
 class Generation:
     """A generated text. `seconds` and `tokens_per_second` do not include loading the model; `id`
-    is that of the batch record. `usage` and `tokens_per_second` are null where an endpoint does not
-    count tokens. `valid` is whether the text satisfies its constraint, if it has one: it may not
-    where it was cut off."""
+    is that of the batch record. `reasoning` is what the model has thought before its answer,
+    between `<think>` and `</think>`, if anything. `usage` and `tokens_per_second` are null where an
+    endpoint does not count tokens. `valid` is whether the text satisfies its constraint, if it has
+    one: it may not where it was cut off."""
 
     id: Any = field(default=None, metadata=OPTIONAL)
     index: int
     prompt: str
     text: str
+    reasoning: str | None = field(default=None, metadata=OPTIONAL)
     finish_reason: FinishReason
     stop: str | None
     usage: Usage | None

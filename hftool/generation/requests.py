@@ -22,6 +22,7 @@ from hftool.options.generation import DEFAULT_MAX_NEW_TOKENS, GenerateOptions, G
 from hftool.options.inputs import FileOptions
 from hftool.options.sampling import SamplingOptions
 from hftool.prompting.prompt import Prompt, prompt_ids, prompt_text
+from hftool.prompting.reasoning import opens_thought
 
 
 def requests_of_prompts(
@@ -133,9 +134,9 @@ def make_request(
         raise UsageError("--show-probs shows one text as it is generated: without beams, and alone")
     alternatives = generation.top_logprobs or 0
     with_logprobs = generation.logprobs or generation.top_logprobs is not None
-    echo = ""
+    echo, tokenizer = "", language_model.tokenizer
     if generation.echo:
-        tokenizer, templated = language_model.tokenizer, options.prompting.templated
+        templated = options.prompting.templated
         echo = tokenizer.decode(ids, generation.skip_special) if templated else prompt
     settings = sampling_settings(options.sampling, config, beams)
     return Request(
@@ -151,6 +152,7 @@ def make_request(
         logprobs=alternatives if with_logprobs else None,
         with_probs=options.show_probs,
         echo=echo,
+        opened_thought=opens_thought(tokenizer, ids) if options.prompting.templated else None,
         beams=beams,
     )
 

@@ -108,6 +108,7 @@ def _steered(settings: SamplingSettings, options: SamplingOptions) -> SamplingSe
     for item in options.bias or ():
         parse_bias(item)
     names = ["presence_penalty", "frequency_penalty", "min_new_tokens", "ignore_eos", "any_case"]
+    names += ["think_tokens"]
     names += ["dry_multiplier", *needed]
     if not settings.greedy:
         names += ["top_n_sigma", "xtc_probability", "xtc_threshold"]

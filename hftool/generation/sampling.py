@@ -28,7 +28,14 @@ FILTER_ORDER = (
     *("no_repeat_ngram", "encoder_no_repeat_ngram_size", "bad_words_ids", "ban", "min_length"),
     *("min_new_tokens", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values"),
     *("exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens"),
-    *("ignore_eos", *CONSTRAINTS, *DRAWING, "watermarking_config", "renormalize_logits"),
+    *(
+        "ignore_eos",
+        "think_tokens",
+        *CONSTRAINTS,
+        *DRAWING,
+        "watermarking_config",
+        "renormalize_logits",
+    ),
 )
 """All filters in the order in which they are applied."""
 FIELDS = {
@@ -75,6 +82,7 @@ class SamplingSettings:
     any_case: bool = False
     min_new_tokens: int = 0
     ignore_eos: bool = False
+    think_tokens: int | None = None
     further: Mapping[str, Any] = field(default_factory=dict, hash=False)
     constraint: Constraint | None = None
 

@@ -176,6 +176,7 @@ def _settings(values: dict[str, Any]) -> SamplingSettings:
         values["constraint"] = Constraint(**values["constraint"])
     settings = SamplingSettings(**values)
     kinds: dict[str, Any] = {"greedy": bool, "seed": int | None, "further": dict}
+    kinds["think_tokens"] = int | None
     kinds |= dict.fromkeys(("samplers", "bias", "ban"), tuple)
     kinds["constraint"] = Constraint | None
     for item in fields(settings):

@@ -241,6 +241,15 @@ class SamplingOptions(FilterOptions):
             help="Do not end before N tokens.",
         ),
     ] = None
+    think_tokens: Annotated[
+        int | None,
+        _sampling(
+            "--think-tokens",
+            metavar="N",
+            min=0,
+            help="End the model's reasoning after N tokens.",
+        ),
+    ] = None
     ignore_eos: Annotated[
         bool, _sampling("--ignore-eos", help="Never choose a token that ends the text.")
     ] = False

@@ -29,12 +29,14 @@ def records_only(events: Iterable[Any]) -> Iterator[Any]:
 def text_lines(events: Iterable[Any], view: View) -> Iterator[str]:
     """Yield pieces as they come, and records in the view's text form.
 
-    Where a record's pieces have been written, only its end follows.
+    Where a record's pieces have been written, only its end follows. What a model thinks before its
+    answer is left out.
     """
     pieces_written = False
     for event in events:
         if isinstance(event, Piece):
-            yield event.text
+            if not event.is_reasoning:
+                yield event.text
         else:
             yield view.end(event) if pieces_written else view.text(event)
         pieces_written = isinstance(event, Piece)

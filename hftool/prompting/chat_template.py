@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from itertools import groupby
@@ -152,15 +152,6 @@ class ChatTemplate:
         # Templates write special tokens themselves: the tokenizer would add a second BOS.
         special = self.stop is not None
         return list(self._tokenizer.encode(prompt, special).ids)
-
-    def opens_thinking(self, chat: Chat) -> bool:
-        """Return whether the template itself opens the model's reasoning in chats like this one:
-        `<think>` ends the prompt."""
-        try:
-            prompt = self.render(replace(chat, messages=_QUESTION, answer=True))
-        except HftoolError:
-            return False
-        return prompt.rstrip().endswith("<think>")
 
     def _variables(self, chat: Chat) -> dict[str, Any]:
         for name in chat.variables:

@@ -15,7 +15,7 @@ from hftool.models.language_model import LanguageModel
 from hftool.options.generation import AnswerOptions, Overflow
 from hftool.output.formats import text_lines
 from hftool.output.tables.base import table_console
-from hftool.output.views.generation import turns_view
+from hftool.output.views.generation import TURNS
 from hftool.prompting.chat_template import PLAIN_FRAME, ChatTemplate, chat_template
 from hftool.prompting.messages import Message
 from hftool.terminal import visible
@@ -300,16 +300,17 @@ def test_turns_through_a_pipe(folder: Path) -> None:
 def test_text_of_turns() -> None:
     """The text has the answers, with pieces or without, and a line for an answer that failed after
     some pieces and therefore has no turn."""
-    user, answer = Turn("user", "?"), Turn("assistant", "<think>a</think>b")
-    streamed = [user, Piece("<think>a</think"), Piece(">b"), answer]
+    user, answer = Turn("user", "?"), Turn("assistant", "b", reasoning="a")
+    thought = Piece("<think>\na\n</think>\n\n", is_reasoning=True)
+    streamed = [user, thought, Piece("b"), answer]
     failed = [user, Piece("half"), Piece("\n")]
-    expected = "<think>a</think>b\nhalf\n<think>a</think>b\n"
-    view = turns_view(lambda: False)
+    view = TURNS
     assert view.table is not None
     for whole in ([user, answer], streamed):
         events = [*whole, *failed, *whole]
-        assert "".join(text_lines(events, view)) == expected
-        assert "".join(view.table(events, table_console("never", terminal=False))) == expected
+        assert "".join(text_lines(events, view)) == "b\nhalf\nb\n"
+        shown = "".join(view.table(events, table_console("never", terminal=False)))
+        assert shown == f"{thought.text}b\nhalf\n{thought.text}b\n"
 
 
 # Undo, regenerate, interrupt

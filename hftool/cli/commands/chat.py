@@ -69,7 +69,7 @@ def chat(
     from hftool.inputs.texts import one_text
     from hftool.models.references import endpoint_address
     from hftool.options.inputs import FileOptions
-    from hftool.output.views.generation import turns_view
+    from hftool.output.views.generation import TURNS
     from hftool.output.writer import write
     from hftool.prompting.prompt import template_arguments
 
@@ -104,7 +104,7 @@ def chat(
         storage.load(conversation, load_from)
         conversation.system = conversation.system if system is None else system
     turns = run_chat(conversation, save_to, errors, output.color)
-    write(turns, turns_view(conversation.opens_thinking), output)
+    write(turns, TURNS, output)
 
 
 def _conversation(

@@ -1,6 +1,6 @@
 """Views of generated text: steps, generations, and the turns of a chat."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,7 @@ def _generation_table(events: Iterable[Any], console: Any) -> Iterator[str]:
 
 
 GENERATION_COLUMNS = (
-    *("index", "prompt", "text", "finish_reason", "stop", "prompt_tokens"),
+    *("index", "prompt", "text", "reasoning", "finish_reason", "stop", "prompt_tokens"),
     *("completion_tokens", "seed", "seconds", "tokens_per_second"),
 )
 
@@ -80,23 +80,19 @@ def _turn_end(turn: "Turn") -> str:
     return "\n" if turn.role == "assistant" else ""
 
 
-def turns_view(opened: Callable[[], bool]) -> View:
-    """Return the view of `chat`'s turns.
+def _turns_table(events: Iterable[Any], console: Any) -> Iterator[str]:
+    from hftool.output.tables import generation
 
-    Args:
-        opened: returns whether the prompt opens the reasoning of the next answer, which then has no
-            `<think>` itself.
-    """
+    return generation.turns(events, console)
 
-    def table(events: Iterable[Any], console: Any) -> Iterator[str]:
-        from hftool.output.tables import generation
 
-        return generation.turns(opened, events, console)
-
-    return View(
-        columns=("role", "content", "finish_reason", "prompt_tokens", "completion_tokens", "seed"),
-        text=_turn_text,
-        end=_turn_end,
-        table=table,
-        private=True,
-    )
+TURNS = View(
+    columns=(
+        *("role", "content", "finish_reason", "prompt_tokens", "completion_tokens", "seed"),
+        "reasoning",
+    ),
+    text=_turn_text,
+    end=_turn_end,
+    table=_turns_table,
+    private=True,
+)

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from hftool.chat.conversation import Turn
 from hftool.generation.records import Piece
-from hftool.output.reasoning import ReasoningSplitter
 from hftool.output.tables.generation import turns
+from hftool.prompting.reasoning import ReasoningSplitter
 
 
 def split(pieces: list[str], inside: bool) -> tuple[str, str]:
@@ -27,7 +27,7 @@ def split(pieces: list[str], inside: bool) -> tuple[str, str]:
         ("", False, ""),
         ("Yes", False, ""),
         ("<think>hm</think>Yes", False, "<think>hm</think>"),
-        ("\n <think>\nhm\n</think>\n\nYes", False, "\n <think>\nhm\n</think>"),
+        ("\n <think>\nhm\n</think>\n\nYes", False, "\n <think>\nhm\n</think>\n\n"),
         ("<think>without end </thin", False, "<think>without end </thin"),
         ("<thin", False, ""),
         ("<thing>hm</think>", False, ""),
@@ -62,10 +62,13 @@ def table(color: bool, *pieces: str, streamed: bool = True) -> str:
     console = Console(
         file=io.StringIO(), force_terminal=color, color_system="standard" if color else None
     )
-    events: list[Piece | Turn] = [Turn("user", "?"), Turn("assistant", "".join(pieces))]
+    answer = Turn("assistant", "").with_answer("".join(pieces), opened=False)
+    events: list[Piece | Turn] = [Turn("user", "?"), answer]
     if streamed:
-        events[1:1] = map(Piece, pieces)
-    return "".join(turns(lambda: False, [*events, *events], console))
+        splitter = ReasoningSplitter(opened=False)
+        parts = [part for piece in pieces for part in splitter.parts(piece)]
+        events[1:1] = [Piece(text, None, is_reasoning) for text, is_reasoning in parts]
+    return "".join(turns([*events, *events], console))
 
 
 def test_reasoning_is_dim_where_there_is_colour() -> None:
@@ -73,6 +76,6 @@ def test_reasoning_is_dim_where_there_is_colour() -> None:
     dim = "\x1b[2m<think>hm\\x1b[2J\x1b[0m\x1b[2m</think>\x1b[0mYes\n"
     assert table(True, *pieces) == dim * 2
     assert table(False, *pieces) == "<think>hm\\x1b[2J</think>Yes\n" * 2
-    assert table(False, *pieces, streamed=False) == table(False, *pieces)
-    whole = "\x1b[2m<think>hm\\x1b[2J</think>\x1b[0mYes\n"
+    whole = "\x1b[2m<think>\nhm\\x1b[2J\n</think>\n\n\x1b[0mYes\n"
     assert table(True, *pieces, streamed=False) == whole * 2
+    assert table(False, *pieces, streamed=False) == "<think>\nhm\\x1b[2J\n</think>\n\nYes\n" * 2

@@ -1,0 +1,61 @@
+"""End a model's reasoning after a number of tokens, so that its answer begins."""
+
+from collections.abc import Sequence
+
+import torch
+
+from hftool.errors import HftoolError
+from hftool.prompting.reasoning import CLOSING, LONGEST_TAIL, OPENING, opens_thought
+from hftool.tokenization.tokenizer import Tokenizer
+
+
+class ThoughtBudget:
+    """A filter of one sequence that leaves only the tokens of `</think>`, one after the other, once
+    the model has thought for a number of tokens.
+
+    Args:
+        prompt_ids: the tokens before the generated ones.
+        most: the number of tokens of a thought, without its tags.
+
+    Raises:
+        HftoolError: the model has no such tags.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int], most: int) -> None:
+        templates = "".join(tokenizer.chat_templates.values())
+        if tokenizer.backend.token_to_id(CLOSING) is None and CLOSING not in templates:
+            raise HftoolError(
+                f"--think-tokens: {tokenizer.name} does not think between {OPENING} and {CLOSING}",
+                "leave it out",
+            )
+        self._tokenizer = tokenizer
+        self._start, self._most = len(prompt_ids), most
+        self._opened = opens_thought(tokenizer, prompt_ids)
+        self._closing = list(tokenizer.encode(CLOSING, special=False).ids)
+
+    def __call__(self, ids: Sequence[int], logits: torch.Tensor) -> torch.Tensor:
+        """Return the logits [vocabulary], after the budget only one of them finite."""
+        generated = ids[self._start :]
+        beyond = self._beyond(generated)
+        if beyond is None:
+            return logits
+        forced = torch.full_like(logits, -torch.inf)
+        forced[self._closing[beyond]] = 0.0
+        return forced
+
+    def _beyond(self, generated: Sequence[int]) -> int | None:
+        """Return how many tokens of the closing tag have been forced, None if none is to be."""
+        if not self._most <= len(generated) < self._most + LONGEST_TAIL + len(self._closing):
+            return None
+        start = 0 if self._opened else self._length_of_opening(generated)
+        if start is None or CLOSING in self._tokenizer.decode(generated):
+            return None
+        beyond = len(generated) - start - self._most
+        return beyond if 0 <= beyond < len(self._closing) else None
+
+    def _length_of_opening(self, generated: Sequence[int]) -> int | None:
+        """Return the length of the opening tag and white space before it, None without the tag."""
+        for length in range(1, min(len(generated), LONGEST_TAIL) + 1):
+            if self._tokenizer.decode(generated[:length]).strip() == OPENING:
+                return length
+        return None
