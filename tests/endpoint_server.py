@@ -38,6 +38,7 @@ class Server:
 
     Attributes:
         address: what `-m` takes.
+        shifted: give the log-probabilities of a prompt after its first token, as llama-cpp-python.
         faults: what goes wrong with the next requests for text, in turn: a key of `FAULTS`.
         requests: the path, the body and the key of each request for text.
     """
@@ -48,6 +49,7 @@ class Server:
     faults: list[str] = field(default_factory=list)
     requests: list[tuple[str, Any, str | None]] = field(default_factory=list)
     fields: dict[str, tuple[str, ...]] = field(default_factory=lambda: dict(FIELDS))
+    shifted: bool = False
     most_at_once: int = 0
     _now: int = 0
 
@@ -73,6 +75,7 @@ class Server:
         new = ids[len(prompt) :]
         if body.get("echo"):
             before = tiny_models.all_logits(self.model, prompt)[:-1].double()
+            before = before[:1].expand_as(before) if self.shifted else before
             rows = [None, *torch.log_softmax(before, dim=-1), *rows]  # type: ignore[list-item]
         ended = bool(new) and new[-1] == tiny_models.END
         shown = ids if body.get("echo") else new
@@ -81,7 +84,7 @@ class Server:
             "finish_reason": "stop" if ended else "length",
             "tokens": [self.tokenizer.decode([i], skip_special_tokens=True) for i in shown],
         }
-        if body.get("logprobs") not in (None, False):
+        if body.get("logprobs") is not None and body["logprobs"] is not False:
             top = body.get("top_logprobs", body["logprobs"])
             choice["logprobs"] = self._logprobs(shown, rows, int(top), "chat" in path)
         usage = {"prompt_tokens": len(prompt), "completion_tokens": len(new)}

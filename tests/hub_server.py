@@ -107,6 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         hub: Hub = self.server.hub  # type: ignore[attr-defined]
         path = unquote(urlsplit(self.path).path)
+        path = path.replace("/api/datasets/", "/api/models/").removeprefix("/datasets")
         token = self.headers.get("Authorization")
         hub.requests.append((self.command, path, token))
         if any(part in path for part in hub.silent):

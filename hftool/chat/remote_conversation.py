@@ -65,13 +65,17 @@ class RemoteConversation(Conversation):
         self.configure(options)
 
     def constrain(self, constraint: Constraint | None) -> None:
-        """Let the answers to come be free texts.
+        """Let the answers to come satisfy a constraint, or none.
 
         Raises:
-            HftoolError: there is a constraint, which the server would have to keep.
+            HftoolError: the server does not know how; the constraint stays unchanged.
         """
-        if constraint is not None:
-            raise HftoolError(f"--{constraint.kind} does not work with an endpoint")
+        before, self.constraint = self.constraint, constraint
+        try:
+            self._settings(self.options)
+        except HftoolError:
+            self.constraint = before
+            raise
 
     @property
     def model(self) -> str:
@@ -99,7 +103,9 @@ class RemoteConversation(Conversation):
         return self.options.max_new_tokens or CHAT_MAX_NEW_TOKENS
 
     def _options(self, options: AnswerOptions) -> GenerateOptions:
-        return GenerateOptions(self._prompting, options, self._generation)
+        return GenerateOptions(
+            self._prompting, options, self._generation, constraint=self.constraint
+        )
 
     def _answer(
         self, turns: list[Message], *user_turn: Turn

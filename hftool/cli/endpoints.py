@@ -1,13 +1,16 @@
 """Commands whose model is behind an endpoint."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
-from hftool.options.inputs import InputOptions
+from hftool.options.inputs import InputOptions, PromptOptions
 from hftool.options.model import LoadOptions
-from hftool.options.output import ResumableOptions
+from hftool.options.output import ResumableOptions, TableOptions
+from hftool.options.score import ScoreOptions
 
 if TYPE_CHECKING:
+    from hftool.generation.scoring import TextScore
+    from hftool.inputs.tables import TextRow
     from hftool.options.generation import GenerateOptions
     from hftool.prompting.prompt import Prompt
 
@@ -43,6 +46,38 @@ def generate_prompts_at(
     failures.require_none()
 
 
+def remote_scores(
+    address: str,
+    load: LoadOptions,
+    prompting: PromptOptions,
+    scoring: ScoreOptions,
+    output: TableOptions,
+    concurrency: int,
+) -> "Callable[[Iterator[TextRow], int], Iterator[TextScore]]":
+    """Return what scores the texts of rows for `score`, given how many texts are done."""
+    from hftool.endpoint.parameters import require_known_prompting
+    from hftool.endpoint.scores import require_right_logprobs, score_texts
+    from hftool.endpoint.server import connect, refuse
+
+    shown = {"--by token": scoring.by == "token", "--by word": scoring.by == "word"}
+    refuse({**shown, "--stride": scoring.stride, "--batch-size": scoring.batch_size})
+    refuse({"a chat": prompting.templated, "--against": scoring.against})
+    endpoint = connect(address, load, concurrency)
+    require_known_prompting(endpoint, prompting)
+    require_right_logprobs(endpoint)
+
+    def compute(rows: "Iterator[TextRow]", done: int) -> "Iterator[TextScore]":
+        return score_texts(
+            *(endpoint, rows, scoring),
+            special=prompting.special,
+            concurrency=concurrency,
+            on_error=output.on_error,
+            first_index=done,
+        )
+
+    return compute
+
+
 def generate_batch_at(
     address: str,
     load: LoadOptions,
@@ -51,26 +86,37 @@ def generate_batch_at(
     options: "GenerateOptions",
     output: ResumableOptions,
     concurrency: int,
+    from_where: Mapping[str, Any],
 ) -> None:
-    """Run `generate --batch`."""
+    """Run `generate --batch`.
+
+    Args:
+        from_where: the settings of the run that are those of its input.
+    """
     from hftool.endpoint.generate import generate_batch
     from hftool.endpoint.server import connect
     from hftool.generation.batch_file import FailureCounter, completion_tokens, numbered_records
     from hftool.output.progress import show_progress
     from hftool.output.resume import remaining, resumable
     from hftool.output.run_log import Settings, run_settings
-    from hftool.output.views.generation import GENERATION_BATCH
+    from hftool.output.views.generation import batch_view
     from hftool.output.writer import write
 
     def settings() -> Settings:
         shaping = (load, options.prompting, options.sampling, options.generation)
-        return run_settings(*shaping, model=address, model_digest="", errors=inputs.errors)
+        constraint = options.constraint
+        others = {} if constraint is None else {constraint.kind: constraint.text}
+        made = run_settings(
+            *shaping, model=address, model_digest="", errors=inputs.errors, **others
+        )
+        return {**made, **from_where}
 
     endpoint = connect(address, load, concurrency)
-    with resumable(output, GENERATION_BATCH, settings) as partial:
+    view = batch_view(endpoint.name)
+    with resumable(output, view, settings) as partial:
         failures = FailureCounter(partial.failed if partial else 0)
         rest = remaining(partial, numbered_records(lines), lambda line: line.data.strip())
         records = failures.count(generate_batch(endpoint, rest, inputs, options, concurrency))
         records = show_progress(records, output, "records", "tokens", completion_tokens)
-        write(records, GENERATION_BATCH, output, partial)
+        write(records, view, output, partial)
     failures.require_none()

@@ -1,12 +1,14 @@
 """Generate texts at an endpoint: one as it comes, or many side by side."""
 
+import json
 import logging
+import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from queue import SimpleQueue
+from queue import Full, Queue, SimpleQueue
 from typing import TypeVar
 
 from hftool.endpoint.answers import Answer, read_answer, with_reasoning
@@ -14,8 +16,14 @@ from hftool.endpoint.parameters import RemoteRequest, remote_request
 from hftool.endpoint.server import Endpoint
 from hftool.errors import HftoolError, UsageError
 from hftool.generation.batch_file import BatchLine, each_record, read_record
-from hftool.generation.records import FailedRequest, Generation, Piece, TokenLogprob
-from hftool.inputs.readahead import read_ahead
+from hftool.generation.records import (
+    FailedRequest,
+    FinishReason,
+    Generation,
+    Piece,
+    TokenLogprob,
+)
+from hftool.options.constraints import Constraint
 from hftool.options.generation import GenerateOptions
 from hftool.options.inputs import FileOptions
 from hftool.prompting.prompt import Prompt
@@ -24,6 +32,7 @@ from hftool.prompting.reasoning import ReasoningSplitter, split_reasoning
 log = logging.getLogger("hftool")
 
 AHEAD = 4  # as many items for each thread are read before the first is answered
+LOOK_SECONDS = 0.2  # how often a full queue looks whether its reader is gone
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -107,7 +116,23 @@ def _generation(request: RemoteRequest, answers: Sequence[Answer], began: float)
         seconds=seconds,
         tokens_per_second=usage.completion_tokens / seconds if usage and seconds else None,
         logprobs=_cut(logprobs, request.logprobs),
+        valid=_satisfies(text, end.reason, request.constraint),
     )
+
+
+def _satisfies(text: str, reason: FinishReason, constraint: Constraint | None) -> bool | None:
+    """Return whether a text satisfies its constraint, as far as can be seen here: it is complete,
+    and JSON or one of the texts where it has to be."""
+    if constraint is None:
+        return None
+    if constraint.kind == "choice":
+        return text in json.loads(constraint.text)
+    if constraint.kind == "schema":
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            return False
+    return reason == "stop"
 
 
 def _cut(logprobs: Sequence[TokenLogprob], top: int | None) -> tuple[TokenLogprob, ...] | None:
@@ -201,42 +226,59 @@ def generate_batch(
 def in_order(
     work: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> Iterator[Result]:
-    """Yield what `work` makes of each item, in order, computed by several threads.
+    """Yield what `work` makes of each item, in order and as soon as it is known.
 
-    An error of `work` is raised in its place. The threads do not keep the program from ending.
+    Several threads work, and another reads the items, of which it is only a little ahead.
+
+    An error of `work` or of the source is raised in its place. The threads do not keep the program
+    from ending.
     """
-    waiting: SimpleQueue[tuple[Item, SimpleQueue[Result | BaseException]] | None] = SimpleQueue()
+    tasks: SimpleQueue[tuple[Item, SimpleQueue[Result | BaseException]] | None] = SimpleQueue()
+    order: Queue[SimpleQueue[Result | BaseException]] = Queue(AHEAD * workers)
+    closed = threading.Event()
+    ended = EOFError()
 
     def run() -> None:
-        while task := waiting.get():
+        while (task := tasks.get()) and not closed.is_set():
             item, result = task
             try:
                 result.put(work(item))
             except BaseException as error:
                 result.put(error)
 
-    threads = 0
-    pending: deque[SimpleQueue[Result | BaseException]] = deque()
-    try:
-        for some in read_ahead(items, workers, lambda item: 1):
-            for item in some:
-                if threads < workers:
+    def add(result: "SimpleQueue[Result | BaseException]") -> None:
+        while not closed.is_set():
+            with suppress(Full):
+                order.put(result, timeout=LOOK_SECONDS)
+                return
+
+    def read(stdin: object) -> None:  # which Python must not free while it is read
+        last: SimpleQueue[Result | BaseException] = SimpleQueue()
+        cause: BaseException = ended
+        try:
+            for number, item in enumerate(items):
+                if closed.is_set():
+                    return
+                if number < workers:
                     threading.Thread(target=run, daemon=True).start()
-                    threads += 1
                 result: SimpleQueue[Result | BaseException] = SimpleQueue()
-                waiting.put((item, result))
-                pending.append(result)
-            while pending and (len(pending) > AHEAD * workers or not pending[0].empty()):
-                yield _result(pending.popleft())
-        while pending:
-            yield _result(pending.popleft())
+                tasks.put((item, result))
+                add(result)
+        except BaseException as error:
+            cause = error
+        last.put(cause)
+        add(last)
+
+    threading.Thread(target=read, args=(sys.stdin,), daemon=True).start()
+    try:
+        while True:
+            found = order.get().get()
+            if found is ended:
+                return
+            if isinstance(found, BaseException):
+                raise found
+            yield found
     finally:
-        for _ in range(threads):
-            waiting.put(None)
-
-
-def _result(result: "SimpleQueue[Result | BaseException]") -> Result:
-    found = result.get()
-    if isinstance(found, BaseException):
-        raise found
-    return found
+        closed.set()
+        for _ in range(workers):
+            tasks.put(None)

@@ -8,6 +8,7 @@ from typing import Any
 
 from hftool.endpoint.server import Endpoint, Path
 from hftool.errors import HftoolError, UsageError
+from hftool.options.constraints import Constraint
 from hftool.options.generation import (
     DEFAULT_MAX_NEW_TOKENS,
     GenerateOptions,
@@ -33,6 +34,11 @@ SENT = (
     *("dry_multiplier", "dry_base", "dry_allowed_length"),
 )
 """The options whose values are sent as they are."""
+PROMPTING = (
+    *("chat", "system", "prefill", "messages", "no_generation_prompt", "special"),
+    *("chat_template", "template", "tools", "documents", "template_arg", "think"),
+)
+"""The options for the prompt that have a place in a request, or an error of their own."""
 OWN = ("greedy", "seed", "logprobs", "top_logprobs", "echo", "skip_special", "num_return_sequences")
 """The options that mean something else in a request, or nothing."""
 # What `transformers serve` takes as a generation_config.
@@ -40,7 +46,8 @@ GENERATION_CONFIG = (
     *("temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty"),
     *("no_repeat_ngram_size", "min_new_tokens", "epsilon_cutoff", "eta_cutoff"),
 )
-_NOT_SENT = ("prompting", "show_probs")  # of `GenerateOptions`: what becomes no field of its own
+_NOT_SENT = ("prompting", "show_probs", "constraint")
+"""The fields of `GenerateOptions` that are no options to send by name."""
 MAX_SEED = 2**31
 
 
@@ -53,6 +60,7 @@ class RemoteRequest:
         echo: what to put before the generated text.
         logprobs: how many of the most probable tokens the record has at each step beside the
             chosen one; None if it has no log-probabilities.
+        constraint: what the text must look like.
     """
 
     path: Path
@@ -61,6 +69,7 @@ class RemoteRequest:
     seed: int | None
     echo: str = ""
     logprobs: int | None = None
+    constraint: Constraint | None = None
 
 
 def remote_request(
@@ -80,6 +89,7 @@ def remote_request(
         raise UsageError(f"{name} does not work with an endpoint, which reads texts")
     if isinstance(prompt, str) and options.prompting.templated:
         prompt = chat_of_text(prompt, options.prompting)
+    require_known_prompting(endpoint, options.prompting)
     path: Path = "completions" if isinstance(prompt, str) else "chat/completions"
     seed = _seed(endpoint, path, options)
     body: dict[str, Any] = {"model": endpoint.name}
@@ -97,9 +107,11 @@ def remote_request(
         if not isinstance(prompt, str):
             raise UsageError("--echo with a chat does not work with an endpoint")
         echo = prompt
-    logprobs = top_logprobs(options.generation)
-    text = prompt if isinstance(prompt, str) else prompt.text
-    return RemoteRequest(path, body, text, seed, echo, logprobs)
+    return RemoteRequest(
+        *(path, body, prompt if isinstance(prompt, str) else prompt.text, seed, echo),
+        logprobs=top_logprobs(options.generation),
+        constraint=options.constraint,
+    )
 
 
 def top_logprobs(options: GenerationOptions) -> int | None:
@@ -107,6 +119,18 @@ def top_logprobs(options: GenerationOptions) -> int | None:
     log-probabilities."""
     top = options.top_logprobs
     return 0 if top is None and options.logprobs else top
+
+
+def require_known_prompting(endpoint: Endpoint, options: PromptOptions) -> None:
+    """Raise where an option for the prompt was given that has no place in a request.
+
+    Raises:
+        HftoolError: with the option.
+    """
+    for item in fields(options):
+        given = getattr(options, item.name) != item.default
+        if given and item.name not in PROMPTING:
+            raise unknown(endpoint, option_name(options, item.name))
 
 
 def _seed(endpoint: Endpoint, path: Path, options: GenerateOptions) -> int | None:
@@ -127,11 +151,6 @@ def _of_generation(
     greedy = options.sampling.greedy or options.sampling.temperature == 0
     if "" in (options.generation.stop or ()):
         raise UsageError("a stop text is empty")
-    if options.constraint is not None:
-        raise HftoolError(
-            f"--{options.constraint.kind} does not work with an endpoint",
-            "leave it out, or use a model on this machine",
-        )
     config: dict[str, Any] = {}
     body: dict[str, Any] = {"max_tokens": default_tokens}
     for group, name, value in _given(options):
@@ -149,10 +168,30 @@ def _of_generation(
         body["generation_config"] = json.dumps({**config, "do_sample": not greedy})
     elif greedy:
         body["temperature"] = 0
+    if options.constraint is not None:
+        body |= _of_constraint(endpoint, path, options.constraint)
     body |= _of_logprobs(endpoint, path, options.generation)
     if not options.generation.skip_special:
         body |= _known(endpoint, path, "skip_special_tokens", False, "--keep-special")
     return body
+
+
+def _of_constraint(endpoint: Endpoint, path: Path, constraint: Constraint) -> dict[str, Any]:
+    """Return the field for a constraint: vLLM's, of this or an earlier version, llama.cpp's, or
+    OpenAI's, which only takes schemas."""
+    is_text = constraint.kind in ("regex", "grammar")
+    value: Any = constraint.text if is_text else json.loads(constraint.text)
+    name = "json" if constraint.kind == "schema" else constraint.kind
+    if endpoint.knows(path, "structured_outputs"):
+        return {"structured_outputs": {name: value}}
+    if endpoint.knows(path, f"guided_{name}"):
+        return {f"guided_{name}": value}
+    if name == "json" and endpoint.knows(path, "json_schema"):
+        return {"json_schema": value}
+    if name == "json" and endpoint.knows(path, "response_format"):
+        form = {"name": "text", "schema": value, "strict": True}
+        return {"response_format": {"type": "json_schema", "json_schema": form}}
+    raise unknown(endpoint, f"--{constraint.kind}")
 
 
 def _given(options: GenerateOptions) -> Iterator[tuple[Any, str, Any]]:

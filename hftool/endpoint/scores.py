@@ -2,7 +2,9 @@
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import takewhile
 
 from hftool.endpoint.answers import Answer, read_answer
 from hftool.endpoint.generate import in_order
@@ -11,12 +13,33 @@ from hftool.endpoint.server import Endpoint
 from hftool.errors import HftoolError
 from hftool.generation.next_token import Candidate
 from hftool.generation.records import TokenLogprob, Usage
+from hftool.generation.scored_sequences import text_in
+from hftool.generation.scoring import TextScore, text_score
+from hftool.inputs.row_errors import stopping_error
+from hftool.inputs.tables import TextRow
 from hftool.options.generation import GenerateOptions, GenerationOptions
 from hftool.options.inputs import PromptOptions
+from hftool.options.output import OnError
 from hftool.options.sampling import SamplingOptions
+from hftool.options.score import ScoreOptions
 from hftool.prompting.prompt import Prompt
 
 log = logging.getLogger("hftool")
+
+PROBES = ("One, two, three, four,", "The capital of France is", "a b c d e f g", "1 + 1 =")
+TOLERANCE = 0.5  # between two computations of a log-probability, in the lowest precision
+
+
+def next_token_records(
+    endpoint: Endpoint, prompts: Sequence[Prompt], prompting: PromptOptions, k: int
+) -> Iterator[Candidate]:
+    """Yield the `k` most probable tokens after each prompt.
+
+    Raises: as `next_tokens`.
+    """
+    for index, prompt in enumerate(prompts):
+        for candidate in next_tokens(endpoint, prompt, prompting, k):
+            yield replace(candidate, index=index if len(prompts) > 1 else None)
 
 
 def next_tokens(
@@ -51,6 +74,40 @@ def _usage(endpoint: Endpoint, answer: Answer) -> Usage:
     return answer.usage
 
 
+def require_right_logprobs(endpoint: Endpoint) -> None:
+    """Raise where a server gives other log-probabilities for the tokens of a prompt than when it
+    chose them, as llama-cpp-python 0.3.36 does.
+
+    Raises:
+        HftoolError: it does; or the server gives none, or fails.
+    """
+    if not endpoint.knows("completions", "logprobs"):
+        raise no_logprobs(endpoint)
+    for prompt in PROBES:
+        body = {"model": endpoint.name, "prompt": prompt, "max_tokens": 3, "temperature": 0}
+        answer = read_answer(endpoint.client.post("completions", {**body, "logprobs": 1}))
+        chosen = list(takewhile(lambda token: token.token.isascii(), answer.logprobs or ()))
+        text = "".join(token.token for token in chosen)
+        if not text or not answer.text.startswith(text):
+            continue  # a token that ends the text, or a part of a character
+        echoed = _echoed(endpoint, prompt + text, special=True)[-len(chosen) :]
+        if [token.token for token in echoed] == [token.token for token in chosen]:
+            differences = map(lambda a, b: abs(a.logprob - b.logprob), echoed, chosen)
+            if max(differences) <= TOLERANCE:
+                return
+            raise HftoolError(
+                f"{endpoint.client.server} gives wrong log-probabilities for the tokens of a"
+                " prompt: other ones than when it chose them"
+            )
+
+
+def no_logprobs(endpoint: Endpoint) -> HftoolError:
+    """Return the error that a server does not tell the log-probabilities of a text."""
+    return HftoolError(
+        f"{endpoint.client.server} gives no log-probabilities of a text", "vLLM does"
+    )
+
+
 def logprobs_of_text(
     endpoint: Endpoint, text: str, given: str = "", *, special: bool = True
 ) -> list[float]:
@@ -82,11 +139,8 @@ def _echoed(endpoint: Endpoint, prompt: str, *, special: bool) -> Sequence[Token
         return ()
     for field in ("echo", "logprobs"):
         if not endpoint.knows("completions", field):
-            raise HftoolError(
-                f"{endpoint.client.server} gives no log-probabilities of a text",
-                "vLLM and llama-cpp-python do",
-            )
-    body = {"model": endpoint.name, "prompt": prompt, "echo": True, "logprobs": 0}
+            raise no_logprobs(endpoint)
+    body = {"model": endpoint.name, "prompt": prompt, "echo": True, "logprobs": 1}
     if not special:
         if not endpoint.knows("completions", "add_special_tokens"):
             raise unknown(endpoint, "--no-special")
@@ -101,6 +155,46 @@ def _echoed(endpoint: Endpoint, prompt: str, *, special: bool) -> Sequence[Token
     if any(math.isnan(token.logprob) for token in tokens[1:count]):
         raise HftoolError(f"{endpoint.client.server} leaves out log-probabilities of the prompt")
     return tokens[:count]
+
+
+def score_texts(
+    endpoint: Endpoint,
+    rows: Iterable[TextRow],
+    options: ScoreOptions,
+    *,
+    special: bool,
+    concurrency: int,
+    on_error: OnError = "stop",
+    first_index: int = 0,
+) -> Iterator[TextScore]:
+    """Yield the score of each row's text, in order.
+
+    Args:
+        special: whether the server adds special tokens.
+        first_index: the index of the first row's text.
+
+    Raises:
+        HftoolError: a text fails, and `on_error` is "stop". What precedes it was yielded.
+    """
+
+    def scored(row: TextRow) -> tuple[TextRow, list[float] | HftoolError]:
+        if isinstance(row.error, HftoolError):
+            return row, row.error
+        try:
+            column = options.given_column
+            given = (options.given or "") if column is None else text_in(row, column)
+            return row, logprobs_of_text(endpoint, row.text, given, special=special)
+        except HftoolError as error:
+            return row, error
+
+    for index, (row, result) in enumerate(in_order(scored, rows, concurrency), first_index):
+        if not isinstance(result, HftoolError):
+            yield text_score(index, row, result)
+        elif on_error == "stop":
+            raise stopping_error(row, result, first=index == first_index)
+        else:
+            error = row.located(result).message
+            yield TextScore(index, row.text, 0, None, None, None, None, row.columns, error)
 
 
 def logprobs_of_texts(

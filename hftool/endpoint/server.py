@@ -155,6 +155,20 @@ def _properties(schema: Mapping[str, Any], node: Any, depth: int) -> set[str]:
     return names
 
 
+def refuse(options: Mapping[str, Any]) -> None:
+    """Raise where a command can't do at an endpoint what an option asks for.
+
+    Args:
+        options: the value of each such option.
+
+    Raises:
+        UsageError: with the first option that was given.
+    """
+    for name, value in options.items():
+        if value:
+            raise UsageError(f"{name} does not work with an endpoint")
+
+
 def connect(address: str, load: LoadOptions | ClassifierOptions, connections: int = 1) -> Endpoint:
     """Return the endpoint that a command's `--model` names.
 

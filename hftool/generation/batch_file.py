@@ -8,10 +8,13 @@ from typing import Any, TypeVar
 
 from hftool.errors import HftoolError, UsageError
 from hftool.generation.constraints import RECORD_FIELDS, constraint_of_record
+from hftool.generation.openai_batch import given_id, is_openai, own_record
 from hftool.generation.records import FailedRequest, Generation, Piece
+from hftool.inputs.files import format_by_suffix
+from hftool.inputs.records import open_records
 from hftool.inputs.texts import decoded, raw_lines
 from hftool.options.generation import GenerateOptions, GenerationOptions
-from hftool.options.inputs import FileOptions, InputOptions, PromptOptions
+from hftool.options.inputs import FileOptions, InputOptions, PromptOptions, TableInputOptions
 from hftool.options.ranges import option_ranges
 from hftool.options.sampling import SamplingOptions
 from hftool.prompting.messages import TEMPLATE_FIELDS, as_chat
@@ -98,8 +101,38 @@ def batch_lines(
     """Return the lines of a batch file (`-` is stdin).
 
     Raises:
-        UsageError: other prompts were given as well, or several sequences were asked for.
+        UsageError: as `require_only_batch`.
         HftoolError: the file cannot be read.
+    """
+    require_only_batch(prompt, inputs, generation)
+    return record_lines(batch)
+
+
+def record_lines(file: Path) -> Iterator[bytes]:
+    """Return the lines of a batch file; for a Parquet file, its rows as JSON.
+
+    Raises:
+        HftoolError: the file cannot be read.
+    """
+    if format_by_suffix(file) != "parquet":
+        return raw_lines(FileOptions(file))
+    rows = open_records(file, "parquet", TableInputOptions()).records
+    return (json.dumps(dict(_row(row)), default=str).encode() for _, row in rows)
+
+
+def _row(row: Mapping[str, Any] | HftoolError) -> Mapping[str, Any]:
+    if isinstance(row, HftoolError):
+        raise row
+    return row
+
+
+def require_only_batch(
+    prompt: str | None, inputs: InputOptions, generation: GenerationOptions
+) -> None:
+    """Raise where options don't go with a batch.
+
+    Raises:
+        UsageError: other prompts were given as well, or several sequences were asked for.
     """
     if prompt is not None or inputs.file is not None or inputs.lines:
         raise UsageError("--batch takes all prompts from its file: leave out TEXT, --file, --lines")
@@ -108,7 +141,6 @@ def batch_lines(
             "--batch generates one text per record, so --num-return-sequences must be 1",
             "repeat a line of the file to get several texts for it",
         )
-    return raw_lines(FileOptions(batch))
 
 
 @dataclass(frozen=True)
@@ -131,18 +163,18 @@ def each_record(
     lines: Iterable[BatchLine], files: FileOptions, make: Callable[[dict[str, Any]], Made]
 ) -> Iterator[tuple[BatchLine, Any, Made] | FailedRequest]:
     """Yield the line of each record of a batch (JSON Lines), its `id`, and what `make` makes of it,
-    or the cause of its failure.
+    or the cause of its failure. The records may have OpenAI's form.
     """
     for line in lines:
-        record: Any = None
+        id_: Any = None
         try:
             record = parse_record(decoded(line.data, line.number, files))
-            made = make(record)
+            id_ = given_id(record)
+            made = make(own_record(record) if is_openai(record) else record)
         except HftoolError as error:
-            given_id = record.get("id") if isinstance(record, dict) else None
-            yield FailedRequest(given_id, line.number, str(error))
+            yield FailedRequest(id_, line.number, str(error))
         else:
-            yield line, record.get("id"), made
+            yield line, id_, made
 
 
 def parse_record(line: str) -> dict[str, Any]:

@@ -97,7 +97,7 @@ class TextEncoder:
         Raises:
             HftoolError: the text cannot be encoded, or nothing usable is given for it.
         """
-        given = self.given if self.column is None else _text_in(row, self.column)
+        given = self.given if self.column is None else text_in(row, self.column)
         if self.prompting.ids:
             return self._of_ids(given, row.text)
         if isinstance(given, str) and self.prompting.templated:
@@ -204,7 +204,12 @@ def text_encoder(
     return TextEncoder(language_model, prompting, given, options.given_column)
 
 
-def _text_in(row: TextRow, column: str) -> str:
+def text_in(row: TextRow, column: str) -> str:
+    """Return the text in a column of a row.
+
+    Raises:
+        HftoolError: there is none.
+    """
     value = row.columns.get(column)
     if not isinstance(value, str):
         cause = "is missing" if value is None else "is not text"

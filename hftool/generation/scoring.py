@@ -106,10 +106,11 @@ def score_texts(
             error = row.located(values).message
             yield TextScore(index, row.text, 0, None, None, None, None, row.columns, error)
         else:
-            yield _text_score(index, row, values)
+            yield text_score(index, row, values)
 
 
-def _text_score(index: int, row: TextRow, values: Sequence[float]) -> TextScore:
+def text_score(index: int, row: TextRow, values: Sequence[float]) -> TextScore:
+    """Return the score of a row's text, from the log-probabilities of its tokens."""
     if not values:
         return TextScore(index, row.text, 0, None, None, None, None, row.columns)
     total, size = math.fsum(values), len(row.text.encode("utf-8", "surrogatepass"))

@@ -157,7 +157,7 @@ def download(model: HubModel, need: Need, options: SourceOptions) -> Path:
             PATIENCE * constants.HF_HUB_DOWNLOAD_TIMEOUT,
         )
     except Exception as error:
-        _raise_for(error, model)
+        raise_for(error, model)
     if missing := missing_files(folder, need, options.trust_remote_code):
         raise HftoolError(
             f"{model.repo} has no {missing[0]}",
@@ -231,7 +231,7 @@ def download_gguf(source: HubGguf, options: SourceOptions) -> Path:
     except HftoolError:
         raise
     except Exception as error:
-        _raise_for(error, model)
+        raise_for(error, model)
     return folder / first
 
 
@@ -354,12 +354,20 @@ def _no_network(model: HubModel) -> HftoolError:
     )
 
 
-def _raise_for(error: Exception, model: HubModel) -> NoReturn:
+def raise_for(error: Exception, model: HubModel, kind: str = "model") -> NoReturn:
+    """Raise the error of a request to the hub in words.
+
+    Args:
+        kind: what the repository is.
+
+    Raises:
+        HftoolError: with the cause.
+    """
     from huggingface_hub import errors
 
     if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
-    page = f"https://huggingface.co/{model.repo}"
+    page = f"https://huggingface.co/{'' if kind == 'model' else 'datasets/'}{model.repo}"
     if isinstance(error, errors.GatedRepoError):
         raise HftoolError(
             f"{model.repo} is gated: you have to accept its licence first",
@@ -372,8 +380,8 @@ def _raise_for(error: Exception, model: HubModel) -> NoReturn:
         raise _unknown_word(model, hint) from None
     if isinstance(error, errors.RepositoryNotFoundError):
         raise HftoolError(
-            f"there is no model {model.repo} on the hub",
-            "check the spelling; a private model needs a token: HF_TOKEN or --token",
+            f"there is no {kind} {model.repo} on the hub",
+            f"check the spelling; a private {kind} needs a token: HF_TOKEN or --token",
         ) from None
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code

@@ -1,4 +1,4 @@
-"""Options of `sentiment`: its labels, and the engine that a job runs on."""
+"""Options of `sentiment`: its labels."""
 
 import functools
 from dataclasses import dataclass
@@ -9,10 +9,8 @@ from hftool.options.shared import option
 
 LongTexts = Literal["truncate", "chunk"]
 LabelScoring = Literal["mean", "sum"]
-Engine = Literal["local", "ray"]
 _labels = functools.partial(option, panel="Labels")
 _evaluation = functools.partial(option, panel="Evaluation")
-_engine = functools.partial(option, panel="Engine")
 
 
 @dataclass(frozen=True)
@@ -99,33 +97,3 @@ class EvaluationOptions:
         ):
             if given and self.gold is None:
                 raise UsageError(f"{name} needs --gold", "as in --gold label")
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """The engine of a job: this process, or Ray.
-
-    Raises:
-        UsageError: a cluster is named without `--engine ray`.
-    """
-
-    engine: Annotated[
-        Engine,
-        _engine(
-            "--engine",
-            help="Where to run; with ray, TEXT names files and folders, and -o a folder.",
-        ),
-    ] = "local"
-    ray_address: Annotated[
-        str | None,
-        _engine(
-            "--ray-address",
-            metavar="HOST:PORT",
-            show_default="RAY_ADDRESS, else Ray starts here",
-            help="The Ray cluster to join.",
-        ),
-    ] = None
-
-    def __post_init__(self) -> None:
-        if self.ray_address is not None and self.engine != "ray":
-            raise UsageError("--ray-address goes with --engine ray")

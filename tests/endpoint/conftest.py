@@ -30,6 +30,7 @@ def server(running: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     running.faults.clear()
     running.requests.clear()
     running.fields = dict(FIELDS)
+    running.shifted = False
     monkeypatch.setenv("HFTOOL_API_KEY", KEY)
     monkeypatch.setattr(client, "PAUSES", (0.0, 0.0, 0.0))
     return running

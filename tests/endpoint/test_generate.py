@@ -3,12 +3,16 @@
 import json
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import Result
 
+from hftool.endpoint.generate import in_order
+from hftool.errors import HftoolError
 from tests import tiny_models
 from tests.conftest import run, run_process
 from tests.endpoint_server import KEY, Server
@@ -84,6 +88,22 @@ def test_what_the_server_does_not_know_is_refused(
     result = generate(server, "ab", *arguments)
     assert result.exit_code in (1, 2) and cause in result.stderr
     assert server.requests == []
+
+
+def test_constraints_are_sent_as_the_server_knows_them(server: Server) -> None:
+    arguments = ("ab", "-n", "3", "--greedy", "--format", "jsonl")
+    result = generate(server, *arguments, "--choice", "yes", "--choice", "no")
+    assert server.requests[-1][1]["structured_outputs"] == {"choice": ["yes", "no"]}
+    assert records(result)[0]["valid"] is False  # this server keeps to nothing
+    assert result.exit_code == 1
+    generate(server, *arguments, "--regex", "[0-9]+")
+    assert server.requests[-1][1]["structured_outputs"] == {"regex": "[0-9]+"}
+    server.fields = dict.fromkeys(server.fields, ("max_tokens", "temperature"))
+    assert "does not know --regex" in generate(server, *arguments, "--regex", "a").stderr
+    server.fields = {}
+    generate(server, *arguments, "--chat", "--schema", '{"type": "object"}')
+    form = server.requests[-1][1]["response_format"]
+    assert form["json_schema"]["schema"] == {"type": "object"}
 
 
 def test_a_server_without_a_schema_gets_openais_fields(server: Server) -> None:
@@ -233,3 +253,20 @@ def test_no_torch_and_no_key_in_the_list_of_processes(server: Server) -> None:
         "generate", "-m", server.address, "ab", "-n", "2", "--api-key", "my-own-key"
     )
     assert finished.status == 0 and server.requests[-1][2] == "Bearer my-own-key"
+
+
+def test_results_do_not_wait_for_the_next_item() -> None:
+    more = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 1
+        assert more.wait(20)
+        yield 2
+        raise HftoolError("broken")
+
+    results = in_order(lambda item: item * 10, items(), 4)
+    assert next(results) == 10  # although the second item is not there yet
+    more.set()
+    assert next(results) == 20
+    with pytest.raises(HftoolError, match="broken"):
+        next(results)

@@ -1,13 +1,14 @@
 """`hftool generate`"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.cli.endpoints import generate_batch_at, generate_prompts_at
 from hftool.options.constraints import ConstraintOptions
 from hftool.options.endpoint import DEFAULT_CONCURRENCY, ConcurrencyOption
+from hftool.options.engine import EngineOptions
 from hftool.options.generation import GenerationOptions
 from hftool.options.inputs import InputOptions, PromptOptions, TextArgument
 from hftool.options.model import LoadOptions
@@ -30,7 +31,9 @@ def generate(
     batch: Annotated[
         Path | None,
         option(
-            "--batch", metavar="FILE", help="Run the prompts in FILE, one JSON record per line."
+            "--batch",
+            metavar="FILE",
+            help="Run the prompts in FILE, one JSON record per line (also OpenAI's batch file).",
         ),
     ] = None,
     batch_size: Annotated[
@@ -47,6 +50,7 @@ def generate(
     sampling: SamplingOptions,
     constraints: ConstraintOptions,
     concurrency: ConcurrencyOption = DEFAULT_CONCURRENCY,
+    engine: EngineOptions,
     no_stream: Annotated[
         bool, option("--no-stream", help="Write each text when it is complete.")
     ] = False,
@@ -64,9 +68,10 @@ def generate(
         hftool generate --batch prompts.jsonl -o answers.jsonl --resume
     """
     from hftool.errors import UsageError, exclude
-    from hftool.generation.batch_file import batch_lines
+    from hftool.generation.batch_file import batch_lines, require_only_batch
     from hftool.generation.constraints import read_constraint
     from hftool.models.references import endpoint_address
+    from hftool.models.remote_inputs import RemoteInputs
     from hftool.options.generation import GenerateOptions
     from hftool.prompting.prompt import prompts
 
@@ -83,18 +88,32 @@ def generate(
     options = GenerateOptions(prompting, sampling, generation, show_probs, constraint)
     address = endpoint_address(load.model)
     exclude({"a model behind an endpoint": address is not None, "--show-probs": show_probs})
+    exclude({"a model behind an endpoint": address is not None, "--engine ray": engine.on_ray})
     if address is None:
         from hftool.generation.strategies import require_compatible
 
         require_compatible(generation)
     elif batch_size is not None:
         raise UsageError("--batch-size does not work with an endpoint", "use --concurrency N")
+    remote = RemoteInputs(load)
+    inputs = remote.texts(inputs)
+    if engine.on_ray:
+        from hftool.jobs.generate import GenerateJob, generate_files
+
+        if batch is None:
+            raise UsageError("--engine ray needs --batch FOLDER")
+        require_only_batch(prompt, inputs, generation)
+        job = GenerateJob(load, inputs, options, batch_size)
+        generate_files(remote.files([batch]), job, engine, output)
+        return
     if batch is not None:
-        lines = batch_lines(batch, prompt, inputs, generation)
+        lines = batch_lines(remote.file(batch), prompt, inputs, generation)
+        from_where = remote.settings()
         if address is not None:
-            generate_batch_at(address, load, lines, inputs, options, output, concurrency)
+            how = (options, output, concurrency, from_where)
+            generate_batch_at(address, load, lines, inputs, *how)
         else:
-            _generate_batch(lines, load, inputs, options, batch_size, output)
+            _generate_batch(lines, load, inputs, options, batch_size, output, from_where)
         return
     given, streamed = prompts(prompt, inputs, prompting), not no_stream
     if address is not None:
@@ -138,6 +157,7 @@ def _generate_batch(
     options: "GenerateOptions",
     batch_size: int | None,
     output: ResumableOptions,
+    from_where: Mapping[str, Any],
 ) -> None:
     from hftool.generation.batch import generate_batch
     from hftool.generation.batch_file import (
@@ -152,7 +172,7 @@ def _generate_batch(
     from hftool.output.progress import show_progress
     from hftool.output.resume import remaining, resumable
     from hftool.output.run_log import Settings, run_settings
-    from hftool.output.views.generation import GENERATION_BATCH
+    from hftool.output.views.generation import batch_view
     from hftool.output.writer import write
 
     def settings() -> Settings:
@@ -160,11 +180,13 @@ def _generate_batch(
         digest = model_digest(load.model, load)
         constraint = options.constraint
         others = {} if constraint is None else {constraint.kind: constraint.text}
-        return run_settings(
+        made = run_settings(
             *shaping, model=load.model, model_digest=digest, errors=inputs.errors, **others
         )
+        return {**made, **from_where}
 
-    with resumable(output, GENERATION_BATCH, settings) as partial:
+    view = batch_view(load.model)
+    with resumable(output, view, settings) as partial:
         failures = FailureCounter(partial.failed if partial else 0)
         language_model = load_language_model(load, beams=options.generation.num_beams)
         rest = remaining(partial, numbered_records(lines), lambda line: line.data.strip())
@@ -172,5 +194,5 @@ def _generate_batch(
         guesses = load_candidate_generator(language_model, load, options.generation)
         records = failures.count(generate_batch(language_model, requests, batch_size, guesses))
         records = show_progress(records, output, "records", "tokens", completion_tokens)
-        write(records, GENERATION_BATCH, output, partial)
+        write(records, view, output, partial)
     failures.require_none()

@@ -5,7 +5,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from hftool.cli.dataclass_options import expand_dataclasses
+from hftool.cli.endpoints import remote_scores
 from hftool.errors import exclude
+from hftool.options.endpoint import DEFAULT_CONCURRENCY, ConcurrencyOption
+from hftool.options.engine import EngineOptions
 from hftool.options.inputs import FileOptions, PromptOptions, TableInputOptions
 from hftool.options.model import ExactLoadOptions
 from hftool.options.output import TableOptions
@@ -32,6 +35,8 @@ def score(
     inputs: TableInputOptions,
     prompting: PromptOptions,
     scoring: ScoreOptions,
+    concurrency: ConcurrencyOption = DEFAULT_CONCURRENCY,
+    engine: EngineOptions,
     output: TableOptions,
 ) -> None:
     """Tell how probable texts are to a language model.
@@ -53,15 +58,24 @@ def score(
     from hftool.inputs.tables import TextRow, read_table
     from hftool.models.fingerprint import model_digest
     from hftool.models.load import load_language_model
+    from hftool.models.references import endpoint_address
+    from hftool.models.remote_inputs import RemoteInputs
     from hftool.output.formats import format_name
     from hftool.output.run_log import Settings, run_settings
     from hftool.output.table_run import run_table
     from hftool.output.views.score import parts_view, scores_view
     from hftool.output.writer import write
 
+    remote = RemoteInputs(load)
+    inputs = remote.tables(inputs)
+    if engine.on_ray:
+        _score_on_ray(text or (), load, inputs, prompting, scoring, engine, output)
+        return
+
     def settings() -> Settings:
         digest = model_digest(load.model, load)
-        return run_settings(load, prompting, scoring, model=load.model, model_digest=digest)
+        made = run_settings(load, prompting, scoring, model=load.model, model_digest=digest)
+        return {**made, **remote.settings()}
 
     numbered = len(text or ()) != 1
     # No view of scores has a default format, so each of them tells which one it is.
@@ -70,23 +84,44 @@ def score(
     table = read_table(text, inputs, whole=all_columns)
     require_column(table.names, scoring)
     by = scoring.by or _default_unit(text, output)
-    language_model = load_language_model(load, masked=True)
-    encode = text_encoder(language_model, FileOptions(errors=inputs.errors), prompting, scoring)
-    if scoring.against is not None:
-        _compare(language_model, table, encode, load, scoring, output, announce=not text)
-        return
-    if by != "text":
-        _require_text(by, output)
-        parts = SCORERS[by](language_model, table, encode, scoring, numbered=numbered)
-        write(parts, parts_view(by, numbered=numbered), output)
-        return
+    if address := endpoint_address(load.model):
+        compute = remote_scores(address, load, prompting, scoring, output, concurrency)
+    else:
+        model = load_language_model(load, masked=True)
+        encode = text_encoder(model, FileOptions(errors=inputs.errors), prompting, scoring)
+        if scoring.against is not None:
+            _compare(model, table, encode, load, scoring, output, announce=not text)
+            return
+        if by != "text":
+            _require_text(by, output)
+            parts = SCORERS[by](model, table, encode, scoring, numbered=numbered)
+            write(parts, parts_view(by, numbered=numbered), output)
+            return
+
+        def compute(rows: Iterator[TextRow], done: int) -> Iterator[TextScore]:
+            return score_texts(model, rows, encode, scoring, output.on_error, done)
+
     bom = table.shape.marked if output.bom is None else output.bom
     view = scores_view(table.shape, errors=output.on_error == "report", bom=bom)
-
-    def compute(rows: Iterator[TextRow], done: int) -> Iterator[TextScore]:
-        return score_texts(language_model, rows, encode, scoring, output.on_error, done)
-
     run_table(table, compute, view, output, settings, announce=not text)
+
+
+def _score_on_ray(
+    text: Sequence[str],
+    load: ExactLoadOptions,
+    inputs: TableInputOptions,
+    prompting: PromptOptions,
+    scoring: ScoreOptions,
+    engine: EngineOptions,
+    output: TableOptions,
+) -> None:
+    from hftool.jobs.score import ScoreJob, score_files
+
+    exclude({"--engine ray": True, f"--by {scoring.by}": scoring.by not in (None, "text")})
+    exclude({"--engine ray": True, "--against": scoring.against is not None})
+    exclude({"--engine ray": True, "--save": output.save is not None})
+    job = ScoreJob(load, prompting, scoring, FileOptions(errors=inputs.errors))
+    score_files(text, job, inputs, engine, output)
 
 
 def _compare(

@@ -7,8 +7,9 @@ from typing import Annotated
 from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.errors import UsageError, exclude
 from hftool.options.endpoint import DEFAULT_CONCURRENCY, ConcurrencyOption
+from hftool.options.engine import EngineOptions
 from hftool.options.inputs import TableInputOptions
-from hftool.options.labels import EngineOptions, EvaluationOptions, LabelOptions
+from hftool.options.labels import EvaluationOptions, LabelOptions
 from hftool.options.model import ClassifierOptions
 from hftool.options.output import TableOptions
 from hftool.options.shared import Argument, option
@@ -68,11 +69,16 @@ def sentiment(
     reduced = summary or evaluation.gold is not None  # to one record, or to one for each label
     if reduced or check is not None or output.save is not None:
         _require_local_and_whole(engine, output)
-    if engine.engine == "ray":
-        from hftool.jobs.ray_sentiment import LabelJob, label_files
+    from hftool.models.remote_inputs import RemoteInputs
 
-        job = LabelJob(load, labelling, inputs, threshold, all_scores)
-        label_files(text or [], job, engine.ray_address, output)
+    remote = RemoteInputs(load)
+    inputs = remote.tables(inputs)
+    if engine.on_ray:
+        from hftool.jobs.sentiment import LabelJob, label_files
+
+        label_files(
+            text or [], LabelJob(load, labelling, threshold, all_scores), inputs, engine, output
+        )
         return
     from hftool.classification.classify import Classification, classify
     from hftool.classification.evaluation import Evaluation, evaluate, require_accuracy
@@ -89,7 +95,8 @@ def sentiment(
         name = load.model or default_model(labelling)
         own = {"threshold": threshold, "all_scores": all_scores}
         digest = model_digest(name, load)
-        return run_settings(load, labelling, model=name, model_digest=digest, **own)
+        made = run_settings(load, labelling, model=name, model_digest=digest, **own)
+        return {**made, **remote.settings()}
 
     all_columns = not reduced and format_name(output, SUMMARY) in ("csv", "tsv", "parquet")
     table = read_table(text, inputs, whole=all_columns)

@@ -64,6 +64,7 @@ def topk(
     """
     from hftool.errors import exclude
     from hftool.generation.next_token import NextTokenQuery, answers, next_token_records
+    from hftool.models.references import endpoint_address
     from hftool.output.views.layers import layers_view
     from hftool.output.views.tokens import next_token_view
     from hftool.output.writer import write
@@ -78,6 +79,19 @@ def topk(
     query = NextTokenQuery(k, tuple(target or ()), position, sampling, page)
     models = [load.model, *(compare.split(",") if compare else ())]
     several = {"models": len(models) > 1, "texts": len(given) > 1}
+    if address := endpoint_address(load.model):
+        from hftool.endpoint import scores
+        from hftool.endpoint.server import connect, refuse
+
+        others = {"--target": target, "--position": position, "--compare": compare}
+        refuse({**others, "--layers": layers, "a sampling option": sampled, "a page": page})
+        found = scores.next_token_records(connect(address, load), given, prompting, k)
+        write(
+            found,
+            next_token_view(everywhere=False, sampled=False, targets=False, **several),
+            output,
+        )
+        return
     if layers:
         from hftool.generation.layers import layers_of_prompt
 

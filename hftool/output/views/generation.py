@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from hftool.generation.openai_batch import CustomId, answer_of
 from hftool.generation.records import FailedRequest, Generation
 from hftool.output.view import Row, View, escaped, line, plain
 
@@ -70,6 +71,19 @@ GENERATION_LINES = replace(GENERATION, columns=(*GENERATION_COLUMNS, "line", "er
 GENERATION_BATCH = replace(
     GENERATION, columns=("id", *GENERATION_COLUMNS, "line", "error"), default="jsonl"
 )
+
+
+def batch_view(model: str) -> View:
+    """Return the view of a batch's records: requests in OpenAI's form are answered in its form.
+
+    Args:
+        model: the name of the model.
+    """
+
+    def record(made: Generation | FailedRequest) -> Any:
+        return answer_of(made, model) if isinstance(made.id, CustomId) else plain(made)
+
+    return replace(GENERATION_BATCH, record=record)
 
 
 def _turn_text(turn: "Turn") -> str:

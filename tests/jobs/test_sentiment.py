@@ -113,7 +113,7 @@ def test_a_folder_of_csv_on_ray_started_for_it(model: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["in"], "--engine ray writes a folder of Parquet"),
+        (["in"], "--engine ray writes a folder of files"),
         (["in", "-o", "labels", "--json"], "--engine ray writes only Parquet"),
         (["-o", "labels"], "--engine ray reads files and folders"),
         (["-f", "-", "-o", "labels"], "--engine ray reads files and folders"),

@@ -1,0 +1,236 @@
+"""Inputs from where data is: data sets on the hub, and files on the web, kept for the next time."""
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from hftool import config
+from hftool.atomic_files import atomic_file, atomic_path
+from hftool.errors import HftoolError
+from hftool.inputs.files import format_by_suffix
+from hftool.models.hub import raise_for
+from hftool.models.references import HubModel
+from hftool.options.inputs import FileOptions, TableInputOptions
+from hftool.options.model import SourceOptions
+
+log = logging.getLogger("hftool")
+
+TIMEOUT = 30.0  # seconds without a byte
+SPARE = 1 << 30  # bytes of the disk that a download leaves free
+# A path has one of the slashes of a URL: Path("https://a/b") is "https:/a/b".
+_DATASET = re.compile(r"hf:/+datasets/([\w.-]+/[\w.-]+)(?:@([^/]+))?(?:/(.*))?")
+_WEB = re.compile(r"(https?):/+(.+)", re.DOTALL)
+_PLACE = "as in hf://datasets/OWNER/NAME/train, or hf://datasets/OWNER/NAME@REV/data/a.csv"
+
+TextOptions = TypeVar("TextOptions", bound=FileOptions)
+
+
+@dataclass
+class RemoteInputs:
+    """Finds the files on this machine for what `--file` and `--batch` name elsewhere.
+
+    Attributes:
+        revisions: the commit of each data set, and what identifies the content of each file of the
+            web, by what the user has named.
+    """
+
+    source: SourceOptions
+    revisions: dict[str, str] = field(default_factory=dict)
+
+    def tables(self, options: TableInputOptions) -> TableInputOptions:
+        """Return options with files of this machine. Raises: as `files`."""
+        return replace(options, files=options.files and self.files(options.files))
+
+    def texts(self, options: TextOptions) -> TextOptions:
+        """Return options with a file of this machine. Raises: as `file`."""
+        return replace(options, file=options.file and self.file(options.file))
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a run's log says of the inputs: nothing if they were on this machine."""
+        return {"the input": self.revisions} if self.revisions else {}
+
+    def file(self, path: Path) -> Path:
+        """Return the one file that a path names.
+
+        Raises: as `files`; or it names several.
+        """
+        found = self.files([path])
+        if len(found) > 1:
+            raise HftoolError(f"{path} has {len(found)} files", "name one of them")
+        return found[0]
+
+    def files(self, paths: Sequence[Path]) -> list[Path]:
+        """Return the files that paths name; download those that are elsewhere and not here yet.
+
+        Raises:
+            HftoolError: there is no such thing, it can't be downloaded, or it is not here and
+                downloads are turned off.
+        """
+        found: list[Path] = []
+        for path in paths:
+            if web := _WEB.fullmatch(str(path)):
+                found.append(self._of_web(f"{web[1]}://{web[2]}"))
+            elif str(path).startswith("hf:/"):
+                found += self._of_dataset(str(path))
+            else:
+                found.append(path)
+        return found
+
+    def _of_dataset(self, path: str) -> list[Path]:
+        match = _DATASET.fullmatch(path)
+        if match is None:
+            raise HftoolError(f"{path} names no data set of the hub", _PLACE)
+        model = HubModel(match[1], unquote(match[2]) if match[2] else None)
+        listing = self._listing(model)
+        names = chosen(listing["files"], match[3] or "", model.repo)
+        log.info("%s at %s: %d files", model.repo, listing["sha"][:12], len(names))
+        self.revisions[path] = listing["sha"]
+        return [self._downloaded(model, listing["sha"], name) for name in names]
+
+    def _listing(self, model: HubModel) -> dict[str, Any]:
+        """Return the commit of a revision and its files: as the hub has them now, or as they were
+        when it was last asked."""
+        kept = config.cache_path() / "datasets" / f"{_digest(model.repo, model.revision)}.json"
+        if self.source.offline:
+            if not kept.is_file():
+                raise _not_here(model.repo)
+            listing: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+            return listing
+        from huggingface_hub import HfApi
+
+        try:
+            info = HfApi(token=self.source.hub_token).dataset_info(
+                model.repo, revision=model.revision, timeout=TIMEOUT
+            )
+        except Exception as error:
+            raise_for(error, model, "data set")
+        files = [file.rfilename for file in info.siblings or []]
+        listing = {"sha": info.sha, "files": [name for name in files if _is_plain(name)]}
+        kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with atomic_file(kept) as file:
+            json.dump(listing, file)
+        return listing
+
+    def _downloaded(self, model: HubModel, commit: str, name: str) -> Path:
+        from huggingface_hub import hf_hub_download
+
+        try:
+            path = hf_hub_download(
+                model.repo,
+                name,
+                repo_type="dataset",
+                revision=commit,
+                token=self.source.hub_token,
+                local_files_only=self.source.offline,
+            )
+        except Exception as error:
+            if self.source.offline:
+                raise _not_here(f"{name} of {model.repo}") from None
+            raise_for(error, model, "data set")
+        return Path(path)
+
+    def _of_web(self, url: str) -> Path:
+        parts = urlsplit(url)
+        name = re.sub(r"[^\w.-]", "_", unquote(parts.path).rpartition("/")[2])[-80:] or "data"
+        folder = config.cache_path() / "inputs" / _digest(url)
+        kept, shown = folder / name.lstrip("."), f"{parts.scheme}://{parts.hostname}{parts.path}"
+        mark = folder / ".mark"
+        known = mark.read_text(encoding="utf-8") if mark.is_file() and kept.is_file() else ""
+        if self.source.offline:
+            if not known:
+                raise _not_here(shown)
+        else:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if new := _fetched(url, shown, kept, known):
+                mark.write_text(new, encoding="utf-8")
+                known = new
+        self.revisions[shown] = known
+        return kept
+
+
+def chosen(files: Sequence[str], path: str, repo: str) -> list[str]:
+    """Return the files of a data set that a path means: a file, a folder, or a split, whose name is
+    a part of theirs.
+
+    Raises:
+        HftoolError: there are none, or the split is in several folders.
+    """
+    path = path.strip("/")
+    tables = [name for name in files if format_by_suffix(Path(name)) != "lines" or ".txt" in name]
+    if path in files:
+        return [path]
+    inside = sorted(name for name in tables if path and name.startswith(f"{path}/"))
+    of_split = re.compile(rf"(?:.*[-._/ ])?{re.escape(path)}(?:[-._/ \d].*)?")
+    found = inside or sorted(name for name in tables if path and of_split.fullmatch(name))
+    if not found:
+        listed = ", ".join(tables[:8]) or "no file that hftool reads"
+        raise HftoolError(f"{repo} has no split, folder or file '{path}'", f"it has {listed}")
+    folders = sorted({name.rpartition("/")[0] for name in found})
+    if not inside and len(folders) > 1:
+        raise HftoolError(
+            f"'{path}' is in several folders of {repo}", f"name one: {', '.join(folders[:8])}"
+        )
+    return found
+
+
+def _fetched(url: str, shown: str, kept: Path, known: str) -> str:
+    """Download a file of the web, unless it is the known one, and return what identifies its
+    content; "" if it is the known one.
+
+    Raises:
+        HftoolError: it can't be downloaded, or is a web page.
+    """
+    import httpx2
+
+    headers = {"If-None-Match": known} if known.startswith(('"', "W/")) else {}
+    try:
+        with httpx2.stream(
+            "GET", url, headers=headers, follow_redirects=True, timeout=TIMEOUT
+        ) as response:
+            if response.status_code == 304:
+                return ""
+            if response.status_code != 200:
+                raise HftoolError(f"the server responded with {response.status_code} for {shown}")
+            if "text/html" in response.headers.get("content-type", ""):
+                raise HftoolError(f"{shown} is a web page", "name the file itself")
+            return _saved(response, shown, kept)
+    except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.TooManyRedirects) as error:
+        cause = str(error) or type(error).__name__
+        raise HftoolError(f"cannot download {shown}: {cause}") from None
+
+
+def _saved(response: Any, shown: str, kept: Path) -> str:
+    sums = hashlib.sha256()
+    left = shutil.disk_usage(kept.parent).free - SPARE
+    log.info("downloading %s", shown)
+    with atomic_path(kept) as beside, beside.open("wb") as file:
+        for data in response.iter_bytes():
+            left -= len(data)
+            if left < 0:
+                raise HftoolError(f"{shown} is larger than the free space of the disk")
+            sums.update(data)
+            file.write(data)
+    return str(response.headers.get("etag") or sums.hexdigest())
+
+
+def _digest(*values: object) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:24]
+
+
+def _is_plain(name: str) -> bool:
+    """Return whether a name leads to a file inside of the repository."""
+    return not name.startswith("/") and ".." not in name.split("/") and "\\" not in name
+
+
+def _not_here(what: str) -> HftoolError:
+    return HftoolError(
+        f"{what} is not on this machine, and downloads are turned off",
+        "run it once without --offline and HF_HUB_OFFLINE",
+    )
