@@ -23,7 +23,10 @@ from hftool.cli.app import app
 ROOT = Path(__file__).parent.parent
 GENERATED = ("reference", "formats.md")
 # A translation has the same blocks as its original, in the same order.
-TRANSLATIONS = {ROOT / "docs" / "tutorial.zh.md": ROOT / "docs" / "tutorial.md"}
+TRANSLATIONS = {
+    page: page.with_name(page.name.replace(".zh.", "."))
+    for page in (ROOT / "docs").rglob("*.zh.md")
+}
 SHELL_CHARACTERS = set("|<>;&$")
 DECIMAL = re.compile(r"\d+\.\d+")
 BAR = re.compile(r" *[█▉▊▋▌▍▎▏]+$", re.M)
