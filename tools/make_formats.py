@@ -13,6 +13,7 @@ from hftool.chat.conversation import Turn
 from hftool.classification.classify import Classification
 from hftool.classification.evaluation import Evaluation
 from hftool.classification.summary import LabelSummary
+from hftool.generation.benchmark import Benchmark
 from hftool.generation.comparison import ModelComparison
 from hftool.generation.layers import Layer
 from hftool.generation.next_token import Candidate
@@ -63,6 +64,7 @@ RECORDS: dict[str, tuple[str, type[Any]]] = {
     "perplexity": ("score --by token, at the end", Perplexity),
     "text-score": ("score", TextScore),
     "word-score": ("score --by word", WordScore),
+    "benchmark": ("bench", Benchmark),
     "tree-node": ("tree", TreeNode),
     "tree-text": ("tree --until, at the end", TreeText),
     "model-comparison": ("score --against", ModelComparison),

@@ -13,6 +13,7 @@ import hftool
 from hftool import config
 from hftool.atomic_files import STDOUT, write_errors
 from hftool.cli import process, suggestions, usage_errors
+from hftool.cli.commands.bench import bench
 from hftool.cli.commands.chat import chat
 from hftool.cli.commands.daemon import daemon
 from hftool.cli.commands.decode import decode
@@ -191,6 +192,7 @@ app.command("generate", cls=ComputingCommand)(generate)
 app.command("chat", cls=ComputingCommand)(chat)
 app.command("sentiment", cls=ComputingCommand)(sentiment)
 app.command("tour", cls=ComputingCommand)(tour)
+app.command("bench", cls=ComputingCommand)(bench)
 app.add_typer(models, name="models")
 app.add_typer(daemon, name="daemon")
 

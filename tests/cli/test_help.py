@@ -38,7 +38,7 @@ def help_of(page: Page, option: str = "--help") -> str:
 def test_the_tree_is_the_designs() -> None:
     assert {page.path.split()[1] for page in COMMANDS} == {
         *("vocab-dump", "encode", "decode", "topk", "sample", "generate", "chat", "sentiment"),
-        *("models", "daemon", "score", "tree", "tour"),
+        *("models", "daemon", "score", "tree", "bench", "tour"),
     }
 
 
@@ -105,7 +105,7 @@ def test_help_of_generate_has_what_people_use() -> None:
 def test_the_model_is_first_in_its_panel() -> None:
     panels = [dict(page.panels)["Model"] for page in COMMANDS if "Model" in dict(page.panels)]
     first = [panel[0].names for panel in panels]
-    assert first.count(("-m", "--model")) == 9
+    assert first.count(("-m", "--model")) == 10
     assert all("--model" not in p.names for panel in panels for p in panel[1:])
 
 
