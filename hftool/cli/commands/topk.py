@@ -57,8 +57,6 @@ def topk(
         hftool topk "The capital of France is" -k 3 --target " London"
         # What each layer of the model would predict
         hftool topk "The capital of France is" --layers
-        # The probabilities after the filters
-        hftool topk "1+1=" -k 5 --top-p 0.9 --temperature 0.5
         # A page with sliders for the filters
         hftool topk "Once upon a time" --save next.html
     """
