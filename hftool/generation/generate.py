@@ -293,13 +293,17 @@ def new_token_limit(language_model: LanguageModel, ids: Sequence[int], max_new_t
 
 
 def log_cut_thought(record: Generation) -> None:
-    """Warn if a text ended before the model had stopped thinking."""
-    if record.finish_reason == "length" and record.reasoning is not None and not record.text:
+    """Warn if a text ended before the model had begun its answer."""
+    if record.reasoning is None or record.text:
+        return
+    if record.finish_reason == "length":
         log.warning(
             "the model was still thinking after %d tokens: --max-new-tokens allows more,"
             " --think-tokens N ends the thought",
             record.completion_tokens,
         )
+    else:
+        log.warning("the model has only thought, and given no answer")
 
 
 def log_context_full(tokens: int) -> None:

@@ -22,15 +22,16 @@ class ThoughtBudget:
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int], most: int) -> None:
+        self._opened = opens_thought(tokenizer, prompt_ids)
         templates = "".join(tokenizer.chat_templates.values())
-        if tokenizer.backend.token_to_id(CLOSING) is None and CLOSING not in templates:
+        known = tokenizer.backend.token_to_id(CLOSING) is not None or CLOSING in templates
+        if not known and not self._opened:
             raise HftoolError(
                 f"--think-tokens: {tokenizer.name} does not think between {OPENING} and {CLOSING}",
                 "leave it out",
             )
         self._tokenizer = tokenizer
         self._start, self._most = len(prompt_ids), most
-        self._opened = opens_thought(tokenizer, prompt_ids)
         self._closing = list(tokenizer.encode(CLOSING, special=False).ids)
 
     def __call__(self, ids: Sequence[int], logits: torch.Tensor) -> torch.Tensor:
