@@ -69,7 +69,7 @@ class Endpoint:
         self._url, self.client = url.rstrip("/"), client
         self._models = self._listed()
         self.name = name or self._only_model()
-        log.debug("%s at %s: %s", self.name, self.client.server, self.kind)
+        log.debug("%s at %s: %s", self.name, self.client.server, self.kind or "with a schema")
 
     def _listed(self) -> dict[str, str]:
         """Return the server's models, and who owns each; nothing if it does not list them."""

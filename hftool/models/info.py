@@ -21,6 +21,7 @@ from hftool.models.references import (
     HubModel,
     LocalFolder,
     ModelSource,
+    endpoint_address,
     resolve_reference,
 )
 from hftool.models.validation import read_tensor_shapes
@@ -143,6 +144,9 @@ def set_alias(name: str, ref: str) -> None:
     """
     if not _ALIAS_NAME.fullmatch(name):
         raise UsageError(f"'{name}' can't be an alias", "letters, digits, '.', '-' and '_'")
+    if address := endpoint_address(ref):
+        config.set_alias(name, address)
+        return
     source = resolve_reference(ref)
     # An alias of an alias stands for the model that this one stands for now. A path is stored as an
     # absolute one, so that it stays valid in other folders.

@@ -234,6 +234,8 @@ def test_a_server_that_hangs(server: Server) -> None:
 def test_addresses(server: Server) -> None:
     url = server.address.partition("#")[0]
     assert run("generate", "-m", url, "ab", "-n", "1").exit_code == 0  # it has one model
+    assert run("models", "alias", "far", server.address).exit_code == 0
+    assert run("generate", "-m", "far", "ab", "-n", "1").exit_code == 0
     nobody = run("generate", "-m", "http://127.0.0.1:9/v1#x", "ab")
     assert nobody.exit_code == 1 and "cannot reach 127.0.0.1:9" in nobody.stderr
     password = run("generate", "-m", url.replace("//", "//me:secret12@"), "ab")
