@@ -7,26 +7,35 @@ the reason: `<!-- not run here: REASON -->`.
 
 import contextlib
 import os
+import pty
 import re
 import shlex
 import subprocess
 import sys
 import tempfile
+import termios
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from hftool.cli.app import app
 
 ROOT = Path(__file__).parent.parent
 GENERATED = ("reference", "formats.md")
-# A translation has the same blocks as its original, in the same order.
+# A translation has the same blocks as its original, in the same order. The Chinese tutorial is not
+# one: its texts are Chinese.
 TRANSLATIONS = {
     page: page.with_name(page.name.replace(".zh.", "."))
     for page in (ROOT / "docs").rglob("*.zh.md")
+    if page.name != "tutorial.zh.md"
 }
+# Pages that show what a terminal shows, and not what goes into a pipe.
+AT_TERMINAL = (ROOT / "docs" / "tutorial.md", ROOT / "docs" / "tutorial.zh.md")
 SHELL_CHARACTERS = set("|<>;&$")
 DECIMAL = re.compile(r"\d+\.\d+")
 BAR = re.compile(r" *[█▉▊▋▌▍▎▏]+$", re.M)
@@ -62,6 +71,61 @@ def blocks(page: Path) -> Iterator[Block]:
         yield Block(match["language"], match["text"], match["before"], *match.span("text"))
 
 
+class Terminal:
+    """A pseudo-terminal of 80 columns without colours, whose text can be read in the end."""
+
+    def __enter__(self) -> TextIO:
+        self._reading, writing = pty.openpty()
+        termios.tcsetwinsize(writing, (24, 80))
+        self._stream = open(writing, "w", encoding="utf-8")
+        self._text = b""
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        return self._stream
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):  # EIO: nobody can write to it any more
+            while data := os.read(self._reading, 4096):
+                self._text += data
+
+    def __exit__(self, *raised: object) -> None:
+        self._stream.close()
+        self._reader.join()
+        os.close(self._reading)
+
+    @property
+    def text(self) -> str:
+        """What was shown."""
+        return self._text.decode().replace("\r\n", "\n")
+
+
+def run_at_terminal(command: str, folder: Path) -> str:
+    """Run a command as `run_command` does, and return what a terminal shows.
+
+    Raises:
+        RuntimeError: if the command fails.
+    """
+    terminal = Terminal()
+    with terminal as stdout:
+        if _is_plain(command):
+            with contextlib.chdir(folder), contextlib.redirect_stdout(stdout):
+                status = get_command(app).main(
+                    shlex.split(command)[1:], prog_name="hftool", standalone_mode=False
+                )
+        else:
+            shell = ["bash", "-c", command]
+            status = subprocess.run(
+                shell, stdout=stdout, cwd=folder, stdin=subprocess.DEVNULL
+            ).returncode
+    if status:
+        raise RuntimeError(f"{command}: status {status}")
+    return terminal.text
+
+
+def _is_plain(command: str) -> bool:
+    return command.startswith("hftool ") and not set(command) & SHELL_CHARACTERS
+
+
 def run_command(command: str, folder: Path) -> str:
     """Run a command in a folder with the page's files and return what it writes to stdout.
 
@@ -71,7 +135,7 @@ def run_command(command: str, folder: Path) -> str:
     Raises:
         RuntimeError: if the command fails.
     """
-    if command.startswith("hftool ") and not set(command) & SHELL_CHARACTERS:
+    if _is_plain(command):
         with contextlib.chdir(folder):
             result = CliRunner().invoke(app, shlex.split(command)[1:])
         status, stdout, stderr = result.exit_code, result.stdout, result.stderr
@@ -107,9 +171,10 @@ def consoles(page: Path) -> list[Block]:
 
 def shown(page: Path) -> Iterator[str]:
     """Yield the text that each console block should have: its commands and their present output."""
+    run = run_at_terminal if page in AT_TERMINAL else run_command
     with tempfile.TemporaryDirectory() as folder:
         for block in consoles(page):
-            runs = ((command, run_command(command, Path(folder))) for command, _ in block.commands)
+            runs = ((command, run(command, Path(folder))) for command, _ in block.commands)
             yield "".join(f"$ {command}\n{output}" for command, output in runs)
 
 
@@ -128,7 +193,7 @@ def renew(page: Path) -> None:
 
 def main() -> None:
     """Update the pages named on the command line, or all; translations after their originals."""
-    os.environ |= {"COLUMNS": "80", "HF_HUB_OFFLINE": "1"}
+    os.environ |= {"COLUMNS": "80", "NO_COLOR": "1", "HF_HUB_OFFLINE": "1"}
     named = [Path(name).resolve() for name in sys.argv[1:]] or pages()
     for page in sorted(named, key=lambda page: page in TRANSLATIONS):
         renew(page)
