@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
+from unittest import mock
 
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -96,7 +97,7 @@ class Terminal:
     @property
     def text(self) -> str:
         """What was shown."""
-        return self._text.decode().replace("\r\n", "\n")
+        return self._text.decode().replace("\r\n", "\n").expandtabs()
 
 
 def run_at_terminal(command: str, folder: Path) -> str:
@@ -106,7 +107,7 @@ def run_at_terminal(command: str, folder: Path) -> str:
         RuntimeError: if the command fails.
     """
     terminal = Terminal()
-    with terminal as stdout:
+    with mock.patch.dict(os.environ, {"NO_COLOR": "1"}), terminal as stdout:
         if _is_plain(command):
             with contextlib.chdir(folder), contextlib.redirect_stdout(stdout):
                 status = get_command(app).main(
@@ -193,7 +194,7 @@ def renew(page: Path) -> None:
 
 def main() -> None:
     """Update the pages named on the command line, or all; translations after their originals."""
-    os.environ |= {"COLUMNS": "80", "NO_COLOR": "1", "HF_HUB_OFFLINE": "1"}
+    os.environ |= {"COLUMNS": "80", "HF_HUB_OFFLINE": "1"}
     named = [Path(name).resolve() for name in sys.argv[1:]] or pages()
     for page in sorted(named, key=lambda page: page in TRANSLATIONS):
         renew(page)
