@@ -13,6 +13,7 @@ from hftool.chat.conversation import Turn
 from hftool.classification.classify import Classification
 from hftool.classification.evaluation import Evaluation
 from hftool.classification.summary import LabelSummary
+from hftool.generation.attention import HeadAttention
 from hftool.generation.benchmark import Benchmark
 from hftool.generation.comparison import ModelComparison
 from hftool.generation.layers import Layer
@@ -60,6 +61,7 @@ RECORDS: dict[str, tuple[str, type[Any]]] = {
     "decoded": ("decode", Decoded),
     "candidate": ("topk", Candidate),
     "layer": ("topk --layers", Layer),
+    "head-attention": ("topk --attention", HeadAttention),
     "scored-token": ("score --by token", ScoredToken),
     "perplexity": ("score --by token, at the end", Perplexity),
     "text-score": ("score", TextScore),

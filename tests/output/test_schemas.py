@@ -45,6 +45,7 @@ RUNS: list[tuple[tuple[str, ...], list[str], str]] = [
     (("word-score",), ["score", "One, two, three", "--by", "word"], ""),
     (("layer",), ["topk", "One, two", "--layers", "-k", "2"], ""),
     (("benchmark",), ["bench", "--quantize", "int8", "-n", "2", "--prompt-tokens", "8"], ""),
+    (("head-attention",), ["topk", "One, two", "--attention"], ""),
     (("tree-node",), ["tree", "One,", "--depth", "2", "--top-k", "2"], ""),
     (("tree-node", "tree-text"), ["tree", "A, B,", "--depth", "2", "--until", ","], ""),
     (("model-comparison",), ["score", "One, two", "--against", "smollm2"], ""),

@@ -19,6 +19,7 @@ TABLES = {
     "vocab-dump --stats": ("vocab-dump", "smollm2", "--stats"),
     "topk": ("topk", "ab", "-k", "4", "--temperature", "0.5", "--top-p", "0.9"),
     "topk --layers": ("topk", "ab", "--layers"),
+    "topk --attention": ("topk", "abcde", "--attention"),
     "topk --compare": ("topk", "ab", "-k", "4", "--compare", "MODEL,MODEL/,MODEL/."),
     "topk --position all": ("topk", "abcab", "--position", "all", "-k", "9"),
     "score --by token": ("score", "abcab", "--by", "token"),

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.options.inputs import InputOptions, PromptOptions, TextArgument
@@ -10,6 +10,9 @@ from hftool.options.model import ExactLoadOptions
 from hftool.options.output import PictureOptions
 from hftool.options.sampling import FilterOptions, SamplingOptions
 from hftool.options.shared import option
+
+if TYPE_CHECKING:
+    from hftool.prompting.prompt import Prompt
 
 
 @expand_dataclasses
@@ -41,6 +44,10 @@ def topk(
         bool,
         option("--layers", help="Show what each layer of the model would predict."),
     ] = False,
+    attention: Annotated[
+        bool,
+        option("--attention", help="Show which tokens the model's heads look at (with --save)."),
+    ] = False,
     filtering: FilterOptions,
     compare: Annotated[
         str | None, option("--compare", metavar="REF2,REF3", help="Also query these models.")
@@ -52,11 +59,12 @@ def topk(
     With a sampling option, also show each token's probability after the filters.
 
     Examples:
-        hftool topk "The capital of France is"
         # Also the probability of a certain token, whatever its rank
         hftool topk "The capital of France is" -k 3 --target " London"
         # What each layer of the model would predict
         hftool topk "The capital of France is" --layers
+        # Which tokens the heads of the model look at
+        hftool topk "The animal didn't cross the street" --attention --save heads.html
         # A page with sliders for the filters
         hftool topk "Once upon a time" --save next.html
     """
@@ -69,8 +77,9 @@ def topk(
     from hftool.prompting.prompt import prompts
 
     everywhere, sampled = position == "all", filtering != FilterOptions()
-    exclude({"--layers": layers, "--position all": everywhere})
-    exclude({"--layers": layers, "a sampling option": sampled})
+    for name, inside in {"--layers": layers, "--attention": attention}.items():
+        exclude({name: inside, "--position all": everywhere})
+        exclude({name: inside, "a sampling option": sampled})
     given = list(prompts(prompt, inputs, prompting))
     sampling = SamplingOptions(**asdict(filtering), seed=0) if sampled else None
     page = not everywhere and output.save is not None and output.save.suffix == ".html"
@@ -82,13 +91,21 @@ def topk(
         from hftool.endpoint.server import connect, refuse
 
         others = {"--target": target, "--position": position, "--compare": compare}
-        refuse({**others, "--layers": layers, "a sampling option": sampled, "a page": page})
+        refuse({**others, "--layers": layers, "--attention": attention})
+        refuse({"a sampling option": sampled, "a page": page})
         found = scores.next_token_records(connect(address, load), given, prompting, k)
         write(
             found,
             next_token_view(everywhere=False, sampled=False, targets=False, **several),
             output,
         )
+        return
+    if attention:
+        exclude({"--attention": True, "--layers": layers})
+        exclude({"--attention": True, "--target": bool(target)})
+        exclude({"--attention": True, "--compare": compare is not None})
+        exclude({"--attention": True, "several texts": len(given) != 1})
+        _write_attention(load, given[0], prompting, position, k, output)
         return
     if layers:
         from hftool.generation.layers import layers_of_prompt
@@ -99,3 +116,19 @@ def topk(
         return
     view = next_token_view(everywhere=everywhere, sampled=sampled, targets=bool(target), **several)
     write(next_token_records(load, models, given, prompting, query), view, output)
+
+
+def _write_attention(
+    load: ExactLoadOptions,
+    prompt: "Prompt",
+    prompting: PromptOptions,
+    position: str | None,
+    k: int,
+    output: PictureOptions,
+) -> None:
+    from hftool.generation.attention import attention_of_prompt, heads
+    from hftool.output.views.attention import attention_view
+    from hftool.output.writer import write
+
+    maps = attention_of_prompt(load, prompt, prompting, position)
+    write(heads(maps), attention_view(load.model, maps, k), output)
