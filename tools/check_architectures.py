@@ -115,7 +115,9 @@ def check(architecture: Architecture, folder: Path) -> Result:
         except Exception as error:
             wrong = _cause(error)
         if wrong:
-            failed[name] = wrong
+            failed[name] = wrong.replace(str(folder), "it")
+    if len(failed) > 1 and len(set(failed.values())) == 1:  # hftool refuses it
+        failed = {"all": next(iter(failed.values()))}
     return Result(architecture, None, failed)
 
 
