@@ -152,3 +152,9 @@ def computed_model_type(config: Mapping[str, Any], model_types: Mapping[str, str
         if config.get("architectures") == [architecture]:
             return model_type if config.get("model_type") == model_type else None
     return None
+
+
+def named_architecture(config: Mapping[str, Any]) -> str:
+    """Return what a config.json calls its architecture, for messages."""
+    names = config.get("architectures")
+    return ", ".join(map(str, names)) if isinstance(names, list) else "not named"

@@ -258,12 +258,17 @@ def read_decoder(
         config = read_config(content)
         if bits == "int4" and config.hidden_size % INT4_GROUP:
             raise NotComputed(f"its hidden_size is not a multiple of {INT4_GROUP}")
-        named = _text_name if "text_config" in content else None
+        named = _text_name if "text_config" in content else _used_name
         weights = read_weights(folder, weight_shapes(config), named)
     except NotComputed as reason:
         log.debug("%s: transformers computes it, because %s", folder, reason)
         return None
     return Decoder(config, Weights(weights, dtype, bits, kept=kept))
+
+
+def _used_name(name: str) -> str | None:
+    """Return the name of a weight, None for what older checkpoints of Llama 2 have in addition."""
+    return None if name.endswith(".rotary_emb.inv_freq") else name
 
 
 def _text_name(name: str) -> str | None:

@@ -4,7 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from hftool.nn.architectures import DECODER_MODEL_TYPES, NotComputed, computed_model_type
+from hftool.nn.architectures import (
+    DECODER_MODEL_TYPES,
+    NotComputed,
+    computed_model_type,
+    named_architecture,
+)
 from hftool.nn.decoder_families import FAMILIES, KINDS, SIZES, Family
 from hftool.nn.rotary import Rope, read_ropes
 
@@ -74,7 +79,7 @@ def read_config(config: Settings) -> DecoderConfig:
     """
     model_type = computed_model_type(config, DECODER_MODEL_TYPES)
     if model_type is None:
-        raise NotComputed(f"it is not a {', '.join(FAMILIES)}")
+        raise NotComputed(f"its architecture is {named_architecture(config)}")
     whole, config = config, text_part(config)
     model_type = "gemma3_text" if config is not whole else model_type
     family = FAMILIES[model_type]

@@ -18,7 +18,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from hftool.json_files import read_json
-from hftool.nn.architectures import ENCODER_MODEL_TYPES, NotComputed, computed_model_type
+from hftool.nn.architectures import (
+    ENCODER_MODEL_TYPES,
+    NotComputed,
+    computed_model_type,
+    named_architecture,
+)
 from hftool.nn.encoder_families import FAMILIES, Family
 from hftool.nn.quantization import Bits
 from hftool.nn.weights import Weights, embedded, read_weights
@@ -209,7 +214,7 @@ def read_encoder(
     try:
         model_type = computed_model_type(content, ENCODER_MODEL_TYPES)
         if model_type is None:
-            raise NotComputed(f"it is not a {', '.join(ENCODER_MODEL_TYPES)}")
+            raise NotComputed(f"its architecture is {named_architecture(content)}")
         family = FAMILIES[model_type]
         config = read_config(content, family)
         unused = re.compile(family.unused)

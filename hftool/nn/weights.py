@@ -21,7 +21,7 @@ FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors' names of the dtypes that 
 def read_weights(
     folder: Path,
     shapes: Mapping[str, tuple[int, ...]],
-    named: Callable[[str], str | None] | None = None,
+    named: Callable[[str], str | None],
 ) -> dict[str, torch.Tensor]:
     """Map the weights in a folder's safetensors files into memory.
 
@@ -39,8 +39,7 @@ def read_weights(
         for path in _weight_files(folder):
             with safe_open(path, framework="pt") as file:
                 for key in file.keys():
-                    name = named(key) if named else key
-                    if name is None:
+                    if (name := named(key)) is None:
                         continue
                     stored = file.get_slice(key)
                     if tuple(stored.get_shape()) != shapes.get(name):

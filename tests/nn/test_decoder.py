@@ -357,6 +357,9 @@ def test_transformers_classes_read_no_other_settings(model_type: str) -> None:
 def test_weights_that_do_not_fit(tiny: Path) -> None:
     file = tiny / "model.safetensors"
     weights = load_file(file)
+    older = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
+    save_file({**weights, **older}, file, {"format": "pt"})
+    assert read_decoder(tiny, torch.float32, None) is not None
     for change in (
         {"model.norm.weight": None},
         {"model.norm.weight": torch.ones(5)},
