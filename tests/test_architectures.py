@@ -33,7 +33,7 @@ SAMPLE: list[tuple[Task, str]] = [
 ]
 
 # Whose answers differ from transformers' own; docs/models.md says how.
-KNOWN = {"diffusion_gemma", "moshi", "reformer", "shieldgemma2", "unlimited_ocr"}
+KNOWN = {"diffusion_gemma", "reformer", "shieldgemma2"}
 
 
 def failures(task: Task, model_type: str, folder: Path) -> object:
