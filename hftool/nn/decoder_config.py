@@ -18,8 +18,9 @@ Activation = Literal["silu", "gelu_pytorch_tanh"]
 
 # Settings of any model that change what transformers computes.
 NOT_COMPUTED = (
-    *("attention_chunk_size", "attn_implementation", "_attn_implementation", "per_layer_config"),
-    *("output_attentions", "pruned_heads", "quantization", "quantization_config"),
+    *("attention_chunk_size", "attn_implementation", "_attn_implementation", "fusion_config"),
+    *("kv_sharing_modes", "output_attentions", "per_layer_config", "pruned_heads"),
+    *("quantization", "quantization_config", "transformers_weights"),
 )
 
 
@@ -85,6 +86,8 @@ def read_config(config: Settings) -> DecoderConfig:
     family = FAMILIES[model_type]
     if name := next((n for n in NOT_COMPUTED if config.get(n)), None):
         raise NotComputed(f"its config.json has {name}")
+    if config.get("is_causal", True) is not True:
+        raise NotComputed("it is not causal")
     settings: dict[str, Any] = {**family.settings, **config}
     _complete(settings)
     _require_known(settings, family, multimodal=config is not whole)

@@ -35,6 +35,8 @@ SUPPORTED_VALUES: Mapping[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
     "attn_implementation": (None, "sdpa"),
     "chunk_size_feed_forward": (0,),
+    "fusion_config": (None,),
+    "is_causal": (False,),
     "is_decoder": (False,),
     "output_attentions": (False,),
     "position_embedding_type": ("absolute",),
@@ -46,6 +48,7 @@ SUPPORTED_VALUES: Mapping[str, tuple[Any, ...]] = {
     ),
     "pruned_heads": (None, {}),
     "quantization_config": (None,),
+    "transformers_weights": (None,),
 }
 log = logging.getLogger("hftool")
 

@@ -295,6 +295,8 @@ def configure(folder: Path, values: Mapping[str, Any]) -> None:
     "values",
     [
         {"quantization_config": {"quant_method": "gptq"}},
+        {"transformers_weights": "other.safetensors"},
+        {"is_causal": False},
         {"hidden_act": "gelu"},
         {"layer_types": ["sliding_attention", "full_attention"]},
         {"sliding_window": 8},
