@@ -104,7 +104,7 @@ def can_make_cache(config: Any) -> bool:
     """Return whether transformers can make a cache for a model of such a config."""
     try:
         DynamicCache(config=config.get_text_config(decoder=True))
-    except AttributeError:
+    except (AttributeError, TypeError):
         return False
     return True
 
