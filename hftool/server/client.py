@@ -11,7 +11,10 @@ from typing import Any, NoReturn
 from hftool.redaction import TOKEN_OPTIONS
 from hftool.server import protocol
 
-COMMANDS = ("topk", "sample", "generate", "chat", "sentiment", "encode", "decode", "vocab-dump")
+COMMANDS = (
+    *("topk", "score", "sample", "tree", "generate", "chat", "sentiment"),
+    *("encode", "decode", "vocab-dump"),
+)
 ANSWER_SECONDS = 2.0  # a busy daemon accepts a request in much less
 READY_SECONDS = 60.0  # for the daemon to load a model; after that, the command loads it itself
 FORWARDED_SIGNALS = (

@@ -144,6 +144,7 @@ def without_times(text: str) -> str:
 SCRIPTS = [
     '$hftool topk -m model "good" -k 3',
     '$hftool sample -m model "good" --steps 5 --seed 3 --format jsonl',
+    "$hftool score -m model -f texts.txt; $hftool tree -m model good --depth 2",
     '$hftool generate -m model "good" -n 8 --seed 1 --format jsonl --logprobs',
     "$hftool generate -m model --batch <(cat prompts.jsonl) -n 5 --seed 1 --format jsonl",
     "for label in NEGATIVE X; do $hftool sentiment -m classifier good --check $label; done",
