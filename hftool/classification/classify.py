@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from hftool.errors import HftoolError, UsageError
 from hftool.generation.records import OPTIONAL
+from hftool.inputs.json_records import kind
 from hftool.inputs.readahead import read_ahead
 from hftool.inputs.row_errors import each_or_error, stopping_error
 from hftool.inputs.tables import TextRow
@@ -19,6 +20,10 @@ log = logging.getLogger("hftool")
 CACHED_TEXTS = 8192  # texts whose scores are kept for duplicates
 CACHED_CHARACTERS = 500  # of the longest text whose scores are kept
 UNCERTAIN = "UNCERTAIN"
+MULTI_LABEL_THRESHOLD = 0.5  # from which a label of a multi-label model applies to a text
+
+Input = str | tuple[str, str]
+"""A text, or a pair of texts."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +31,11 @@ class Classification:
     """A text's label, which is the one with the highest score, and the scores of all labels.
 
     Scores are probabilities: one distribution over all labels (softmax), or for a multi-label
-    model one probability per label (sigmoid). A regression model's score is its output. An empty
-    text has an empty label and no scores, and so has one that failed, for the cause in `error`.
-    `columns` are those that the text came with.
+    model one probability per label (sigmoid). Such a model gives a text all `labels` whose score is
+    0.5, or the threshold, and more, the most probable first; `label` names them all, and `score` is
+    the highest one. A regression model's score is its output. An empty text has an empty label and
+    no scores, and so has one that failed, for the cause in `error`. `columns` are those that the
+    text came with.
     """
 
     text: str
@@ -36,6 +43,7 @@ class Classification:
     score: float | None
     scores: dict[str, float] = field(metadata=OPTIONAL)
     columns: Mapping[str, Any] = field(default_factory=dict)
+    labels: tuple[str, ...] | None = field(default=None, metadata=OPTIONAL)
     error: str | None = field(default=None, metadata=OPTIONAL)
 
 
@@ -48,6 +56,22 @@ class EncodedText:
     is_unknown: bool = False
 
 
+@dataclass
+class TextCounts:
+    """How many texts were classified, and how many of them mean little to the model."""
+
+    total: int = 0
+    unknown: int = 0
+    tokenless: int = 0
+
+    def log(self) -> None:
+        """Log how many texts the model can't read, and how many have no label, if any."""
+        log_unknown(self.unknown, self.total)
+        if self.tokenless:
+            noun = "text has" if self.tokenless == 1 else "texts have"
+            log.warning("%s %s no tokens for this model, and no label", f"{self.tokenless:,}", noun)
+
+
 class Scorer(Protocol):
     """Gives texts a score for each label.
 
@@ -58,14 +82,18 @@ class Scorer(Protocol):
         labels: the labels, in the order of the scores.
         window: the most texts to encode and score together.
         truncated_texts: how many texts were longer than the model's limit and were truncated.
+        is_multi_label: whether a text can have several labels, or none.
+        pair_column: the column with the text that each text makes a pair with, if any.
     """
 
     labels: tuple[str, ...]
+    is_multi_label: bool
+    pair_column: str | None
     window: int
     truncated_texts: int
 
-    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
-        """Return the model's input for each text.
+    def encode(self, texts: Sequence[Any]) -> list[EncodedText]:
+        """Return the model's input for each text; with a `pair_column` for each pair.
 
         Raises:
             HftoolError: it fails for one of the texts.
@@ -84,16 +112,20 @@ def classify(
     rows: Iterable[TextRow],
     threshold: float | None = None,
     on_error: OnError = "stop",
+    counts: TextCounts | None = None,
 ) -> Iterator[Classification]:
     """Yield the classification of each row's text, in order, as soon as it is known.
 
     Texts that have arrived are scored together; where they arrive one by one, each is answered
     immediately. The scores of recent texts are reused for duplicates. A text over the model's
     limit is truncated, and the number of those is logged. A label whose score is below the
-    threshold becomes `UNCERTAIN`.
+    threshold becomes `UNCERTAIN`; of a multi-label model each label from the threshold on counts.
 
     A text for which the model fails, or a row that can't be read, gets a classification with an
     `error`, unless `on_error` is "stop".
+
+    Args:
+        counts: counts the texts; without it they are counted here, and logged at the end.
 
     Raises:
         HftoolError: a text fails, and `on_error` is "stop". What precedes it was yielded.
@@ -102,35 +134,35 @@ def classify(
         raise UsageError(
             f"one of the labels is {UNCERTAIN}, as --threshold calls a text without a sure label"
         )
-    began, count, unknown, tokenless = time.perf_counter(), 0, 0, 0
-    cached: dict[str, list[float] | HftoolError] = {}
+    began, found = time.perf_counter(), counts or TextCounts()
+    if scorer.is_multi_label and threshold is None:
+        threshold = MULTI_LABEL_THRESHOLD
+    cached: dict[Input, list[float] | HftoolError] = {}
     for [(window, encoded)] in read_ahead(_encoded_windows(scorer, rows), 1):
         cached.update((t, error) for t, error in encoded.items() if isinstance(error, HftoolError))
         new = [text for text in encoded if text not in cached]
         scores = each_or_error(_finite(scorer.scores), [encoded[text] for text in new])
-        for row in window:
-            if row.text in encoded and row.text not in cached:
-                cached[row.text] = next(scores)  # `new` is in the order of the rows
-            result = row.error or cached.get(row.text)
+        for row, text in window:
+            if text in encoded and text not in cached:
+                cached[text] = next(scores)  # `new` is in the order of the rows
+            result = text if isinstance(text, HftoolError) else cached.get(text)
             if isinstance(result, HftoolError):
                 if on_error == "stop":
-                    raise stopping_error(row, result, first=count == 0)
+                    raise stopping_error(row, result, first=found.total == 0)
                 error = row.located(result).message
-                yield Classification(row.text, "", None, {}, row.columns, error)
+                yield Classification(row.text, "", None, {}, row.columns, error=error)
             else:
-                known = encoded.get(row.text)
-                unknown += isinstance(known, EncodedText) and known.is_unknown
-                tokenless += result == []
-                yield _classification(scorer.labels, row, result, threshold)
-            count += 1
+                known = None if isinstance(text, HftoolError) else encoded.get(text)
+                found.unknown += isinstance(known, EncodedText) and known.is_unknown
+                found.tokenless += result == []
+                yield _classification(scorer, row, result, threshold)
+            found.total += 1
         _shrink(cached, encoded)
-    log_truncated(scorer.truncated_texts)
-    log_unknown(unknown, count)
-    if tokenless:
-        noun = "text has" if tokenless == 1 else "texts have"
-        log.warning("%s %s no tokens for this model, and no label", f"{tokenless:,}", noun)
+    if counts is None:
+        log_truncated(scorer.truncated_texts)
+        found.log()
     seconds = time.perf_counter() - began
-    log.debug("%d texts in %.2f s, %.1f texts/s", count, seconds, count / seconds)
+    log.debug("%d texts in %.2f s, %.1f texts/s", found.total, seconds, found.total / seconds)
 
 
 def _finite(
@@ -167,30 +199,50 @@ def log_unknown(texts: int, total: int) -> None:
 
 def _encoded_windows(
     scorer: Scorer, rows: Iterable[TextRow]
-) -> Iterator[tuple[list[TextRow], dict[str, Any]]]:
-    """Yield each window with its distinct, non-blank texts encoded, or the error of encoding it."""
+) -> Iterator[tuple[list[tuple[TextRow, Input | HftoolError]], dict[Input, Any]]]:
+    """Yield each window of rows with the text of each, or why there is none; and its distinct,
+    non-blank texts encoded, or the error of encoding them."""
     for window in read_ahead(rows, scorer.window, lambda row: len(row.text)):
-        usable = (row.text for row in window if row.text.strip() and row.error is None)
+        inputs = [(row, _input(row, scorer.pair_column)) for row in window]
+        usable = (
+            text for row, text in inputs if row.text.strip() and not isinstance(text, HftoolError)
+        )
         texts = list(dict.fromkeys(usable))
-        yield window, dict(zip(texts, each_or_error(scorer.encode, texts), strict=True))
+        yield inputs, dict(zip(texts, each_or_error(scorer.encode, texts), strict=True))
 
 
-def _shrink(cached: dict[str, Any], new: Iterable[str]) -> None:
+def _input(row: TextRow, pair_column: str | None) -> Input | HftoolError:
+    """Return what a row gives to the scorer."""
+    if row.error is not None or pair_column is None:
+        return row.error or row.text
+    second = row.columns.get(pair_column)
+    if not isinstance(second, str):
+        cause = "is missing" if second is None else f"is {kind(second)}, not text"
+        return HftoolError(f"'{pair_column}' {cause}")
+    return row.text, second
+
+
+def _shrink(cached: dict[Input, Any], new: Iterable[Input]) -> None:
     """Drop the scores of long texts, then of the oldest, down to `CACHED_TEXTS`."""
     for text in new:
-        if len(text) > CACHED_CHARACTERS:
+        length = len(text) if isinstance(text, str) else sum(map(len, text))
+        if length > CACHED_CHARACTERS:
             cached.pop(text, None)
     while len(cached) > CACHED_TEXTS:
         del cached[next(iter(cached))]
 
 
 def _classification(
-    labels: Sequence[str], row: TextRow, scores: list[float] | None, threshold: float | None
+    scorer: Scorer, row: TextRow, scores: list[float] | None, threshold: float | None
 ) -> Classification:
     if not scores:
-        return Classification(row.text, "", None, {}, row.columns)
-    by_label = dict(zip(labels, scores, strict=True))
-    best = max(by_label, key=by_label.__getitem__)
-    score = by_label[best]
-    label = UNCERTAIN if threshold is not None and score < threshold else best
-    return Classification(row.text, label, score, by_label, row.columns)
+        none = () if scorer.is_multi_label else None
+        return Classification(row.text, "", None, {}, row.columns, none)
+    by_label = dict(zip(scorer.labels, scores, strict=True))
+    best_first = sorted(by_label, key=by_label.__getitem__, reverse=True)
+    score = by_label[best_first[0]]
+    sure = [label for label in best_first if threshold is None or by_label[label] >= threshold]
+    if scorer.is_multi_label:
+        label = ", ".join(sure) or UNCERTAIN
+        return Classification(row.text, label, score, by_label, row.columns, tuple(sure))
+    return Classification(row.text, sure[0] if sure else UNCERTAIN, score, by_label, row.columns)

@@ -48,6 +48,9 @@ class PromptScorer:
 
     window = 8  # texts are scored one by one
 
+    is_multi_label = False
+    pair_column: str | None = None
+
     def __init__(
         self,
         language_model: LanguageModel,

@@ -18,6 +18,8 @@ class RemoteScorer:
     """
 
     truncated_texts = 0
+    is_multi_label = False
+    pair_column: str | None = None
 
     def __init__(
         self,

@@ -47,10 +47,14 @@ def load_scorer(
     if address := endpoint_address(load.model or ""):
         return _remote_scorer(address, load, options, concurrency)
     template, batch_size = options.prompt_template, options.batch_size
+    pair = options.pair_column
     if options.labels is None:
         if template is not None:
             raise UsageError("--prompt-template needs --labels", "as in --labels joy,anger,fear")
-        return ClassifierScorer(load_classifier(load), batch_size=batch_size, long=options.long)
+        classifier = load_classifier(load)
+        return ClassifierScorer(
+            classifier, batch_size=batch_size, long=options.long, pair_column=pair
+        )
     labels = _candidate_labels(options.labels)
     if options.long == "chunk":
         raise UsageError(

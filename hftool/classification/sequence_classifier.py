@@ -23,17 +23,26 @@ class ClassifierScorer:
     """
 
     def __init__(
-        self, classifier: Classifier, *, batch_size: int | None = None, long: LongTexts = "truncate"
+        self,
+        classifier: Classifier,
+        *,
+        batch_size: int | None = None,
+        long: LongTexts = "truncate",
+        pair_column: str | None = None,
     ) -> None:
         self.labels = classifier.labels
         self.window = WINDOW
         self.truncated_texts = 0
+        self.is_multi_label = classifier.activation == "sigmoid" and len(classifier.labels) > 1
+        self.pair_column = pair_column
         self._classifier = classifier
         self._batch_size = batch_size
         self._long = long
 
-    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
-        """Return each text's windows, special tokens included."""
+    def encode(self, texts: Sequence[Any]) -> list[EncodedText]:
+        """Return each text's windows, or each pair as one, special tokens included."""
+        if self.pair_column is not None:
+            return self._encoded_pairs(texts)
         tokenizer, limit = self._classifier.tokenizer, self._classifier.max_length
         truncates = self._long == "truncate" and limit is not None
         pieces = [self._pieces(text, truncates=truncates) for text in texts]
@@ -49,6 +58,17 @@ class ClassifierScorer:
                 for text, of_text, windows in zip(texts, pieces, encoded, strict=True)
             )
         return [self._encoded(windows[: 1 if truncates else None]) for windows in encoded]
+
+    def _encoded_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[EncodedText]:
+        tokenizer, limit = self._classifier.tokenizer, self._classifier.max_length
+        starts = [self._pieces(text, truncates=True)[0] for text, _ in pairs]
+        shortened = [(start, second) for start, (_, second) in zip(starts, pairs, strict=True)]
+        encoded = tokenizer.encode_pairs(shortened, limit)
+        self.truncated_texts += sum(
+            bool(encoding.overflowing) or len(start) < len(text)
+            for encoding, start, (text, _) in zip(encoded, starts, pairs, strict=True)
+        )
+        return [self._encoded([encoding]) for encoding in encoded]
 
     def _pieces(self, text: str, *, truncates: bool) -> list[str]:
         """Return the pieces of a text to tokenize; where it is truncated, the one that is kept."""

@@ -27,20 +27,23 @@ def summarize(
     classifications: Iterable[Classification], labels: Sequence[str]
 ) -> Iterator[LabelSummary]:
     """Yield a summary of each label in order, then of `UNCERTAIN` and of the empty texts' empty
-    label if there are any. Texts that failed don't count."""
+    label if there are any. Texts that failed don't count; one with several labels counts for each
+    of them."""
     bins = {label: [0] * BINS for label in labels}
     counts = dict.fromkeys(labels, 0)
     sums = dict.fromkeys(labels, 0.0)
+    total = 0
     for classification in classifications:
         if classification.error is not None:
             continue
-        label, score = classification.label, classification.score
-        counts[label] = counts.get(label, 0) + 1
-        histogram = bins.setdefault(label, [0] * BINS)
-        if score is not None:
-            sums[label] = sums.get(label, 0.0) + score
-            histogram[max(0, min(BINS - 1, int(score * BINS)))] += 1
-    total = sum(counts.values())
+        total += 1
+        for label in classification.labels or (classification.label,):
+            score = classification.scores.get(label, classification.score)
+            counts[label] = counts.get(label, 0) + 1
+            histogram = bins.setdefault(label, [0] * BINS)
+            if score is not None:
+                sums[label] = sums.get(label, 0.0) + score
+                histogram[max(0, min(BINS - 1, int(score * BINS)))] += 1
     for label, count in counts.items():
         mean = sums[label] / count if count and label in sums else None
         yield LabelSummary(label, count, count / total if total else 0.0, mean, tuple(bins[label]))
@@ -68,7 +71,8 @@ class Check:
         for classification in classifications:
             counts = classification.label != "" or classification.error is not None
             self._texts += counts
-            self._others += counts and classification.label != self._label
+            labels = classification.labels or (classification.label,)
+            self._others += counts and self._label not in labels
             yield classification
 
     def require(self) -> None:

@@ -24,6 +24,9 @@ class EntailmentScorer:
         HftoolError: the classifier lacks a label `entailment`.
     """
 
+    is_multi_label = False
+    pair_column: str | None = None
+
     def __init__(
         self,
         classifier: Classifier,

@@ -215,14 +215,3 @@ def text_in(row: TextRow, column: str) -> str:
         cause = "is missing" if value is None else "is not text"
         raise HftoolError(f"--given-column: '{column}' {cause}")
     return value
-
-
-def require_column(names: Sequence[str], options: ScoreOptions) -> None:
-    """Raise where `--given-column` names no column of the table.
-
-    Raises:
-        UsageError: with the columns.
-    """
-    if options.given_column is not None and names and options.given_column not in names:
-        columns = ", ".join(f"'{name}'" for name in names)
-        raise UsageError(f"no column '{options.given_column}'; the columns are {columns}")

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from hftool.errors import HftoolError
+from hftool.errors import HftoolError, UsageError
 
 log = logging.getLogger("hftool")
 
@@ -132,3 +132,13 @@ def _same(name: str) -> str:
 def _plain(name: str) -> str:
     """Return a name without differences of case, and with one space between its words."""
     return re.sub(r"[\s_-]+", " ", _same(name)).strip().casefold()
+
+
+def require_column(names: Sequence[str], column: str | None) -> None:
+    """Raise where an option names a column that the table lacks.
+
+    Raises:
+        UsageError: with the columns.
+    """
+    if column is not None and names and column not in names:
+        raise UsageError(f"no column '{column}'; the columns are {_listed(names)}")

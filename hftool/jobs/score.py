@@ -5,18 +5,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hftool.generation.scored_sequences import TextEncoder, require_column, text_encoder
+from hftool.generation.scored_sequences import TextEncoder, text_encoder
 from hftool.generation.scoring import score_texts
+from hftool.inputs.columns import require_column
 from hftool.inputs.tables import TextRow
 from hftool.jobs.parts import Chunk, fingerprint, portable, run_job
-from hftool.jobs.tables import CHUNK, TableReader, table_files, table_reader
+from hftool.jobs.tables import (
+    CHUNK,
+    TableReader,
+    errors_in,
+    table_files,
+    table_reader,
+    write_results,
+)
 from hftool.models.language_model import LanguageModel
 from hftool.options.engine import EngineOptions
 from hftool.options.inputs import FileOptions, PromptOptions, TableInputOptions
 from hftool.options.model import ExactLoadOptions
-from hftool.options.output import TableOptions
+from hftool.options.output import OnError, TableOptions
 from hftool.options.score import ScoreOptions
-from hftool.output.parquet import write_parquet
+from hftool.output.tally import report_failures
 from hftool.output.views.score import scores_view
 
 log = logging.getLogger("hftool")
@@ -30,6 +38,7 @@ class ScoreJob:
     prompting: PromptOptions
     scoring: ScoreOptions
     files: FileOptions
+    on_error: OnError = "stop"
     reader: TableReader | None = None
     suffix: str = ".parquet"
     chunk: int = CHUNK
@@ -52,8 +61,8 @@ class ScoreJob:
         return _Scorer(self, model, text_encoder(model, self.files, self.prompting, self.scoring))
 
     def counts(self, part: Path) -> Mapping[str, int]:
-        """Return zero: only rows that were computed are counted."""
-        return {"rows": 0}
+        """Return what failed: only rows that were computed are counted."""
+        return {"failed": errors_in(part)}
 
 
 @dataclass
@@ -64,13 +73,13 @@ class _Scorer:
 
     def write(self, chunk: Chunk, part: Path) -> Mapping[str, int]:
         """Write the scores of a chunk's texts. Their `index` counts the rows of the file."""
-        assert self.job.reader is not None
-        view = scores_view(self.job.reader.shape)
+        job = self.job
+        assert job.reader is not None
+        view = scores_view(job.reader.shape, errors=job.on_error == "report")
         scores = score_texts(
-            *(self.model, chunk.items, self.encode, self.job.scoring), first_index=chunk.start
+            *(self.model, chunk.items, self.encode, job.scoring, job.on_error, chunk.start)
         )
-        write_parquet((row for score in scores for row in view.rows(score)), view, part)
-        return {"rows": len(chunk.items)}
+        return write_results(scores, view, part, job.on_error)
 
 
 def score_files(
@@ -91,8 +100,9 @@ def score_files(
 
     def ready() -> ScoreJob:
         reader = table_reader(files, inputs)
-        require_column(reader.shape.names, job.scoring)
+        require_column(reader.shape.names, job.scoring.given_column)
         return replace(job, reader=reader)
 
     counts = run_job(files, fingerprint(files, job.load, job, inputs), ready, engine, output)
     log.debug("%d texts in %d files are scored", counts["rows"], len(files))
+    report_failures(counts["failed"], left_out=job.on_error == "skip")

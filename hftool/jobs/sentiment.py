@@ -2,19 +2,27 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from hftool.classification.classify import Scorer, classify, log_truncated
+from hftool.classification.classify import Scorer, TextCounts, classify, log_truncated
+from hftool.inputs.columns import require_column
 from hftool.inputs.tables import TextRow
 from hftool.jobs.parts import Chunk, fingerprint, portable, run_job
-from hftool.jobs.tables import CHUNK, TableReader, table_files, table_reader
+from hftool.jobs.tables import (
+    CHUNK,
+    TableReader,
+    errors_in,
+    table_files,
+    table_reader,
+    write_results,
+)
 from hftool.options.engine import EngineOptions
 from hftool.options.inputs import TableInputOptions
 from hftool.options.labels import LabelOptions
 from hftool.options.model import ClassifierOptions
-from hftool.options.output import TableOptions
-from hftool.output.parquet import write_parquet
+from hftool.options.output import OnError, TableOptions
+from hftool.output.tally import report_failures
 from hftool.output.views.classification import classifications_view
 
 log = logging.getLogger("hftool")
@@ -28,6 +36,7 @@ class LabelJob:
     labelling: LabelOptions
     threshold: float | None
     all_scores: bool
+    on_error: OnError = "stop"
     reader: TableReader | None = None
     suffix: str = ".parquet"
     chunk: int = CHUNK
@@ -49,8 +58,8 @@ class LabelJob:
         return _Labeller(self, load_scorer(self.load, self.labelling))
 
     def counts(self, part: Path) -> Mapping[str, int]:
-        """Return zeros: a part does not tell what was truncated."""
-        return {"rows": 0, "truncated": 0}
+        """Return what failed: a part does not tell what was truncated."""
+        return {"failed": errors_in(part)}
 
 
 @dataclass
@@ -62,11 +71,16 @@ class _Labeller:
         """Write the labels of a chunk's texts."""
         job, scorer = self.job, self.scorer
         assert job.reader is not None
-        view = classifications_view(job.reader.shape, scorer.labels, all_scores=job.all_scores)
-        before = scorer.truncated_texts
-        classifications = classify(scorer, chunk.items, job.threshold)
-        write_parquet((row for c in classifications for row in view.rows(c)), view, part)
-        return {"rows": len(chunk.items), "truncated": scorer.truncated_texts - before}
+        view = classifications_view(
+            *(job.reader.shape, scorer.labels),
+            all_scores=job.all_scores,
+            multi_label=scorer.is_multi_label,
+            errors=job.on_error == "report",
+        )
+        before, counts = scorer.truncated_texts, TextCounts()
+        records = classify(scorer, chunk.items, job.threshold, job.on_error, counts)
+        written = write_results(records, view, part, job.on_error)
+        return {**written, **asdict(counts), "truncated": scorer.truncated_texts - before}
 
 
 def label_files(
@@ -87,8 +101,14 @@ def label_files(
     files = table_files(paths, inputs, output)
     job = replace(job, load=portable(job.load))
     made = fingerprint(files, job.load, job, inputs)
-    counts = run_job(
-        *(files, made, lambda: replace(job, reader=table_reader(files, inputs)), engine, output)
-    )
+
+    def ready() -> LabelJob:
+        reader = table_reader(files, inputs)
+        require_column(reader.shape.names, job.labelling.pair_column)
+        return replace(job, reader=reader)
+
+    counts = run_job(files, made, ready, engine, output)
     log.debug("%d texts in %d files are labelled", counts["rows"], len(files))
     log_truncated(counts["truncated"])
+    TextCounts(counts["total"], counts["unknown"], counts["tokenless"]).log()
+    report_failures(counts["failed"], left_out=job.on_error == "skip")

@@ -2,11 +2,13 @@
 
 import logging
 import pickle
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hftool.arrow import pyarrow
 from hftool.errors import UsageError
 from hftool.inputs.files import one_format
 from hftool.inputs.records import Shape, merged_shape, open_shape
@@ -14,7 +16,9 @@ from hftool.inputs.tables import TextRow, shape_column, text_rows
 from hftool.jobs.cluster import ray
 from hftool.jobs.parts import READERS, RayRow, files_of, sources
 from hftool.options.inputs import InputFormat, TableInputOptions
-from hftool.options.output import TableOptions
+from hftool.options.output import OnError, TableOptions
+from hftool.output.parquet import write_parquet
+from hftool.output.view import Row, View, has_failed
 
 log = logging.getLogger("hftool")
 
@@ -52,8 +56,6 @@ def require_parquet(output: TableOptions) -> None:
     """
     if output.json or output.format not in (None, "parquet"):
         raise UsageError("--engine ray writes only Parquet", "leave out --format and --json")
-    if output.on_error != "stop":
-        raise UsageError(f"--on-error {output.on_error} does not work with --engine ray")
 
 
 def table_files(
@@ -100,6 +102,33 @@ def table_reader(files: Sequence[Path], inputs: TableInputOptions) -> TableReade
     shape.schema()  # raises here what would stop the workers
     column = shape_column(shape, inputs, names[0])
     return TableReader(format_, inputs, shape, column, tuple(s.encoding for s in in_order))
+
+
+def write_results(
+    records: Iterable[Any], view: View, part: Path, on_error: OnError
+) -> Mapping[str, int]:
+    """Write a part of the records of texts, and return how many `rows` there were and how many have
+    `failed`: these are left out with `--on-error skip`."""
+    counts: Counter[str] = Counter()
+
+    def rows() -> Iterator[Row]:
+        for record in records:
+            failed = has_failed(record)
+            counts.update(rows=1, failed=failed)
+            if not (failed and on_error == "skip"):
+                yield from view.rows(record)
+
+    write_parquet(rows(), view, part)
+    return counts
+
+
+def errors_in(part: Path) -> int:
+    """Return how many rows of a part have an error."""
+    with pyarrow().parquet.ParquetFile(part) as file:
+        if "error" not in file.schema_arrow.names:
+            return 0
+        errors = file.read(["error"])["error"]
+        return len(errors) - int(errors.null_count)
 
 
 def _shape(source: RayRow, format_: InputFormat, inputs: TableInputOptions) -> RayRow:

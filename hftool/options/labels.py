@@ -4,7 +4,7 @@ import functools
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from hftool.errors import UsageError
+from hftool.errors import UsageError, exclude
 from hftool.options.shared import option
 
 LongTexts = Literal["truncate", "chunk"]
@@ -15,7 +15,11 @@ _evaluation = functools.partial(option, panel="Evaluation")
 
 @dataclass(frozen=True)
 class LabelOptions:
-    """The labels that texts can get, and the way they are scored."""
+    """The labels that texts can get, and the way they are scored.
+
+    Raises:
+        UsageError: two options that exclude each other.
+    """
 
     labels: Annotated[
         str | None,
@@ -47,6 +51,14 @@ class LabelOptions:
             " windows.",
         ),
     ] = "truncate"
+    pair_column: Annotated[
+        str | None,
+        _labels(
+            "--pair-column",
+            metavar="NAME",
+            help="Column with a second text, for models of pairs (NLI, paraphrases).",
+        ),
+    ] = None
     batch_size: Annotated[
         int | None,
         _labels(
@@ -57,6 +69,11 @@ class LabelOptions:
             help="Number of texts scored together.",
         ),
     ] = None
+
+    def __post_init__(self) -> None:
+        paired = self.pair_column is not None
+        exclude({"--pair-column": paired, "--labels": self.labels is not None})
+        exclude({"--pair-column": paired, "--long chunk": self.long == "chunk"})
 
 
 @dataclass(frozen=True)

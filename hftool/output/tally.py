@@ -46,7 +46,7 @@ class Tally:
             if record.error is not None:
                 self._failed += 1
             elif (label := getattr(record, "label", None)) is not None:
-                self._labels[label] += 1
+                self._labels.update(getattr(record, "labels", None) or (label,))
             yield record
 
     def log_end(self, output: Path | None) -> None:
@@ -67,13 +67,18 @@ class Tally:
         log.info("%s%s%s", words, f": {', '.join(listed)}" * bool(listed), written)
 
     def report_failures(self, *, left_out: bool) -> None:
-        """Log how many failed if they were left out of the output.
+        """Report how many failed, as the function of this name."""
+        report_failures(self._failed, left_out=left_out)
 
-        Raises:
-            HftoolError: some failed, and the output has their errors.
-        """
-        texts = f"{self._failed:,} text" + "s" * (self._failed != 1)
-        if self._failed and not left_out:
-            raise HftoolError(f"{texts} failed", 'see the "error" field in the output')
-        if self._failed:
-            log.warning("left out %s that failed", texts)
+
+def report_failures(failed: int, *, left_out: bool) -> None:
+    """Log how many texts failed if they were left out of the output.
+
+    Raises:
+        HftoolError: some failed, and the output has their errors.
+    """
+    texts = f"{failed:,} text" + "s" * (failed != 1)
+    if failed and not left_out:
+        raise HftoolError(f"{texts} failed", 'see the "error" field in the output')
+    if failed:
+        log.warning("left out %s that failed", texts)

@@ -143,11 +143,6 @@ def test_a_stopped_run_is_resumed_without_the_text(folder: Path, tmp_path: Path)
     assert out.read_bytes() == whole.read_bytes()
 
 
-def test_ray_is_refused(folder: Path) -> None:
-    done = run("sentiment", "-m", str(folder), "x", "--engine", "ray", "--on-error", "skip", "-oy")
-    assert (done.exit_code, "--on-error skip does not work" in done.stderr) == (2, True)
-
-
 def test_records_that_cannot_be_read(folder: Path) -> None:
     lines = [
         *('{"text": ', '{"id": 1, "text": "good"}', '{"id": 2, "text": 7}', '{"id": 3}', "[]"),

@@ -1,5 +1,6 @@
 """`sentiment --engine ray`: the same records as a local run, even if workers die."""
 
+import json
 import os
 import shutil
 import signal
@@ -297,3 +298,25 @@ def test_an_interrupted_run_is_resumed(model: Path, cluster: Any, tmp_path: Path
     assert labelled(model, *arguments, "--resume").status == 0
     assert all((target / part.name).stat().st_mtime_ns == at for part, at in done.items())
     assert_same(target, local(model, folder))
+
+
+@pytest.mark.slow
+def test_texts_that_fail(model: Path, cluster: Any, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    records = [
+        {"text": "good", "pair": "x"},
+        {"text": "bad", "pair": None},
+        {"text": "", "pair": "y"},
+    ]
+    (tmp_path / "in" / "a.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    for how, status in (("report", 1), ("skip", 0)):
+        target = tmp_path / how
+        options = ("--pair-column", "pair", "--on-error", how, "--ray-address", cluster.address)
+        result = labelled(model, str(tmp_path / "in"), "-o", str(target), *options)
+        assert result.status == status, result.stderr
+        assert "1 text" in result.stderr
+        [part] = target.iterdir()
+        found = pyarrow.parquet.read_table(part).to_pylist()
+        assert [r["text"] for r in found] == ["good", *["bad"] * (how == "report"), ""]
+        if how == "report":
+            assert [bool(r["error"]) for r in found] == [False, True, False]

@@ -53,8 +53,9 @@ def score(
         # How far rounded weights are from the original ones
         hftool score -f sentences.txt --quantize int8 --against smollm2
     """
-    from hftool.generation.scored_sequences import require_column, text_encoder
+    from hftool.generation.scored_sequences import text_encoder
     from hftool.generation.scoring import SCORERS, TextScore, score_texts
+    from hftool.inputs.columns import require_column
     from hftool.inputs.tables import TextRow, read_table
     from hftool.models.fingerprint import model_digest
     from hftool.models.load import load_language_model
@@ -82,7 +83,7 @@ def score(
     name = format_name(output, parts_view("word", numbered=numbered))
     all_columns = name in ("csv", "tsv", "parquet")
     table = read_table(text, inputs, whole=all_columns)
-    require_column(table.names, scoring)
+    require_column(table.names, scoring.given_column)
     by = scoring.by or _default_unit(text, output)
     if address := endpoint_address(load.model):
         compute = remote_scores(address, load, prompting, scoring, output, concurrency)
@@ -120,7 +121,8 @@ def _score_on_ray(
     exclude({"--engine ray": True, f"--by {scoring.by}": scoring.by not in (None, "text")})
     exclude({"--engine ray": True, "--against": scoring.against is not None})
     exclude({"--engine ray": True, "--save": output.save is not None})
-    job = ScoreJob(load, prompting, scoring, FileOptions(errors=inputs.errors))
+    files = FileOptions(errors=inputs.errors)
+    job = ScoreJob(load, prompting, scoring, files, output.on_error)
     score_files(text, job, inputs, engine, output)
 
 

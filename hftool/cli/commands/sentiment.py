@@ -76,14 +76,14 @@ def sentiment(
     if engine.on_ray:
         from hftool.jobs.sentiment import LabelJob, label_files
 
-        label_files(
-            text or [], LabelJob(load, labelling, threshold, all_scores), inputs, engine, output
-        )
+        job = LabelJob(load, labelling, threshold, all_scores, output.on_error)
+        label_files(text or [], job, inputs, engine, output)
         return
     from hftool.classification.classify import Classification, classify
     from hftool.classification.evaluation import Evaluation, evaluate, require_accuracy
     from hftool.classification.scorers import default_model, load_scorer
     from hftool.classification.summary import Check, summarize
+    from hftool.inputs.columns import require_column
     from hftool.inputs.tables import TextRow, read_table
     from hftool.models.fingerprint import model_digest
     from hftool.output.formats import format_name
@@ -100,12 +100,16 @@ def sentiment(
 
     all_columns = not reduced and format_name(output, SUMMARY) in ("csv", "tsv", "parquet")
     table = read_table(text, inputs, whole=all_columns)
+    require_column(table.names, labelling.pair_column)
     scorer = load_scorer(load, labelling, concurrency)
+    several = scorer.is_multi_label
+    exclude({"--gold": evaluation.gold is not None, "a model that gives several labels": several})
     checked = Check(check, scorer.labels)
     results: list[Evaluation] = []
     view = classifications_view(
         *(table.shape, scorer.labels),
         all_scores=all_scores,
+        multi_label=several,
         bom=table.shape.marked if output.bom is None else output.bom,
         errors=output.on_error == "report",
     )

@@ -17,6 +17,7 @@ def classifications_view(
     labels: Sequence[str],
     *,
     all_scores: bool,
+    multi_label: bool = False,
     errors: bool = False,
     bom: bool = False,
 ) -> View:
@@ -26,17 +27,21 @@ def classifications_view(
         given: the table that the texts are from.
         all_scores: whether the records have the score of each label: in `scores`, and in csv, tsv
             and Parquet in a column for each.
+        multi_label: whether json and jsonl have the `labels` of each text.
         errors: whether a text that failed has a record, with the cause in `error`.
         bom: whether csv begins with a byte-order mark.
     """
     scores = tuple(f"score_{label}" for label in labels) if all_scores else ()
     results = ("label", "score", *scores, *("error",) * errors)
-    inputs = InputColumns(given, results, reserved=("scores",) * all_scores)
+    reserved = (*("labels",) * multi_label, *("scores",) * all_scores)
+    inputs = InputColumns(given, results, reserved=reserved)
 
     def record(c: "Classification") -> Row:
         scores = {"scores": c.scores} if all_scores else {}
+        labels = {} if c.labels is None else {"labels": c.labels}
         error = {"error": c.error} if c.error is not None else {}
-        return {**inputs.named(c.columns), "label": c.label, "score": c.score, **scores, **error}
+        given = inputs.named(c.columns)
+        return {**given, "label": c.label, "score": c.score, **labels, **scores, **error}
 
     def rows(c: "Classification") -> list[Row]:
         by_label = {f"score_{label}": score for label, score in c.scores.items()}
