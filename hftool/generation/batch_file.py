@@ -27,6 +27,8 @@ from hftool.prompting.prompt import (
 )
 from hftool.tokenization.given_ids import parse_ids
 
+OPENINGS = ("", "{", "[", '"')  # of a line that is meant to be JSON
+
 Event = TypeVar("Event", bound=Piece | Generation | FailedRequest)
 Made = TypeVar("Made")
 Options = TypeVar("Options", SamplingOptions, GenerationOptions)
@@ -189,7 +191,8 @@ def parse_record(line: str) -> dict[str, Any]:
     except UnicodeEncodeError:
         raise HftoolError("the record has half of a surrogate pair") from None
     except (ValueError, RecursionError) as error:
-        raise HftoolError(f"the line is not valid JSON: {error}") from None
+        plain = "" if line.lstrip()[:1] in OPENINGS else "; prompts as plain text: --lines -f FILE"
+        raise HftoolError(f"the line is not valid JSON: {error}{plain}") from None
     if not isinstance(record, dict):
         raise HftoolError("the line is not a JSON object")
     return record

@@ -1,5 +1,6 @@
 """The probabilities that a model gives to the next token, after a text or anywhere in it."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,8 @@ from hftool.options.inputs import PromptOptions
 from hftool.options.model import LoadOptions
 from hftool.options.sampling import SamplingOptions
 from hftool.prompting.prompt import Prompt, prompt_ids
+
+log = logging.getLogger("hftool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +182,24 @@ def _candidates(
         yield distribution(language_model, logits.cpu(), prompt, len(ids) - 1, settings)
     yield from next_tokens(language_model, ids, query.k, single_tokens, settings, logits)
     for text, continuation in dict(zip(query.texts, continuations, strict=True)).items():
+        _log_better_with_space(language_model, text, continuation, logits)
         if len(continuation) > 1:
             # The same logits: computed again, they would be rounded differently.
             yield from score_continuation(
                 cached_model, language_model, ids, text, continuation, logits.cpu()
             )
+
+
+def _log_better_with_space(
+    language_model: LanguageModel, text: str, ids: Sequence[int], logits: torch.Tensor
+) -> None:
+    """Log where the text with a space before it would rank, if it would rank better as a token."""
+    spaced = language_model.tokenizer.encode(f" {text}", special=False).ids
+    if text[:1].isspace() or len(ids) != 1 or len(spaced) != 1 or spaced == ids:
+        return
+    ranks = [rank_of(logits.cpu(), i) for i in (*ids, *spaced)]
+    if ranks[1] < ranks[0]:
+        log.info('"%s" is not the token " %s", which has rank %d', text, text, ranks[1])
 
 
 def candidates_everywhere(

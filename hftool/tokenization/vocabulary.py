@@ -17,6 +17,9 @@ log = logging.getLogger("hftool")
 LONGEST_LISTED = 10  # tokens listed in the statistics
 MAX_IDS = 10_000_000  # more ids are in a broken or a hostile file
 
+SCRIPT_OF = {"chinese": "Han", "russian": "Cyrillic", "korean": "Hangul", "hindi": "Devanagari"}
+"""The script of a language, for those whose names people give instead."""
+
 
 @dataclass(slots=True)  # not frozen: making 250,000 of them would take several times longer
 class VocabularyEntry:
@@ -210,9 +213,11 @@ def _script(character: str) -> str:
 
 
 def _script_name(text: str) -> str:
-    """Return the name of a script that is given by its name or its code: "han", "Hani" -> "Han"."""
+    """Return the name of a script that is given by its name, its code or a language that has it:
+    "han", "Hani", "Chinese" -> "Han"."""
     from fontTools import unicodedata
 
+    text = SCRIPT_OF.get(text.lower(), text)
     code = unicodedata.script_code(text, default=text.title())
     name = "Mixed" if text.lower() == "mixed" else unicodedata.script_name(code, default=None)
     if name is None:

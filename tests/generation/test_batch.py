@@ -385,7 +385,7 @@ def test_messages_go_through_the_template(tiny: Path) -> None:
 
 
 BROKEN = {
-    "broken": "the line is not valid JSON",
+    "broken": "the line is not valid JSON: Expecting value: line 1 column 1 (char 0); prompts as",
     "[1]": "the line is not a JSON object",
     "{}": 'a record must have either "prompt" or "messages"',
     '{"prompt": null, "messages": null}': 'a record must have either "prompt" or "messages"',

@@ -380,3 +380,11 @@ def test_a_text_longer_than_the_context_has_no_candidates(folder: Path) -> None:
     done = run("topk", "a" * 17, "-m", str(folder), "--position", "all")
     assert (done.exit_code, done.stdout) == (1, "")
     assert "the prompt has 17 tokens; the context of" in done.stderr
+
+
+@pytest.mark.usefixtures("smollm2_folder")
+def test_a_target_without_its_space_is_noted() -> None:
+    command = ("topk", "The capital of France is", "-k", "3", "--target")
+    note = run(*command, "London").stderr
+    assert note == '"London" is not the token " London", which has rank 3\n'
+    assert run(*command, " London").stderr == ""

@@ -192,6 +192,7 @@ def test_script_han_is_what_unicode_names_cjk_ideographs(entries: list[Vocabular
     expected = [e.id for e in entries if e.kind == "normal" and ideographs(e.text)]
     assert len(expected) > 50
     assert ids_of("--script", "han") == ids_of("--script", "Hani") == expected
+    assert ids_of("--script", "Chinese") == expected
 
 
 def test_sorting(entries: list[VocabularyEntry]) -> None:
