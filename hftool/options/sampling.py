@@ -87,7 +87,11 @@ class FilterOptions:
     epsilon_cutoff: Annotated[
         float | None,
         _sampling(
-            "--epsilon-cutoff", metavar="P", min=0, max=1, help="Keep tokens of probability P."
+            "--epsilon-cutoff",
+            metavar="P",
+            min=0,
+            max=1,
+            help="Keep tokens with a probability of P or more.",
         ),
     ] = None
     eta_cutoff: Annotated[
