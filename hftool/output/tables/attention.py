@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from hftool.output.tables.base import barred, cell, rendered, shown
+from hftool.output.tables.base import NO_BREAK, barred, cell, rendered, shown
 from hftool.output.view import number
 
 if TYPE_CHECKING:
@@ -34,11 +34,12 @@ def mean_attention(
             tokens = Text("  ").join(_weighed(keys[kind][i], means[i]) for i in best)
             rows.append((cell(layer), tokens))
         title = "tokens, by the mean weight of the heads"
-        yield rendered(console, barred(console, ("layer", title), rows, [], ""))
+        table = barred(console, ("layer", title), rows, [], "")
+        yield rendered(console, table).replace(NO_BREAK, " ")
         note = f"{kind} attention of {shown(heads[0].token)}, position {heads[0].position}"
         yield rendered(console, Text(note, "dim"))
 
 
 def _weighed(token: str, weight: float) -> Text:
     """Return a token and its weight, which are not put on two lines."""
-    return Text.assemble((shown(token), "bold"), f"\u00a0{number(weight)}")
+    return Text.assemble((shown(token), "bold"), f"{NO_BREAK}{number(weight)}")

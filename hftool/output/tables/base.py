@@ -32,6 +32,7 @@ _INVISIBLE = re.compile(
 )
 # From expected to surprising; with its own foreground, each can be read on light and on dark.
 HEAT = ("default", "black on #ffe3c2", "black on #ffc48a", "black on #ff9a52", "white on #d9480f")
+NO_BREAK = "\u00a0"  # between what belongs on one line; the rendered text has a space there
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 

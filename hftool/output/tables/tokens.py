@@ -17,6 +17,7 @@ from rich.text import Text
 
 from hftool.output.tables.base import (
     HEAT,
+    NO_BREAK,
     barred,
     cell,
     counted,
@@ -310,14 +311,15 @@ def positions(records: Iterable["Candidate"], console: Console) -> Iterator[str]
         ]
         filtered = " after the filters" if at[0][0].sampled_prob is not None else ""
         names = ("position", "token", f"candidates for the next one{filtered}")
-        yield rendered(console, barred(console, names, rows, [], "", drop=("position",)))
+        table = barred(console, names, rows, [], "", drop=("position",))
+        yield rendered(console, table).replace(NO_BREAK, " ")
 
 
 def _with_prob(candidate: "Candidate", following: str | None) -> Text:
     """Return a candidate and its probability, which are not put on two lines."""
     style = "bold green" if candidate.token == following else "bold"
     prob = candidate.prob if candidate.sampled_prob is None else candidate.sampled_prob
-    return Text.assemble((shown(candidate.token), style), f"\u00a0{number(prob)}")
+    return Text.assemble((shown(candidate.token), style), f"{NO_BREAK}{number(prob)}")
 
 
 def _heated(tokens: Sequence["ScoredToken"]) -> Text:
