@@ -49,7 +49,8 @@ Nothing special.
 I expected more, but it works.
 A small masterpiece.
 """
-QUESTIONS = ("What is the capital of France?", "And of Italy?")
+QUESTIONS = ("What is the capital of France?", "And of Italy?", "/tokens", "/template")
+PROMPT = "you> "
 PICTURES = {
     "tour": (
         'hftool encode "Good morning, tokenizers!" --format table',
@@ -87,7 +88,7 @@ def talk(questions: tuple[str, ...]) -> str:
     )
     screen = ""
     for line in (*questions, "exit"):
-        chat.expect_exact("> ", timeout=60)
+        chat.expect_exact(PROMPT, timeout=60)
         screen += chat.before + chat.after
         chat.sendline(line)
     chat.expect(pexpect.EOF)
@@ -99,7 +100,9 @@ def draw(name: str, parts: list[tuple[str, str]]) -> None:
     console = Console(record=True, width=WIDTH, file=io.StringIO(), color_system="256")
     for command, output in parts:
         console.print(Text(f"$ {command}", "bold"))
-        console.print(Text.from_ansi(output.rstrip("\n")), end="\n\n")
+        shown = Text.from_ansi(output.rstrip("\n"))
+        shown.highlight_regex(f"(?m)^{PROMPT}.*$", "bold cyan")  # as in a terminal that is not dumb
+        console.print(shown, end="\n\n")
     (FOLDER / f"{name}.svg").write_text(svg(console), encoding="utf-8")
 
 
