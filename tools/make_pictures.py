@@ -61,7 +61,9 @@ PICTURES = {
     ),
     "encode": ('hftool encode "Tokens are pieces: 大家好, naïve 🙂" --format table',),
     "topk": ('hftool topk "1+1=" --format table',),
-    "sample": ('hftool sample "Once upon a time" --steps 3 --seed 4 --top-p 0.9 --format table',),
+    "sample": (
+        'hftool sample "Once upon a time" --steps 3 --seed 4 --temp 1 --top-p 0.9 --format table',
+    ),
     "sentiment": ("hftool sentiment -f reviews.txt --summary --format table",),
     "surprisal": (f'hftool score "{HEAT}" --by token --format table',),
 }

@@ -75,7 +75,9 @@ _SVG_TEXT = re.compile(
 )
 CELL_WIDTH, DESCENT, BAR_HEIGHT = 12.2, 5.9, 22.4  # in the units of rich's format
 LEFT_BLOCKS, LOWER_BLOCKS = "▏▎▍▌▋▊▉█", "▁▂▃▄▅▆▇"  # from one eighth of a cell on
-_BLOCKS = re.compile(f"(█*[{LEFT_BLOCKS}]|[{LOWER_BLOCKS}])")
+_BLOCKS = re.compile(f"█*[{LEFT_BLOCKS}]|[{LOWER_BLOCKS}]")
+# Cells of a table have places of their own, whatever the width of the font.
+_APART = re.compile(f"({_BLOCKS.pattern}|\xa0{{2,}})")
 _MAYBE_WIDE = re.compile(r"[^\x00-\u10ff]+")  # from U+1100 (Hangul) on
 
 
@@ -126,7 +128,7 @@ def svg(console: Console) -> str:
 def _svg_parts(style: str, left: str, baseline: str, escaped: str) -> Iterator[str]:
     """Yield a line's text of one style as texts and rectangles."""
     cells = 0
-    for part in _BLOCKS.split(html.unescape(escaped)):
+    for part in _APART.split(html.unescape(escaped)):
         x = float(left) + cells * CELL_WIDTH
         cells += cell_len(part)
         if _BLOCKS.fullmatch(part):
