@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +19,8 @@ from hftool.tokenization.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
+_MARK = "\x02"  # a character that no merge joins with what follows
+_LONGEST = 32  # bytes of a token
 THINK, END_THINK = "<think>", "</think>"
 _BEFORE_ANSWER = r"\n{0,2}"  # between a thought and the answer
 _HEADER = 4  # tokens after the control token of a turn: "<|im_start|>assistant\n"
@@ -57,8 +59,33 @@ class _Tokens:
         self.special_token_ids = sorted(named | ends | {tokenizer.size})
         self._tokenizer = tokenizer
 
-    def __call__(self, text: bytes) -> list[int]:
-        return list(self._tokenizer.encode(text.decode("utf-8", "replace"), special=False).ids)
+    def __call__(self, data: bytes) -> list[int]:
+        """Return tokens with exactly these bytes, which some tokenizers change at the beginning."""
+        text = data.decode("utf-8", "replace")
+        for before in ("", _MARK):
+            ids = self._tokenizer.backend.encode(before + text, add_special_tokens=False).ids
+            left = sum(len(self.tokens[i]) for i in ids) - len(data)
+            while ids and left > 0:
+                left -= len(self.tokens[ids.pop(0)])
+            if b"".join(self.tokens[i] for i in ids) == data:
+                return ids
+        return self._longest(data)
+
+    def _longest(self, data: bytes) -> list[int]:
+        ids = []
+        while data:
+            lengths = range(min(len(data), _LONGEST), 0, -1)
+            length = next((n for n in lengths if data[:n] in self._ids), 0)
+            if not length:  # it has no token for this character
+                break
+            ids.append(self._ids[data[:length]])
+            data = data[length:]
+        return ids
+
+    @cached_property
+    def _ids(self) -> dict[bytes, int]:
+        special = set(self.special_token_ids)
+        return {token: i for i, token in enumerate(self.tokens) if i not in special}
 
 
 @lru_cache(maxsize=2)
@@ -75,7 +102,10 @@ def _vocabulary(tokenizer: Tokenizer, ends: frozenset[int]) -> _Vocabulary:
     tokens = LLTokenizer(TokenizerWrapper(given), eos_token=sorted(ends) or [tokenizer.size])
     spaced = None
     if tokenizer.drops_first_space:
-        spaced = np.array([token.startswith(b" ") for token in given.tokens])
+        named = list(enumerate(given.tokens))
+        # A byte token for a space may stay where a word's own space goes.
+        kept = [t == b" " and tokenizer.decode_uncleaned([i], False) == " " for i, t in named]
+        spaced = np.array([t[:1] == b" " for _, t in named]) & ~np.array(kept)
     return _Vocabulary(tokens, ends, spaced)
 
 
@@ -245,7 +275,8 @@ class ConstraintState:
         mask = self._mask_of(self._new_matcher(""), rows)
         if (spaced := self._vocabulary.spaced) is not None:
             mask[: len(spaced)] &= ~spaced[: len(mask)]
-            mask |= self._mask_of(self._new_matcher(" "), rows)
+            after_space = self._mask_of(self._new_matcher(" "), rows)
+            mask[: len(spaced)] |= after_space[: len(spaced)] & spaced[: len(mask)]
         if self._think is not None:
             mask[self._think] = True
         return mask

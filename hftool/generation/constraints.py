@@ -2,6 +2,7 @@
 several texts, or a text of a grammar."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -67,7 +68,7 @@ def checked(constraint: Constraint) -> Constraint:
 
 def one_line_cause(error: str) -> str:
     """Return an error of llguidance in one line, with JSON Schema's keywords in its words."""
-    first = error.partition("<state>")[0].strip()
+    first = re.split("<state>|<backtrace>|<non-verbose", error)[0].strip()
     if names := first.partition("Unimplemented keys: ")[2]:
         keywords = ", ".join(json.loads(names.partition("]")[0] + "]"))
         return f"the schema has {keywords}, which cannot be kept while a text is generated"
