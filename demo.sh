@@ -34,7 +34,7 @@ run 'hftool topk "1+1=" --format table'
 run 'hftool topk "The capital of France is" -k 5 --format table'
 
 step 'Token by token: each step and its candidates'
-run 'hftool sample "你是谁" --steps 3 --seed 7 --format table'
+run 'hftool sample "Once upon a time" --steps 3 --seed 7 --temperature 1 --top-p 1 --format table'
 
 step 'Generate'
 run 'hftool generate "Once upon a time" --max-new-tokens 40 --seed 7'
@@ -50,4 +50,4 @@ step 'Sentiment'
 run 'hftool sentiment "I love programming!"'
 run "printf 'I love it\n\nI hate it\n' | hftool sentiment --format jsonl"
 
-printf '\n# Now you. In the folder of this repository:\n. .venv/bin/activate\nhftool\n'
+printf '\n# Now you. In the folder of this repository:\n. .venv/bin/activate\nhftool tour\n'
