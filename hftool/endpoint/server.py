@@ -76,7 +76,7 @@ class Endpoint:
         try:
             answer = self.client.get(f"{self._url}/models")
         except HttpError as error:
-            if error.http_status in (404, 405, 501):
+            if error.http_status in (404, 405, 500, 501):
                 return {}
             raise
         listed = answer.get("data") if isinstance(answer, dict) else None

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 
 @contextmanager
-def started(*modules: str, arguments: list[str]) -> Iterator[str]:
+def started(*modules: str, arguments: list[str], cache: Path) -> Iterator[str]:
     """Start a server with a port, and yield its address."""
     for module in modules:
         if importlib.util.find_spec(module) is None:
@@ -36,7 +36,7 @@ def started(*modules: str, arguments: list[str]) -> Iterator[str]:
         [sys.executable, *arguments, "--host", "127.0.0.1", "--port", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "HF_HUB_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
     )
     try:
         for _ in range(600):
@@ -57,10 +57,10 @@ def record(address: str, command: str, *arguments: str) -> Any:
     return json.loads(result.stdout.splitlines()[0])
 
 
-def test_transformers_serve(tiny: Path) -> None:
+def test_transformers_serve(tiny: Path, tmp_path: Path) -> None:
     program = "import sys; sys.argv[0] = 'transformers'; from transformers.cli.transformers import"
     arguments = ["-c", f"{program} main; main()", "serve", "--dtype", "float32", "--device", "cpu"]
-    with started("fastapi", "uvicorn", "openai", arguments=arguments) as url:
+    with started("fastapi", "uvicorn", "openai", arguments=arguments, cache=tmp_path) as url:
         address = f"{url}#{tiny}"
         greedy = ("-n", "6", "--greedy")
         text = record(address, "generate", "a cat", *greedy)["text"]
@@ -79,13 +79,14 @@ def test_transformers_serve(tiny: Path) -> None:
             assert refused.exit_code == 1 and f"does not know {option[0]}" in refused.stderr
 
 
-def test_llama_cpp_python() -> None:
+def test_llama_cpp_python(tmp_path: Path) -> None:
     embedded = BUILT_IN["smollm2"].embedded
     file = embedded and embedded_file(embedded)
     if file is None:
         pytest.skip("SmolLM2's file is not installed")
     arguments = ["-m", "llama_cpp.server", "--model", str(file), "--logits_all", "True"]
-    with started("llama_cpp", "fastapi", arguments=[*arguments, "--n_ctx", "512"]) as url:
+    arguments += ["--n_ctx", "512"]
+    with started("llama_cpp", "fastapi", arguments=arguments, cache=tmp_path) as url:
         prompt = "The capital of France is"
         best, ours = record(url, "topk", prompt), record("smollm2", "topk", prompt)
         assert best["token"] == ours["token"] == " Paris"
