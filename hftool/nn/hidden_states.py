@@ -34,10 +34,14 @@ def recorded_states(
     if a module does not pass on one sequence of one vector for each of the `tokens`.
     """
     states: States = {layers: [] for layers in lists}
+    from_end = [position - tokens for position in positions]
+    shapes = [(1, tokens)]
+    if from_end == [-1]:  # Gemma 4 has layers that leave out all tokens but the last
+        shapes.append((1, 1))
 
     def record(layers: nn.ModuleList, hidden: Any) -> None:
-        whole = torch.is_tensor(hidden) and hidden.ndim == 3 and hidden.shape[:2] == (1, tokens)
-        at = hidden[0, list(positions)].clone() if whole else torch.empty(0)
+        known = torch.is_tensor(hidden) and hidden.ndim == 3 and hidden.shape[:2] in shapes
+        at = hidden[0, from_end].clone() if known else torch.empty(0)
         states[layers].append(at)
 
     def before(layers: nn.ModuleList, given: Sequence[Any], named: dict[str, Any]) -> None:
