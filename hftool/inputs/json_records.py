@@ -1,6 +1,9 @@
 """Records in JSON: one per line, an array of them, or one after the other."""
 
+import functools
 import json
+import logging
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
@@ -8,6 +11,8 @@ from typing import Any
 
 from hftool.errors import HftoolError
 from hftool.options.inputs import ByteErrors
+
+log = logging.getLogger("hftool")
 
 CHUNK = 1 << 16  # characters to read together
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -105,7 +110,7 @@ class _Text:
 
 def _record(text: str, errors: ByteErrors) -> Record | HftoolError:
     try:
-        record = json.loads(text)
+        record = _READER.decode(text)
         if "\\ud" in text.lower():  # perhaps half a surrogate pair, which can't be written as UTF-8
             if errors == "replace":
                 record = _replaced(record)
@@ -121,6 +126,40 @@ def _record(text: str, errors: ByteErrors) -> Record | HftoolError:
     if not isinstance(record, dict):
         return HftoolError(f"the record is {kind(record)}, not a JSON object")
     return record
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object, or raise where a key is repeated: which value is meant, nobody knows."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key '{repeated}' is repeated")
+    return members
+
+
+def _float(text: str) -> float:
+    """Return a number, or raise where it is too large for one."""
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"the number {text} is too large")
+    return number
+
+
+def _constant(name: str) -> None:
+    """Return null for NaN, as Python's own json writes a missing number; raise for infinity."""
+    if name != "NaN":
+        raise ValueError(f"{name} is not a number in JSON")
+    report_nan()
+
+
+@functools.cache
+def report_nan() -> None:
+    """Log once that a NaN was changed."""
+    log.warning("NaN, which JSON does not have, is read as null")
+
+
+_READER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, parse_constant=_constant)
 
 
 def _replaced(value: Any) -> Any:

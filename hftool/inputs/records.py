@@ -11,7 +11,7 @@ from typing import Any
 
 from hftool.arrow import ColumnType, ColumnTypes, pyarrow
 from hftool.errors import HftoolError, UsageError
-from hftool.inputs.columns import TEXT, unique_names
+from hftool.inputs.columns import TEXT, is_text_name, unique_names
 from hftool.inputs.delimited import (
     Dialect,
     Layout,
@@ -258,8 +258,43 @@ def _json_records(
     """Return the records of a file, and what their numbers count."""
     head, _ = source.head(least=1)
     if format_ == "json" or is_array(head):
-        return json_values(source, options.errors, source.name), "record"
+        records = json_values(source, options.errors, source.name)
+        return _require_bare(records, options, source.name), "record"
     return json_lines(source, options.errors), "line"
+
+
+def _require_bare(
+    records: NumberedRecords, options: TableInputOptions, name: str
+) -> NumberedRecords:
+    """Yield the same records, but raise where the only one is an object around the records.
+
+    Raises:
+        HftoolError: with the way to take them out.
+    """
+    first = next(records, None)
+    if first is None:
+        return
+    key = _wrapping_key(first[1], options)
+    second = next(records, None) if key is not None else None
+    if key is not None and second is None:
+        raise HftoolError(
+            f"{name} is one object, with the records in its '{key}'",
+            f"take them out: jq '.\"{key}\"' FILE | hftool … -f - --input-format json",
+        )
+    yield first
+    if second is not None:
+        yield second
+    yield from records
+
+
+def _wrapping_key(record: Columns | HftoolError, options: TableInputOptions) -> str | None:
+    """Return the key under which an object without a text has a list of objects."""
+    if isinstance(record, HftoolError):
+        return None
+    if any(is_text_name(key) or key == options.column for key in record):
+        return None
+    lists = ((key, value) for key, value in record.items() if isinstance(value, list))
+    return next((key for key, value in lists if value and isinstance(value[0], dict)), None)
 
 
 def _json_of_copy(file: Path | None, format_: InputFormat, options: TableInputOptions) -> Records:

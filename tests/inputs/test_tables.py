@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hftool.errors import HftoolError, UsageError
+from hftool.inputs import json_records
 from hftool.inputs.tables import read_table
 from hftool.options.inputs import TableInputOptions
 from hftool.output.formats import csv_lines, json_lines, tsv_lines
@@ -70,6 +71,14 @@ def test_suffix_is_overruled_and_stdin_is_lines(tmp_path: Path, folder: Path) ->
     assert [*json.loads(result.stdout)] == ["text", "b", "label", "score"]
 
 
+def test_nan_in_json_is_null_and_reported(folder: Path) -> None:
+    command = ("sentiment", "-m", str(folder), "--input-format", "json", "--json")
+    json_records.report_nan.cache_clear()
+    done = run(*command, stdin='[{"text": "b", "n": NaN}, {"text": "c", "n": 1.5}]')
+    assert [record["n"] for record in json.loads(done.stdout)] == [None, 1.5]
+    assert "NaN, which JSON does not have, is read as null" in done.stderr
+
+
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.txt"])
 def test_an_empty_file_has_no_rows(name: str, tmp_path: Path, folder: Path) -> None:
     assert read(tmp_path / name, b"") == []
@@ -92,6 +101,22 @@ def test_an_empty_file_has_no_rows(name: str, tmp_path: Path, folder: Path) -> N
             b'{"text": "a"}\n{"text": \n',
             "line 2: not valid JSON: Expecting value (ch",
         ),
+        (
+            "a.json",
+            b'{"n": 1, "data": [{"text": "a"}]}',
+            "one object, with the records in",
+        ),
+        (
+            "a.jsonl",
+            b'{"text": "a", "n": 1, "n": 2}\n',
+            "line 1: not valid JSON: the key 'n' is",
+        ),
+        (
+            "a.jsonl",
+            b'{"text": "a", "n": 1e400}\n',
+            "the number 1e400 is too large",
+        ),
+        ("a.json", b'[{"text": "a", "n": -Infinity}]', "-Infinity is not a number in JSON"),
         ("a.jsonl", b'{"text": "a"}\n["b"]\n', "line 2: the record is a list, not a JSON object"),
         ("a.jsonl", b'{"text": "a"}\n{"text": {}}\n', "line 2: 'text' is an object, not text"),
         ("a.jsonl", b'{"text": "a"}\n{"text": 7}\n', "line 2: 'text' is a number, not text"),
