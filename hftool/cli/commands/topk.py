@@ -59,7 +59,7 @@ def topk(
     With a sampling option, also show each token's probability after the filters.
 
     Examples:
-        # Also the probability of a certain token, whatever its rank
+        # The best tokens, and the probability of a certain one, whatever its rank
         hftool topk "The capital of France is" -k 3 --target " London"
         # What each layer of the model would predict
         hftool topk "The capital of France is" --layers
