@@ -191,7 +191,9 @@ def test_sample_shows_what_is_forced(folder: Path, tmp_path: Path) -> None:
     assert (second["allowed"], second["text"] in ("ab", "ac")) == (2, True)
     struck_out = next(c for c in first["candidates"] if c["token"] != "a")
     assert (struck_out["removed_by"], struck_out["after"]["regex"]) == ("regex", None)
-    assert run("sample", "--replay", str(trace), "-m", str(folder)).exit_code == 0
+    shown = run("sample", "--replay", str(trace), "-m", str(folder), "--format", "table")
+    assert "forced by the constraint, 1 token kept" in shown.stdout
+    assert "2 tokens allowed by the constraint" in shown.stdout
     contradicting = run("sample", "--replay", str(trace), "--regex", "a")
     assert (contradicting.exit_code, "leave out --regex" in contradicting.stderr) == (2, True)
 

@@ -107,6 +107,9 @@ def _candidates(step: "Step | StepCandidates", before: Text, console: Console) -
     yield _table(step.candidates, getattr(step, "id", None), console)
     drawn = getattr(step, "drawn", None)
     note = f"{counted(step.kept, 'token')} kept, entropy {number(step.entropy)} bits"
+    if step.allowed is not None:
+        allows = "forced" if step.allowed == 1 else f"{counted(step.allowed, 'token')} allowed"
+        note = f"{allows} by the constraint, {note}"
     yield Text(note if drawn is None else f"{note}, drawn {drawn:.4f}", "dim")
 
 
