@@ -36,7 +36,7 @@ STOPS = (
     Stop(
         "The tokens come from a vocabulary",
         "The model knows 49,152 tokens and nothing else. The first ones are special: they mark"
-        " where a text or a message begins and ends, and never come from a text itself.",
+        " where a text or a message begins and ends, and stand for no letters.",
         "decode 0 1 2 3 4 5",
     ),
     Stop(
