@@ -33,7 +33,7 @@ def generate(
         option(
             "--batch",
             metavar="FILE",
-            help="Run the prompts in FILE, one JSON record per line (also OpenAI's batch file).",
+            help="Run the prompts in FILE (JSON Lines, or OpenAI's).",
         ),
     ] = None,
     batch_size: Annotated[
