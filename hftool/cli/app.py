@@ -140,7 +140,7 @@ def version() -> None:
 
     print(f"hftool {hftool.__version__}")
     for package in ("torch", "transformers", "tokenizers"):
-        print(f"{package} {version(package)}")
+        print(f"{package} {version(package)}", flush=True)  # a full disk is an error
 
 
 def help_(
