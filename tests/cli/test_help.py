@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -139,7 +140,12 @@ def workplace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", COMMANDS, ids=lambda page: page.path)
+def _page_that_runs(page: Page) -> Any:
+    slow = (pytest.mark.slow,) if page.path == "hftool bench" else ()  # it measures four precisions
+    return pytest.param(page, id=page.path, marks=slow)
+
+
+@pytest.mark.parametrize("page", map(_page_that_runs, COMMANDS))
 @pytest.mark.usefixtures("smollm2_folder", "minilm_folder")
 def test_the_examples_run(page: Page, workplace: Path, hftool_on_path: Path) -> None:
     script = [e for e in page.examples if not any(n in e for n in NEEDS_HUB_OR_TERMINAL)]

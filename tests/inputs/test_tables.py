@@ -159,6 +159,7 @@ def test_options_that_do_not_fit(arguments: list[str], error: str, folder: Path)
     assert result.stderr.startswith(f"Error: {error}")
 
 
+@pytest.mark.slow
 def test_a_line_of_ten_megabytes_in_every_format(tmp_path: Path) -> None:
     text = "wonderful, \\ 大" * 700_000
     assert len(text.encode()) > 10_000_000
