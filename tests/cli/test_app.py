@@ -76,7 +76,7 @@ def test_module_runs_as_a_program() -> None:
     [
         (["encode"], [r"loaded the tokenizer of .+ in \d+\.\d\d s"]),
         (["topk", "-k", "1"], [r"loaded .+: torch\.\w+ on cpu in ", r"prefill: 2 tokens in "]),
-        (["topk", "--position", "all"], [r"prefill: 1 tokens in .+, \d+ tokens/s"]),
+        (["topk", "--position", "all"], [r"prefill: 2 tokens in .+, \d+ tokens/s"]),
         (["generate", "-n", "3", "--greedy"], [r"prefill: 2 tokens", r"decode: 2 tokens in "]),
         (["sentiment"], [r"loaded .+: torch.float32 on cpu", r"1 texts in .+, \d+\.\d texts/s"]),
     ],

@@ -149,6 +149,8 @@ class LengthScorer:
     """Scores texts without a model."""
 
     labels = ("SHORT", "LONG")
+    is_multi_label = False
+    pair_column = None
     window = 4
     truncated_texts = 0
 
