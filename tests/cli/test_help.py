@@ -145,7 +145,7 @@ def _page_that_runs(page: Page) -> Any:
     return pytest.param(page, id=page.path, marks=slow)
 
 
-@pytest.mark.parametrize("page", map(_page_that_runs, COMMANDS))
+@pytest.mark.parametrize("page", [_page_that_runs(page) for page in COMMANDS])
 @pytest.mark.usefixtures("smollm2_folder", "minilm_folder")
 def test_the_examples_run(page: Page, workplace: Path, hftool_on_path: Path) -> None:
     script = [e for e in page.examples if not any(n in e for n in NEEDS_HUB_OR_TERMINAL)]
