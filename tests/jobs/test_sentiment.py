@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -96,11 +97,16 @@ def flat(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, **{f"score {name}": score for name, score in scores.items()}, "scores": None}
 
 
+def other_than_unknown(stderr: str) -> str:
+    """What a run says beside the warning of texts whose words the tiny model does not know."""
+    return re.sub(r"Warning: [\d,]+ of [\d,]+ texts are mostly words .+\n", "", stderr)
+
+
 @pytest.mark.slow
 def test_a_folder_of_csv_on_ray_started_for_it(model: Path, tmp_path: Path) -> None:
     folder, target = folder_of("csv", tmp_path), tmp_path / "labels"
     result = labelled(model, str(folder), "-o", str(target), "--threshold", "0.6")
-    assert (result.status, result.stdout, result.stderr) == (0, "", "")
+    assert (result.status, result.stdout, other_than_unknown(result.stderr)) == (0, "", "")
     assert [part.name for part in sorted(target.iterdir())] == [
         *("part-000000-000000.parquet", "part-000001-000000.parquet"),
         *("part-000001-000001.parquet", "part-000002-000000.parquet"),
@@ -179,7 +185,7 @@ def test_folders_on_a_cluster(kind: str, model: Path, cluster: Any, tmp_path: Pa
     folder, target = folder_of(kind, tmp_path), tmp_path / "labels"
     arguments = (str(folder), "-o", str(target), "--all-scores", "--long", "chunk")
     result = labelled(model, *arguments, "--ray-address", cluster.address)
-    assert (result.status, result.stdout, result.stderr) == (0, "", "")
+    assert (result.status, result.stdout, other_than_unknown(result.stderr)) == (0, "", "")
     assert_same(target, local(model, folder, "--all-scores", "--long", "chunk"))
 
 
@@ -190,7 +196,7 @@ def test_the_first_file_does_not_decide_the_types(model: Path, tmp_path: Path) -
     (folder / "a.jsonl").write_text('{"text": "a", "stars": 4}\n{"text": "b", "stars": 1}\n')
     (folder / "b.jsonl").write_text('{"text": "c", "stars": 4.5}\n{"city": "Oslo", "text": "d"}\n')
     result = labelled(model, str(folder), "-o", str(target))
-    assert (result.status, result.stderr) == (0, "")
+    assert (result.status, other_than_unknown(result.stderr)) == (0, "")
     parts = [pyarrow.parquet.read_table(part).to_pylist() for part in sorted(target.iterdir())]
     records = [(r["text"], r["stars"], r["city"]) for part in parts for r in part]
     assert records == [("a", 4, None), ("b", 1, None), ("c", 4.5, None), ("d", None, "Oslo")]
@@ -267,7 +273,7 @@ def test_a_killed_worker_loses_and_duplicates_nothing(
             os.kill(killed, signal.SIGKILL)
         time.sleep(0.05)
     _, stderr = process.communicate()
-    assert (process.returncode, stderr) == (0, "")
+    assert (process.returncode, other_than_unknown(stderr)) == (0, "")
     assert killed, "the run ended before both nodes had a worker"
     assert len(seen) > 2, "no other worker replaced the one that was killed"
     assert_same(target, local(model, folder))
