@@ -166,6 +166,10 @@ def _auto_class(folder: Path, name: str, trusted: bool) -> AutoClass:
     model_type = str(config.get("model_type"))
     if other := OTHER_MODEL_TYPES.get(model_type):
         raise HftoolError(f"{name} is a {model_type}, which {other} and does not continue a text")
+    if "lsh" in (config.get("attn_layers") or ()) and config.get("hash_seed") is None:  # Reformer
+        log.warning(
+            "the attention of %s hashes tokens at random: its probabilities differ each time", name
+        )
     auto = find_auto_class(config, next(iter(architectures_of(folder)), None))
     if auto is None:
         _require(folder, name, GENERATOR_SUFFIXES, "a language model that generates text")

@@ -466,3 +466,41 @@ def test_the_embedded_chat_model_samples_as_its_card_recommends(
     # Its own fields stay, and another model, such as this folder of unknown origin, gets none.
     of_folder = load_language_model(LoadOptions(model=str(smollm2_folder))).generation_config
     assert smollm2.generation_config == {**of_folder, "temperature": 0.2, "top_p": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("layers", "seed", "random"),
+    [
+        (["local", "lsh"], None, True),
+        (["local", "lsh"], 1, False),
+        (["local", "local"], None, False),
+    ],
+)
+def test_attention_that_hashes_at_random_is_named(
+    layers: list[str],
+    seed: int | None,
+    random: bool,
+    tmp_path: Path,
+    notes: pytest.LogCaptureFixture,
+) -> None:
+    from transformers import ReformerConfig, ReformerModelWithLMHead
+
+    config = ReformerConfig(
+        attn_layers=layers, hash_seed=seed, is_decoder=True, vocab_size=VOCABULARY, hidden_size=64,
+        attention_head_size=32, num_attention_heads=2, axial_pos_shape=(32, 32),
+        axial_pos_embds_dim=(32, 32), max_position_embeddings=1024, num_buckets=8,
+        local_attn_chunk_length=32, lsh_attn_chunk_length=32,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model: Any = ReformerModelWithLMHead(config)
+    model.eval()
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    model.save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    load_language_model(LoadOptions(model=str(tmp_path), device="cpu"))
+    assert ("hashes tokens at random" in notes.text) == random
+    ids = torch.randint(VOCABULARY, (1, 640))
+    with torch.inference_mode():  # the warning is true: transformers differs from itself
+        first, again = model(ids).logits, model(ids).logits
+    assert torch.equal(first, again) != random
