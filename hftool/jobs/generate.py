@@ -1,9 +1,8 @@
 """`generate --batch` on Ray."""
 
 import json
-import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hftool.atomic_files import atomic_file
@@ -16,7 +15,7 @@ from hftool.generation.batch_file import (
 )
 from hftool.generation.records import CandidateGenerator
 from hftool.inputs.files import format_by_suffix
-from hftool.jobs.parts import Chunk, files_of, fingerprint, portable, run_job
+from hftool.jobs.parts import Chunk, Job, files_of, run_job
 from hftool.models.language_model import LanguageModel
 from hftool.options.engine import EngineOptions
 from hftool.options.generation import GenerateOptions
@@ -26,26 +25,19 @@ from hftool.options.output import ResumableOptions
 from hftool.output.formats import json_lines
 from hftool.output.views.generation import batch_view
 
-log = logging.getLogger("hftool")
-
 CHUNK = 256  # records of a part file
 
 
-@dataclass(frozen=True)
-class GenerateJob:
+@dataclass(frozen=True, kw_only=True)
+class GenerateJob(Job):
     """What to generate, and how: the options of `generate` that a job's workers need."""
 
     load: LoadOptions
     files: FileOptions
     options: GenerateOptions
-    batch_size: int | None = None
+    batch_size: int | None = field(default=None, repr=False)
     suffix: str = ".jsonl"
     chunk: int = CHUNK
-
-    @property
-    def device(self) -> str:
-        """The option `--device`."""
-        return self.load.device
 
     def read(self, number: int, file: Path) -> Iterator[tuple[BatchLine, int]]:
         """Yield the records of a file, and the length of each."""
@@ -104,14 +96,9 @@ def generate_files(
     for file in files:
         if format_by_suffix(file) not in ("jsonl", "parquet", "lines"):
             raise UsageError(f"{file.name} is neither JSON Lines nor Parquet")
-    prompting = _absolute(job.options.prompting)
-    options = replace(job.options, prompting=prompting)
-    job = replace(job, load=portable(job.load), options=options)
-    made = fingerprint(files, job.load, replace(job, batch_size=None))
-    counts = run_job(files, made, job, engine, output)
-    log.debug("%d records in %d files are done", counts["rows"], len(files))
-    failures = FailureCounter(counts["failed"])
-    failures.require_none()
+    options = replace(job.options, prompting=_absolute(job.options.prompting))
+    counts = run_job(files, replace(job, options=options), engine, output)
+    FailureCounter(counts["failed"]).require_none()
 
 
 def _absolute(options: PromptOptions) -> PromptOptions:

@@ -8,13 +8,15 @@ the parts sort in the order of the input.
 """
 
 import hashlib
+import logging
 import os
 import pickle
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self
 
 from hftool import config
 from hftool.errors import HftoolError, UsageError
@@ -24,15 +26,16 @@ from hftool.jobs.cluster import cluster, gpus_per_worker, ray
 from hftool.models.references import GgufFile, LocalFolder, resolve_reference
 from hftool.options.engine import EngineOptions
 from hftool.options.inputs import InputFormat
-from hftool.options.model import ClassifierOptions, ExactLoadOptions, LoadOptions
+from hftool.options.model import ClassifierOptions, LoadOptions
 from hftool.options.output import ResumableOptions
 from hftool.output.resume import resumable_folder
+
+log = logging.getLogger("hftool")
 
 READERS = 8  # files to read simultaneously: each reader feeds hundreds of workers
 CHUNK_CHARACTERS = 16_000_000  # of a chunk, unless a single item has more
 
 RayRow = dict[str, Any]  # a row of a Ray dataset, which is a file, a chunk or a part
-Load = TypeVar("Load", ClassifierOptions, LoadOptions, ExactLoadOptions)
 
 
 @dataclass(frozen=True)
@@ -50,27 +53,35 @@ class Worker(Protocol):
         """Write a part file, and return what is to be counted."""
 
 
-class Job(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class Job(ABC):
     """What is done with the items of files: it is sent to readers and workers.
 
+    A field that affects no record has no place in the `repr`, of which the fingerprint is made.
+
     Attributes:
+        load: which model, and how.
         suffix: of part files.
         chunk: the most items of a part file, which are computed again if a worker dies.
-        device: the option `--device`.
     """
 
+    load: LoadOptions | ClassifierOptions
     suffix: str
     chunk: int
 
-    @property
-    def device(self) -> str: ...
+    def ready(self, files: Sequence[Path]) -> Self:
+        """Return the job with what Ray's tasks find out about the files."""
+        return self
 
+    @abstractmethod
     def read(self, number: int, file: Path) -> Iterator[tuple[Any, int]]:
         """Yield the items of a file and the length of each, in characters."""
 
+    @abstractmethod
     def worker(self) -> Worker:
         """Load the model."""
 
+    @abstractmethod
     def counts(self, part: Path) -> Mapping[str, int]:
         """Return what was counted when a part file was written."""
 
@@ -98,56 +109,51 @@ def files_of(
     return input_files(given, input_format)
 
 
-def portable(load: Load) -> Load:
+def _portable(job: Job) -> Job:
     """Replace the model's name by one that means the same in workers, which have another current
     folder and may lack the user's aliases."""
-    name = load.model
+    name = job.load.model
     if name is None:
-        return load
-    source = resolve_reference(name, load.revision)
+        return job
+    source = resolve_reference(name, job.load.revision)
     if os.path.exists(os.path.expanduser(name)) and isinstance(source, LocalFolder | GgufFile):
-        return replace(load, model=str(source.path))
-    return replace(load, model=config.load().aliases.get(name, name))
+        name = str(source.path)
+    else:
+        name = config.load().aliases.get(name, name)
+    return replace(job, load=replace(job.load, model=name))
 
 
-def fingerprint(files: Sequence[Path], load: Load, *options: Any) -> str:
+def _fingerprint(files: Sequence[Path], job: Job) -> str:
     """Return a hash of the files (paths, sizes, times) and of the options that affect the records.
 
     Raises:
         HftoolError: a file does not exist.
     """
-    load = replace(load, device="auto", offline=False)  # these affect no record
+    job = replace(job, load=replace(job.load, device="auto", offline=False))
     try:
         stats = [(file, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
     except OSError as error:
         raise HftoolError(f"cannot read {error.filename}: {error.strerror}") from None
-    return hashlib.sha256(repr((load, options, stats)).encode()).hexdigest()
+    return hashlib.sha256(repr((job, stats)).encode()).hexdigest()
 
 
 def run_job(
-    files: Sequence[Path],
-    made: str,
-    job: "Job | Any",
-    engine: EngineOptions,
-    output: ResumableOptions,
+    files: Sequence[Path], job: Job, engine: EngineOptions, output: ResumableOptions
 ) -> Counter[str]:
     """Run a job into the folder of `--output`, and return the sums of what its parts count.
-
-    Args:
-        made: the job's fingerprint.
-        job: the job, or what returns it, called when Ray runs.
 
     Raises:
         HftoolError: Ray is not installed, or can't be started or joined; or a worker met an error.
     """
+    job = _portable(job)
     counts: Counter[str] = Counter()
     with (
-        resumable_folder(output, made) as folder,
+        resumable_folder(output, _fingerprint(files, job)) as folder,
         cluster(engine.ray_address, verbose=output.verbose),
     ):
-        job = job() if callable(job) else job
-        for part in _parts(files, job, folder):
+        for part in _parts(files, job.ready(files), folder):
             counts.update(part)
+    log.debug("%d rows in %d files are done", counts["rows"], len(files))
     return counts
 
 
@@ -159,7 +165,7 @@ def sources(files: Sequence[Path]) -> list[RayRow]:
 def _parts(files: Sequence[Path], job: Job, folder: Path) -> Iterator[RayRow]:
     """Yield what is counted in each part when it is written, in any order."""
     library = ray()
-    gpus = gpus_per_worker(job.device)
+    gpus = gpus_per_worker(job.load.device)
     chunks = library.data.from_items(sources(files)).flat_map(
         _chunks,
         fn_args=(job,),

@@ -1,11 +1,10 @@
 """`hftool generate`"""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from hftool.cli.dataclass_options import expand_dataclasses
-from hftool.cli.endpoints import generate_batch_at, generate_prompts_at
 from hftool.options.constraints import ConstraintOptions
 from hftool.options.endpoint import DEFAULT_CONCURRENCY, ConcurrencyOption
 from hftool.options.engine import EngineOptions
@@ -17,6 +16,9 @@ from hftool.options.sampling import SamplingOptions
 from hftool.options.shared import option
 
 if TYPE_CHECKING:
+    from hftool.generation.batch_file import BatchLine
+    from hftool.generation.records import FailedRequest, Generation, Piece
+    from hftool.models.remote_inputs import RemoteInputs
     from hftool.options.generation import GenerateOptions
     from hftool.prompting.prompt import Prompt
 
@@ -68,11 +70,13 @@ def generate(
         hftool generate --batch prompts.jsonl -o answers.jsonl --resume
     """
     from hftool.errors import UsageError, exclude
-    from hftool.generation.batch_file import batch_lines, require_only_batch
+    from hftool.generation.batch_file import FailureCounter, batch_lines, require_only_batch
     from hftool.generation.constraints import read_constraint
     from hftool.models.references import endpoint_address
     from hftool.models.remote_inputs import RemoteInputs
     from hftool.options.generation import GenerateOptions
+    from hftool.output.views.generation import GENERATION, GENERATION_LINES
+    from hftool.output.writer import write
     from hftool.prompting.prompt import prompts
 
     if batch is None and (output.resume or batch_size is not None):
@@ -103,96 +107,96 @@ def generate(
         if batch is None:
             raise UsageError("--engine ray needs --batch FOLDER")
         require_only_batch(prompt, inputs, generation)
-        job = GenerateJob(load, inputs, options, batch_size)
+        job = GenerateJob(load=load, files=inputs, options=options, batch_size=batch_size)
         generate_files(remote.files([batch]), job, engine, output)
         return
     if batch is not None:
         lines = batch_lines(remote.file(batch), prompt, inputs, generation)
-        from_where = remote.settings()
-        if address is not None:
-            how = (options, output, concurrency, from_where)
-            generate_batch_at(address, load, lines, inputs, *how)
-        else:
-            _generate_batch(lines, load, inputs, options, batch_size, output, from_where)
+        _run_batch(lines, address, load, inputs, options, batch_size, concurrency, output, remote)
         return
-    given, streamed = prompts(prompt, inputs, prompting), not no_stream
-    if address is not None:
-        shape = {"stream": streamed, "lines": inputs.lines}
-        generate_prompts_at(address, load, given, options, output, concurrency, **shape)
-    else:
-        _generate_prompts(given, load, options, output, stream=streamed, lines=inputs.lines)
+    events = _events(
+        prompts(prompt, inputs, prompting),
+        *(address, load, options, concurrency, output),
+        stream=not no_stream,
+        lines=inputs.lines,
+    )
+    failures = FailureCounter(named="line", hint=None)  # a warning has named each
+    write(failures.count(events), GENERATION_LINES if inputs.lines else GENERATION, output)
+    failures.require_none()
 
 
-def _generate_prompts(
+def _events(
     prompts: Iterator["Prompt"],
+    address: str | None,
     load: LoadOptions,
     options: "GenerateOptions",
+    concurrency: int,
     output: ResumableOptions,
     *,
     stream: bool,
     lines: bool,
-) -> None:
-    from hftool.generation.batch_file import FailureCounter
+) -> Iterator["Piece | Generation | FailedRequest"]:
+    """Return the pieces and the records of texts."""
+    if address is not None:
+        from hftool.cli.endpoints import events_at
+
+        return events_at(
+            address, load, prompts, options, output, concurrency, stream=stream, lines=lines
+        )
     from hftool.generation.requests import requests_of_prompts
     from hftool.generation.strategies import generate_prompts, load_candidate_generator
     from hftool.models.load import load_language_model
-    from hftool.output.views.generation import GENERATION, GENERATION_LINES
-    from hftool.output.writer import write
 
     language_model = load_language_model(load, beams=options.generation.num_beams)
     requests = requests_of_prompts(language_model, prompts, options, lines=lines)
     guesses = load_candidate_generator(language_model, load, options.generation)
-    events = generate_prompts(
+    return generate_prompts(
         language_model, requests, options.generation, guesses, stream=stream, lines=lines
     )
-    failures = FailureCounter(named="line", hint=None)  # a warning has named each
-    write(failures.count(events), GENERATION_LINES if lines else GENERATION, output)
-    failures.require_none()
 
 
-def _generate_batch(
+def _run_batch(
     lines: Iterator[bytes],
+    address: str | None,
     load: LoadOptions,
     inputs: InputOptions,
     options: "GenerateOptions",
     batch_size: int | None,
+    concurrency: int,
     output: ResumableOptions,
-    from_where: Mapping[str, Any],
+    remote: "RemoteInputs",
 ) -> None:
-    from hftool.generation.batch import generate_batch
-    from hftool.generation.batch_file import (
-        FailureCounter,
-        completion_tokens,
-        numbered_records,
-    )
-    from hftool.generation.requests import requests_of_records
-    from hftool.generation.strategies import load_candidate_generator
-    from hftool.models.fingerprint import model_digest
-    from hftool.models.load import load_language_model
-    from hftool.output.progress import show_progress
-    from hftool.output.resume import remaining, resumable
+    from hftool.endpoint.generate import generate_batch as generate_batch_at
+    from hftool.endpoint.server import connect
+    from hftool.output.batch_run import run_batch
     from hftool.output.run_log import Settings, run_settings
-    from hftool.output.views.generation import batch_view
-    from hftool.output.writer import write
+
+    endpoint = address and connect(address, load, concurrency)
+
+    def compute(rest: Iterator["BatchLine"]) -> Iterator["Generation | FailedRequest"]:
+        if endpoint:
+            return generate_batch_at(endpoint, rest, inputs, options, concurrency)
+        from hftool.generation.batch import generate_batch
+        from hftool.generation.requests import requests_of_records
+        from hftool.generation.strategies import load_candidate_generator
+        from hftool.models.load import load_language_model
+
+        model = load_language_model(load, beams=options.generation.num_beams)
+        requests = requests_of_records(model, rest, inputs, options)
+        guesses = load_candidate_generator(model, load, options.generation)
+        return generate_batch(model, requests, batch_size, guesses)
 
     def settings() -> Settings:
+        from hftool.models.fingerprint import model_digest
+
         shaping = (load, options.prompting, options.sampling, options.generation)
-        digest = model_digest(load.model, load)
+        named = {
+            "model": address or load.model,
+            "model_digest": "" if address else model_digest(load.model, load),
+        }
         constraint = options.constraint
         others = {} if constraint is None else {constraint.kind: constraint.text}
-        made = run_settings(
-            *shaping, model=load.model, model_digest=digest, errors=inputs.errors, **others
-        )
-        return {**made, **from_where}
+        made = run_settings(*shaping, **named, errors=inputs.errors, **others)
+        return {**made, **remote.settings()}
 
-    view = batch_view(load.model)
-    with resumable(output, view, settings) as partial:
-        failures = FailureCounter(partial.failed if partial else 0)
-        language_model = load_language_model(load, beams=options.generation.num_beams)
-        rest = remaining(partial, numbered_records(lines), lambda line: line.data.strip())
-        requests = requests_of_records(language_model, rest, inputs, options)
-        guesses = load_candidate_generator(language_model, load, options.generation)
-        records = failures.count(generate_batch(language_model, requests, batch_size, guesses))
-        records = show_progress(records, output, "records", "tokens", completion_tokens)
-        write(records, view, output, partial)
-    failures.require_none()
+    run_batch(lines, compute, endpoint.name if endpoint else load.model, output, settings)

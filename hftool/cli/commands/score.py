@@ -116,14 +116,16 @@ def _score_on_ray(
     engine: EngineOptions,
     output: TableOptions,
 ) -> None:
-    from hftool.jobs.score import ScoreJob, score_files
+    from hftool.jobs.score import ScoreJob
+    from hftool.jobs.tables import run_table_job
 
     exclude({"--engine ray": True, f"--by {scoring.by}": scoring.by not in (None, "text")})
     exclude({"--engine ray": True, "--against": scoring.against is not None})
     exclude({"--engine ray": True, "--save": output.save is not None})
-    files = FileOptions(errors=inputs.errors)
-    job = ScoreJob(load, prompting, scoring, files, output.on_error)
-    score_files(text, job, inputs, engine, output)
+    job = ScoreJob(
+        load=load, prompting=prompting, scoring=scoring, inputs=inputs, on_error=output.on_error
+    )
+    run_table_job(text, job, engine, output)
 
 
 def _compare(

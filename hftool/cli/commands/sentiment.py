@@ -74,10 +74,18 @@ def sentiment(
     remote = RemoteInputs(load)
     inputs = remote.tables(inputs)
     if engine.on_ray:
-        from hftool.jobs.sentiment import LabelJob, label_files
+        from hftool.jobs.sentiment import LabelJob
+        from hftool.jobs.tables import run_table_job
 
-        job = LabelJob(load, labelling, threshold, all_scores, output.on_error)
-        label_files(text or [], job, inputs, engine, output)
+        job = LabelJob(
+            load=load,
+            labelling=labelling,
+            threshold=threshold,
+            all_scores=all_scores,
+            inputs=inputs,
+            on_error=output.on_error,
+        )
+        run_table_job(text or (), job, engine, output)
         return
     from hftool.classification.classify import Classification, classify
     from hftool.classification.evaluation import Evaluation, evaluate, require_accuracy
