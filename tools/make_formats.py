@@ -15,13 +15,12 @@ from hftool.classification.evaluation import Evaluation
 from hftool.classification.summary import LabelSummary
 from hftool.generation.attention import HeadAttention
 from hftool.generation.benchmark import Benchmark
+from hftool.generation.candidates import Candidate, Step
 from hftool.generation.comparison import ModelComparison
 from hftool.generation.layers import Layer
-from hftool.generation.next_token import Candidate
 from hftool.generation.records import FailedRequest, Generation
 from hftool.generation.scored_tokens import Perplexity, ScoredToken
 from hftool.generation.scoring import TextScore, WordScore
-from hftool.generation.steps import Step
 from hftool.generation.tree import TreeNode, TreeText
 from hftool.models.info import AliasEntry, ModelEntry
 from hftool.models.prune import PrunedCopy

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from hftool.options.inputs import PromptOptions
 from hftool.options.model import LoadOptions
-from hftool.options.output import ResumableOptions, TableOptions
+from hftool.options.output import PictureOptions, ResumableOptions, TableOptions
 from hftool.options.score import ScoreOptions
 
 if TYPE_CHECKING:
@@ -69,3 +69,23 @@ def remote_scores(
         )
 
     return compute
+
+
+def write_steps_at(
+    address: str,
+    load: LoadOptions,
+    prompt: "Prompt",
+    options: "GenerateOptions",
+    output: PictureOptions,
+) -> None:
+    """Run `sample`: the server draws, and shows the best tokens of each step."""
+    from hftool.endpoint.parameters import remote_request
+    from hftool.endpoint.server import connect
+    from hftool.endpoint.steps import steps
+    from hftool.output.views.generation import steps_view
+    from hftool.output.writer import write
+
+    endpoint = connect(address, load)
+    request = remote_request(endpoint, prompt, options)
+    view = steps_view(request.prompt, remote=True, show_probs=options.show_probs)
+    write(steps(endpoint, request), view, output)

@@ -9,7 +9,8 @@ from hftool.errors import UsageError
 from hftool.terminal import is_terminal, one_line, show_on_stderr
 
 if TYPE_CHECKING:
-    from hftool.generation.steps import Step, StepCandidates, StepSampler
+    from hftool.generation.candidates import Step, StepCandidates
+    from hftool.generation.steps import StepSampler
     from hftool.options.output import Color
     from hftool.tokenization.tokenizer import Tokenizer
 

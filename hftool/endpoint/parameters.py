@@ -209,12 +209,10 @@ def _of_logprobs(endpoint: Endpoint, path: Path, options: GenerationOptions) -> 
     top = top_logprobs(options)
     if top is None:
         return {}
-    if path == "completions":
-        return _known(endpoint, path, "logprobs", top, "--logprobs")
-    return {
-        **_known(endpoint, path, "logprobs", True, "--logprobs"),
-        **_known(endpoint, path, "top_logprobs", top, "--top-logprobs"),
-    }
+    names = ("logprobs",) if path == "completions" else ("logprobs", "top_logprobs")
+    if not all(endpoint.knows(path, name) for name in names):
+        raise HftoolError(f"{endpoint.client.server} gives no log-probabilities")
+    return {"logprobs": top} if path == "completions" else {"logprobs": True, "top_logprobs": top}
 
 
 def _of_text(endpoint: Endpoint, options: PromptOptions) -> dict[str, Any]:

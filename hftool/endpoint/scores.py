@@ -11,7 +11,7 @@ from hftool.endpoint.generate import in_order
 from hftool.endpoint.parameters import remote_request, unknown
 from hftool.endpoint.server import Endpoint
 from hftool.errors import HftoolError
-from hftool.generation.next_token import Candidate
+from hftool.generation.candidates import Candidate
 from hftool.generation.records import TokenLogprob, Usage
 from hftool.generation.scored_sequences import text_in
 from hftool.generation.scoring import TextScore, text_score

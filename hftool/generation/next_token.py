@@ -3,19 +3,20 @@
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 
 from hftool.errors import UsageError
+from hftool.generation.candidates import Candidate
 from hftool.generation.distribution import distribution
 from hftool.generation.drawing import sampled_probs
 from hftool.generation.filters import build_filters
 from hftool.generation.mask_filling import mask_logits, with_own_mask
 from hftool.generation.prefix_cache import CachedModel, require_context
-from hftool.generation.records import OPTIONAL, Distribution
+from hftool.generation.records import Distribution
 from hftool.generation.resolution import resolve_sampling
 from hftool.generation.sampling import SamplingSettings, apply_filters
 from hftool.models.language_model import LanguageModel
@@ -26,37 +27,6 @@ from hftool.options.sampling import SamplingOptions
 from hftool.prompting.prompt import Prompt, prompt_ids
 
 log = logging.getLogger("hftool")
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A candidate for the token after `position` (0 is the prompt's first token).
-
-    `prob` is its probability and `logprob` the natural logarithm of that; `cumulative` is the
-    total probability of this token and all that rank above it; `entropy`, in bits, is that of the
-    whole distribution; `sampled_prob` is the probability after the sampling filters, if there are
-    any. A masked model's candidate is one for the token at `position`, where the text has its
-    `mask` (0 is the first); `model` is given when there are several models, `index` when there are
-    several texts. With candidates at all positions, `after` is the text's token at `position`.
-
-    A continuation of several tokens has no rank and no id; its `prob` is the product of theirs.
-    `target` is its text, in its own record and in those of its tokens.
-    """
-
-    position: int
-    rank: int | None
-    id: int | None
-    token: str
-    prob: float
-    logprob: float
-    cumulative: float | None
-    entropy: float | None
-    sampled_prob: float | None = field(default=None, metadata=OPTIONAL)
-    target: str | None = field(default=None, metadata=OPTIONAL)
-    mask: int | None = field(default=None, metadata=OPTIONAL)
-    after: str | None = field(default=None, metadata=OPTIONAL)
-    model: str | None = field(default=None, metadata=OPTIONAL)
-    index: int | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)

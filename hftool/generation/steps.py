@@ -1,12 +1,13 @@
 """Generate step by step, and report what each step chose from."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 
 import torch
 
 from hftool.errors import UsageError
+from hftool.generation.candidates import Step, StepCandidate, StepCandidates
 from hftool.generation.constraint_state import constraint_state
 from hftool.generation.drawing import Sampler
 from hftool.generation.filters import build_filters
@@ -14,85 +15,17 @@ from hftool.generation.generate import log_context_full, new_token_limit
 from hftool.generation.model_defaults import log_unused_fields, most_new_tokens, stop_strings
 from hftool.generation.next_token import entropy_bits
 from hftool.generation.prefix_cache import CachedModel
-from hftool.generation.records import OPTIONAL
 from hftool.generation.resolution import resolve_sampling
 from hftool.generation.samplers import step_number
 from hftool.generation.sampling import SamplingSettings, apply_filters_in_turn
 from hftool.models.language_model import LanguageModel
 from hftool.options.constraints import Constraint
+from hftool.options.generation import DEFAULT_STEPS
 from hftool.options.inputs import PromptOptions
 from hftool.options.sampling import SamplingOptions
 from hftool.prompting.prompt import Prompt, prompt_ids
 from hftool.tokenization.incremental_decoder import IncrementalDecoder
 from hftool.tokenization.tokenizer import Tokenizer
-
-DEFAULT_STEPS = 20
-
-
-@dataclass(frozen=True)
-class StepCandidate:
-    """A token that a step can choose.
-
-    `prob` is the model's own probability. `after` has the probability after each filter in turn;
-    it is None from the filter on that removed the token, which `removed_by` names. `sampled_prob`
-    is the probability after all filters. `sampled_cumulative` is the sum of `sampled_prob` from
-    the most probable token down to this one; the drawn number is compared with it. It is None for
-    a removed token, and when greedy.
-    """
-
-    rank: int
-    id: int
-    token: str
-    prob: float
-    after: dict[str, float | None]
-    sampled_prob: float
-    sampled_cumulative: float | None
-    removed_by: str | None
-
-
-@dataclass(frozen=True)
-class StepCandidates:
-    """What a step can choose from: the best candidates, the number of tokens that the filters
-    `kept`, and the `entropy` (bits) of the model's distribution. `text` is the continuation before
-    the step. `allowed` is the number of tokens that a constraint allows: one is forced."""
-
-    step: int
-    entropy: float
-    kept: int
-    text: str
-    candidates: tuple[StepCandidate, ...]
-    allowed: int | None = field(default=None, metadata=OPTIONAL)
-
-
-@dataclass(frozen=True)
-class Step:
-    """A step, which adds one token to the text.
-
-    `prob` is the model's own probability of the token, `rank` its rank by that, and `entropy`
-    (bits) the entropy of the model's distribution. `sampled_prob` is the probability after the
-    filters, which left `kept` tokens. `drawn` is the random number, uniform in [0, 1), that chose
-    the token: at least `sampled_cumulative` minus `sampled_prob`, and less than
-    `sampled_cumulative`. It is None when greedy, or when the user `picked` the token. `text` is
-    the continuation of the prompt so far. `candidates` are the best ones, then the chosen one if it
-    ranks below them. `allowed` is the number of tokens that a constraint allows: one is forced.
-    XTC acts if `xtc_drawn`, the random number of the step for that, is less than its probability.
-    """
-
-    step: int
-    id: int
-    token: str
-    prob: float
-    sampled_prob: float
-    sampled_cumulative: float | None
-    rank: int
-    entropy: float
-    kept: int
-    drawn: float | None
-    text: str
-    candidates: tuple[StepCandidate, ...]
-    picked: bool | None = field(default=None, metadata=OPTIONAL)
-    allowed: int | None = field(default=None, metadata=OPTIONAL)
-    xtc_drawn: float | None = field(default=None, metadata=OPTIONAL)
 
 
 class _Distribution:
@@ -196,6 +129,11 @@ class StepSampler:
         return not ended and len(self.steps) < self.limit
 
     @property
+    def ids(self) -> list[int]:
+        """The tokens of the steps so far."""
+        return [step.id for step in self.steps if step.id is not None]
+
+    @property
     def text(self) -> str:
         """The continuation so far."""
         return self.steps[-1].text if self.steps else ""
@@ -285,19 +223,19 @@ class StepSampler:
         )
         seed = self.settings.seed
         self._sampler = None if seed is None else Sampler(seed)
-        for step in self.steps:
-            self._stream.step(step.id)
+        for token_id in self.ids:
+            self._stream.step(token_id)
             if self._sampler is not None:
                 self._sampler.draw(torch.ones(1))
         self._advance_constraint()
 
     def _advance_constraint(self) -> None:
         if self._constraint is not None:
-            self._constraint.advance([step.id for step in self.steps])
+            self._constraint.advance(self.ids)
 
     def _next_distribution(self) -> _Distribution:
         if self._distribution is None:
-            ids = [*self._begin, *(step.id for step in self.steps)]
+            ids = [*self._begin, *self.ids]
             logits = self._cached_model.next_logits(ids) if self.steps else self._first_logits
             filtered = list(apply_filters_in_turn(logits, ids, self._filters))
             self._distribution = _Distribution(logits, filtered)

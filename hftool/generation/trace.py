@@ -15,8 +15,9 @@ from typing import Any, TextIO, cast, get_args
 
 from hftool.atomic_files import atomic_file
 from hftool.errors import HftoolError, UsageError
+from hftool.generation.candidates import Step
 from hftool.generation.sampling import SamplingSettings
-from hftool.generation.steps import Step, StepSampler
+from hftool.generation.steps import StepSampler
 from hftool.models.language_model import LanguageModel
 from hftool.models.references import GgufFile, LocalFolder, resolve_reference
 from hftool.options.constraints import Constraint, ConstraintOptions

@@ -122,7 +122,7 @@ def resolve_reference(ref: str, revision: str | None = None) -> ModelSource:
     if endpoint_address(ref) is not None:
         raise HftoolError(
             "this works only with a model's files, and an endpoint has none",
-            "generate, chat, topk, score and sentiment --labels can use one",
+            "generate, chat, topk, sample, score and sentiment --labels can use one",
         )
     if "+" in ref and _path(ref) is None:
         return _adapted(ref, revision)

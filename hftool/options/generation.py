@@ -11,6 +11,7 @@ from hftool.options.sampling import SamplingOptions
 from hftool.options.shared import option
 
 DEFAULT_MAX_NEW_TOKENS = 256
+DEFAULT_STEPS = 20  # of `sample`
 CHAT_MAX_NEW_TOKENS = 1024
 
 Overflow = Literal["drop", "stop"]

@@ -13,8 +13,9 @@ import pytest
 
 from hftool.cli.token_picker import picked_id
 from hftool.errors import UsageError
+from hftool.generation.candidates import StepCandidates
 from hftool.generation.sampling import SamplingSettings
-from hftool.generation.steps import StepCandidates, StepSampler
+from hftool.generation.steps import StepSampler
 from hftool.models.language_model import LanguageModel
 from hftool.models.load import load_language_model
 from hftool.options.model import LoadOptions
@@ -123,7 +124,7 @@ def test_undo_leaves_no_trace_in_the_cache(model: LanguageModel) -> None:
         wandering.undo()
     wandering.step(11)
     for step in wandering.run():
-        before = [t.id for t in wandering.steps[:-1]]
+        before = wandering.ids[:-1]
         afresh = StepSampler(
             model, [*prompt, *before], SETTINGS, max_steps=1, k=3
         ).next_candidates()

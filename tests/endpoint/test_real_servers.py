@@ -74,9 +74,12 @@ def test_transformers_serve(tiny: Path, tmp_path: Path) -> None:
         assert record(address, "generate", "a cat", "-n", "6", "--top-k", "1")["text"] == text
         chat = [record(address, "generate", "--chat", "Hi", "-n", "6", "--seed", "3") for _ in "ab"]
         assert chat[0]["text"] == chat[1]["text"] and chat[0]["usage"]["completion_tokens"] <= 6
-        for option in (["--logprobs"], ["--frequency-penalty", "1"], ["--regex", "a"]):
+        for option in (["--frequency-penalty", "1"], ["--regex", "a"]):
             refused = run("generate", "-m", address, "a cat", *option)
             assert refused.exit_code == 1 and f"does not know {option[0]}" in refused.stderr
+        for command in (["generate", "--logprobs"], ["topk"], ["sample"], ["score"]):
+            refused = run(*command, "-m", address, "a cat")
+            assert refused.exit_code == 1 and "gives no log-probabilities" in refused.stderr
 
 
 def test_llama_cpp_python(tmp_path: Path) -> None:
@@ -91,6 +94,12 @@ def test_llama_cpp_python(tmp_path: Path) -> None:
         best, ours = record(url, "topk", prompt), record("smollm2", "topk", prompt)
         assert best["token"] == ours["token"] == " Paris"
         assert best["prob"] == pytest.approx(ours["prob"], abs=0.05)
+        step, own = record(url, "sample", prompt), record("smollm2", "sample", prompt)
+        assert step["candidates"][0]["token"] == own["candidates"][0]["token"] == " Paris"
+        assert step["candidates"][0]["prob"] == pytest.approx(
+            own["candidates"][0]["prob"], abs=0.05
+        )
+        assert 0 < step["unseen"] < 0.3
         made = record(url, "generate", prompt, "-n", "4", "--seed", "5", "--min-p", "0.1")
         assert made["usage"] == {"prompt_tokens": 5, "completion_tokens": 4}
         result = run("score", "-m", url, "--given", prompt, " Paris.")

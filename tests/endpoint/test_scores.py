@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from hftool.endpoint import scores
+from hftool.terminal import visible
 from tests.conftest import run
 from tests.endpoint_server import Server
 
@@ -37,6 +38,34 @@ def test_topk(arguments: list[str], server: Server, tiny: Path) -> None:
         for name in ("prob", "logprob", "cumulative"):
             assert a[name] == pytest.approx(b[name], abs=1e-5)
         assert a["position"] == b["position"]
+
+
+@pytest.mark.parametrize("arguments", [["a cat"], ["--chat", "a cat"]])
+def test_sample(arguments: list[str], server: Server, tiny: Path) -> None:
+    theirs, ours = both(server, tiny, "sample", *arguments, "--greedy", "--steps", "6", "-k", "3")
+    assert len(theirs) == len(ours)
+    for a, b in zip(theirs, ours, strict=True):
+        assert (a["step"], a["rank"], a["id"], a["drawn"]) == (b["step"], 1, None, None)
+        seen = [candidate["prob"] for candidate in b["candidates"]]
+        assert [each["prob"] for each in a["candidates"]] == pytest.approx(seen, abs=1e-5)
+        assert a["unseen"] == pytest.approx(1 - sum(seen), abs=1e-5)
+        assert a["prob"] == pytest.approx(b["prob"], abs=1e-5)
+
+
+def test_sample_of_a_token_that_is_not_among_the_best(server: Server) -> None:
+    arguments = ("-m", server.address, "a cat", "--steps", "9", "-k", "1", "--temperature", "3")
+    result = run("sample", *arguments, "--seed", "3", "--format", "jsonl")
+    body = server.requests[-1][1]
+    assert (body["temperature"], body["seed"], body["max_tokens"]) == (3, 3, 9)
+    steps = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(steps) == 9 and {1, None} >= {step["rank"] for step in steps} >= {None}
+    for step in steps:
+        probs = [candidate["prob"] for candidate in step["candidates"]]
+        assert len(probs) == 1 + (step["rank"] is None)
+        assert step["prob"] == probs[-1] and step["unseen"] == pytest.approx(1 - sum(probs))
+    again = run("sample", *arguments, "--seed", "3", "--format", "table")
+    assert f"all other tokens: {steps[0]['unseen']:.4f}\n" in again.stdout
+    assert again.stdout.endswith(f"\na cat{visible(steps[-1]['text'])}\n")
 
 
 def test_score(server: Server, tiny: Path) -> None:
@@ -77,7 +106,7 @@ def test_errors_keep_their_place(server: Server, monkeypatch: pytest.MonkeyPatch
         (["topk", "a", "--top-p", "0.5"], "a sampling option does not work"),
         (["score", "a", "--by", "token"], "--by token does not work"),
         (["sentiment", "a"], "an endpoint needs labels"),
-        (["sample", "a"], "an endpoint has none"),
+        (["sample", "a", "--trace", "t"], "--trace does not work"),
         (["tree", "a"], "an endpoint has none"),
     ],
 )
@@ -104,4 +133,6 @@ def test_servers_without_logprobs(server: Server) -> None:
     for arguments in (["score", "ab"], ["sentiment", "--labels", "a,b", "ab"]):
         result = run(*arguments, "-m", server.address)
         assert result.exit_code == 1 and "no log-probabilities of a text" in result.stderr
-    assert "does not know --logprobs" in run("topk", "ab", "-m", server.address).stderr
+    for command in ("topk", "sample"):
+        result = run(command, "ab", "-m", server.address)
+        assert result.exit_code == 1 and "gives no log-probabilities" in result.stderr

@@ -264,12 +264,13 @@ def test_drawn_tokens_have_the_probabilities_of_transformers(
         probs = torch.softmax(expected[0].double(), dim=-1)
         found = torch.zeros(VOCABULARY, dtype=torch.float64)
         for candidate in step.candidates:
+            assert candidate.id is not None and candidate.sampled_prob is not None
             found[candidate.id] = candidate.sampled_prob
         torch.testing.assert_close(found, probs, atol=1e-5, rtol=1e-3)
         names = [name for name in fields if name not in ("eos_token_id", "do_sample")]
         short = {"no_repeat_ngram_size": "no_repeat_ngram"}
         assert {short.get(n, n) for n in names if fields[n]} <= set(step.candidates[0].after)
-        ids.append(step.id)
+        ids += sampler.ids[-1:]
 
 
 def test_beams_of_the_file(

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from hftool.cli.dataclass_options import expand_dataclasses
+from hftool.cli.endpoints import write_steps_at
 from hftool.options.constraints import ConstraintOptions
 from hftool.options.inputs import FileOptions, PromptOptions, TextArgument
 from hftool.options.model import ExactLoadOptions
@@ -64,9 +65,26 @@ def sample(
         hftool sample "Once upon a time" --steps 5 --trace run.jsonl
         hftool sample --replay run.jsonl
     """
+    from hftool.endpoint.server import refuse
+    from hftool.generation.constraints import read_constraint
+    from hftool.models.references import endpoint_address
+    from hftool.options.generation import DEFAULT_STEPS, GenerateOptions, GenerationOptions
+    from hftool.prompting.prompt import prompts
+
+    if show_probs:
+        from hftool.output.tables.shading import require_colors
+
+        require_colors(output)
+    if replay is None and (address := endpoint_address(load.model)):
+        refuse({"--pick": pick, "--trace": trace})
+        [given] = prompts(prompt, inputs, prompting)
+        generation = GenerationOptions(max_new_tokens=steps or DEFAULT_STEPS, top_logprobs=k)
+        constraint = read_constraint(constraints)
+        options = GenerateOptions(prompting, sampling, generation, show_probs, constraint)
+        write_steps_at(address, load, given, options, output)
+        return
     from hftool.cli import token_picker
     from hftool.cli.given_options import given_options
-    from hftool.generation.constraints import read_constraint
     from hftool.generation.steps import sampler_of_prompt
     from hftool.generation.trace import (
         read_trace,
@@ -79,12 +97,7 @@ def sample(
     from hftool.models.load import load_language_model
     from hftool.output.views.generation import steps_view
     from hftool.output.writer import write
-    from hftool.prompting.prompt import prompts
 
-    if show_probs:
-        from hftool.output.tables.shading import require_colors
-
-        require_colors(output)
     if pick:
         token_picker.require_terminal()
     if replay is not None:

@@ -14,7 +14,7 @@ from hftool.output.view import number
 from hftool.terminal import visible
 
 if TYPE_CHECKING:
-    from hftool.generation.steps import Step, StepCandidate, StepCandidates
+    from hftool.generation.candidates import Step, StepCandidate, StepCandidates
 
 REMOVED = "×"
 GAP = "⋮"  # in the place of candidates that are not shown
@@ -104,7 +104,10 @@ def _candidates(step: "Step | StepCandidates", before: Text, console: Console) -
     """Yield the text before a step, the table of its candidates, and a line about both."""
     before.stylize_before("dim")
     yield Text.assemble((f"step {step.step}  ", "bold"), before)
-    yield _table(step.candidates, getattr(step, "id", None), console)
+    yield _table(step.candidates, getattr(step, "token", None), getattr(step, "id", None), console)
+    if step.kept is None or step.entropy is None:  # at an endpoint
+        yield Text(f"all other tokens: {number(getattr(step, 'unseen', 0.0))}", "dim")
+        return
     drawn = getattr(step, "drawn", None)
     note = f"{counted(step.kept, 'token')} kept, entropy {number(step.entropy)} bits"
     if step.allowed is not None:
@@ -113,8 +116,11 @@ def _candidates(step: "Step | StepCandidates", before: Text, console: Console) -
     yield Text(note if drawn is None else f"{note}, drawn {drawn:.4f}", "dim")
 
 
-def _table(candidates: Sequence["StepCandidate"], chosen: int | None, console: Console) -> Table:
-    """Return the candidates with their probabilities after each filter that changes one of them.
+def _table(
+    candidates: Sequence["StepCandidate"], token: str | None, id_: int | None, console: Console
+) -> Table:
+    """Return the candidates with their probabilities after each filter that changes one of them;
+    the chosen token is bold.
 
     Where these columns do not fit, show the probability after all filters, and the filter that
     removed a token.
@@ -134,9 +140,14 @@ def _table(candidates: Sequence["StepCandidate"], chosen: int | None, console: C
     empty = [i for i in range(len(names)) if not any(row[i].plain for row in rows)]
     names = [name for i, name in enumerate(names) if i not in empty]  # the sum is, when greedy
     rows = [tuple(text for i, text in enumerate(row) if i not in empty) for row in rows]
-    styles = ["bold" if c.id == chosen else "dim" if c.removed_by else "" for c in candidates]
+    chosen = [(c.id, c.token) == (id_, token) for c in candidates]
+    styles = [
+        "bold" if is_chosen else "dim" if c.removed_by else ""
+        for c, is_chosen in zip(candidates, chosen, strict=True)
+    ]
     shares = [c.prob for c in candidates]
-    if len(candidates) > 1 and candidates[-1].rank > candidates[-2].rank + 1:
+    ranks = [c.rank for c in candidates[-2:]]
+    if len(ranks) > 1 and (ranks[1] is None or ranks[1] > (ranks[0] or 0) + 1):
         rows.insert(-1, (right(GAP), *(Text() for _ in names[1:])))
         styles.insert(-1, "dim")
         shares.insert(-1, 0.0)
@@ -165,6 +176,9 @@ def _chosen(step: "Step") -> Text:
     drawn number lies in."""
     chosen = Text("→ ", "bold")
     chosen.append(shown(step.token), "bold black on green")
+    if step.sampled_prob is None:  # at an endpoint, which draws by itself
+        rank = "" if step.rank is None else f"rank {step.rank}, "
+        return chosen.append(f"  {rank}prob {number(step.prob)}")
     changed = "" if step.sampled_prob == step.prob else f" → {number(step.sampled_prob)}"
     chosen.append(f"  id {step.id}, rank {step.rank}, prob {number(step.prob)}{changed}, ")
     if step.picked or step.drawn is None or step.sampled_cumulative is None:

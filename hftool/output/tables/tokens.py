@@ -31,7 +31,7 @@ from hftool.output.view import marked, number
 from hftool.terminal import one_line, visible
 
 if TYPE_CHECKING:
-    from hftool.generation.next_token import Candidate
+    from hftool.generation.candidates import Candidate
     from hftool.generation.scored_tokens import Perplexity, ScoredToken
     from hftool.tokenization.encode import ComparedCount, ComparedTotal, Encoded, RenderedDiff
     from hftool.tokenization.vocabulary import VocabularyStats

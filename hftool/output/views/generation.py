@@ -10,15 +10,18 @@ from hftool.output.view import Row, View, escaped, line, plain
 
 if TYPE_CHECKING:
     from hftool.chat.conversation import Turn
-    from hftool.generation.steps import Step
+    from hftool.generation.candidates import Step
 
 
-def steps_view(prompt: str, *, picked: bool = False, show_probs: bool = False) -> View:
+def steps_view(
+    prompt: str, *, picked: bool = False, remote: bool = False, show_probs: bool = False
+) -> View:
     """Return the view of `sample`'s steps.
 
     Args:
         prompt: the text that the steps continue.
         picked: the user picked the tokens, and has seen the candidates of each step.
+        remote: the steps are an endpoint's, which shows the best tokens only.
         show_probs: whether to shade the text by the probabilities of its tokens.
     """
 
@@ -28,12 +31,17 @@ def steps_view(prompt: str, *, picked: bool = False, show_probs: bool = False) -
         show = steps.picked_steps if picked else steps.steps
         return show(prompt, records, console, show_probs=show_probs)
 
+    def text(s: "Step") -> str:
+        unseen = () if s.unseen is None else (s.unseen,)
+        return line(s.step, s.id, s.prob, s.sampled_prob, s.rank, escaped(s.token), *unseen)
+
     return View(
         columns=(
             *("step", "id", "token", "prob", "sampled_prob", "sampled_cumulative", "rank"),
-            *("entropy", "kept", "drawn", "text", "candidates", *("picked",) * picked),
+            *("entropy", "kept", "drawn", "text", "candidates"),
+            *(*("picked",) * picked, *("unseen",) * remote),
         ),
-        text=lambda s: line(s.step, s.id, s.prob, s.sampled_prob, s.rank, escaped(s.token)),
+        text=text,
         table=table,
     )
 

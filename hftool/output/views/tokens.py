@@ -9,7 +9,7 @@ from hftool.options.encode import EncodeMode
 from hftool.output.view import Row, View, escaped, line, marked, plain
 
 if TYPE_CHECKING:
-    from hftool.generation.next_token import Candidate
+    from hftool.generation.candidates import Candidate
     from hftool.tokenization.encode import ComparedTotal, Encoded
     from hftool.tokenization.explain import Explanation
     from hftool.tokenization.vocabulary import VocabularyStats
