@@ -26,6 +26,7 @@ from hftool.models.info import AliasEntry, ModelEntry
 from hftool.models.prune import PrunedCopy
 from hftool.server.records import LoadedModel
 from hftool.tokenization.audit import Finding
+from hftool.tokenization.difference import TokenizerDifference
 from hftool.tokenization.encode import (
     Compared,
     ComparedCount,
@@ -39,12 +40,12 @@ from hftool.tokenization.encode import (
     RoundTrip,
 )
 from hftool.tokenization.explain import Explanation
-from hftool.tokenization.vocabulary import VocabularyDifference, VocabularyEntry, VocabularyStats
+from hftool.tokenization.vocabulary import VocabularyEntry, VocabularyStats
 
 DOCS = Path(__file__).parent.parent / "docs"
 RECORDS: dict[str, tuple[str, type[Any]]] = {
     "vocabulary": ("vocab-dump", VocabularyEntry),
-    "vocabulary-difference": ("vocab-dump --diff", VocabularyDifference),
+    "tokenizer-difference": ("vocab-dump --diff", TokenizerDifference),
     "vocabulary-statistics": ("vocab-dump --stats", VocabularyStats),
     "finding": ("vocab-dump --audit", Finding),
     "encoded": ("encode", Encoded),

@@ -117,7 +117,7 @@ def resolve_reference(ref: str, revision: str | None = None) -> ModelSource:
 
     Raises:
         HftoolError: it is none of these, or a path without a model.
-        UsageError: a revision was given for something that has none.
+        UsageError: a revision was given for something that has none, or that names another one.
     """
     if endpoint_address(ref) is not None:
         raise HftoolError(
@@ -129,6 +129,9 @@ def resolve_reference(ref: str, revision: str | None = None) -> ModelSource:
     source = _resolve(ref, revision)
     if revision and not isinstance(source, HubModel | HubGguf):
         raise UsageError(f"--revision needs a hub model, which '{ref}' is not")
+    own = _HUB_REFERENCE.fullmatch(ref)
+    if revision and own and (own["revision"] or revision) != revision:
+        raise UsageError(f"'{ref}' names another revision than --revision {revision}")
     return source
 
 

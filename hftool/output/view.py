@@ -67,6 +67,7 @@ class View:
         text: returns a whole record in the text format, line breaks included.
         end: returns what the text format writes after a record's pieces, instead of the record.
         rows: returns a record's rows for csv, tsv and table; by default the record is one row.
+        table_columns: the columns of the plain table, if not all of them.
         table: renders all events for a person; by default a plain table of the rows.
         page: renders all records as an HTML page, for `--save`; by default the page looks like the
             table.
@@ -91,6 +92,7 @@ class View:
     text: Callable[[Any], str]
     end: Callable[[Any], str] = lambda record: "\n"
     rows: Callable[[Any], Iterable[Row]] = lambda record: [plain(record)]
+    table_columns: tuple[str, ...] | None = None
     table: Table | None = None
     page: Callable[[list[Any]], str] | None = None
     default: Format | None = None

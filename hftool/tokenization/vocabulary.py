@@ -1,4 +1,4 @@
-"""List, select, count and compare the tokens of a vocabulary."""
+"""List, select and count the tokens of a vocabulary."""
 
 import logging
 import re
@@ -25,18 +25,6 @@ SCRIPT_OF = {"chinese": "Han", "russian": "Cyrillic", "korean": "Hangul", "hindi
 class VocabularyEntry:
     """A token by its id: as it is stored, its text when decoded by itself, its bytes in hex."""
 
-    id: int
-    token: str
-    text: str
-    bytes: str | None
-    kind: TokenKind
-
-
-@dataclass(frozen=True, slots=True)
-class VocabularyDifference:
-    """A token that only one of two vocabularies has: `side` is the name of its model."""
-
-    side: str
     id: int
     token: str
     text: str
@@ -163,27 +151,6 @@ def statistics(tokenizer: Tokenizer, selection: VocabularyOptions | None = None)
         longest=tuple(sorted(texts, key=len, reverse=True)[:LONGEST_LISTED]),
         special_tokens=tokenizer.special_tokens,
     )
-
-
-def difference(
-    ours: Tokenizer, theirs: Tokenizer, selection: VocabularyOptions | None = None
-) -> Iterator[VocabularyDifference]:
-    """Yield the tokens that only one of two vocabularies has.
-
-    Tokens are the same if their bytes are the same, special tokens if their names are.
-
-    Raises: as `vocabulary`.
-    """
-    sides = [(t.name, list(vocabulary(t, selection))) for t in (ours, theirs)]
-    keys = [{_identity(entry) for entry in entries} for _, entries in sides]
-    for (name, entries), others in zip(sides, reversed(keys), strict=True):
-        for e in entries:
-            if e.kind != "unused" and _identity(e) not in others:
-                yield VocabularyDifference(name, e.id, e.token, e.text, e.bytes, e.kind)
-
-
-def _identity(entry: VocabularyEntry) -> tuple[bool, str]:
-    return (True, entry.token) if entry.bytes is None else (False, entry.bytes)
 
 
 def embedding_rows(tokenizer: Tokenizer) -> int | None:

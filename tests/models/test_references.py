@@ -74,7 +74,6 @@ def test_a_folder_hides_an_alias_and_any_other_file_does_not(here: Path) -> None
         ("owner/name@v1.2", None, HubModel("owner/name", "v1.2")),
         ("owner/name@refs/pr/3", None, HubModel("owner/name", "refs/pr/3")),
         ("owner/name", "dev", HubModel("owner/name", "dev")),
-        ("owner/name@old", "new", HubModel("owner/name", "new")),
         ("owner/name@", None, HubModel("owner/name")),
         ("o-w.n_er/Name-1.5B-GGUF", None, HubModel("o-w.n_er/Name-1.5B-GGUF")),
         ("gemma", None, HubModel("google/gemma-3-1b-it")),
@@ -312,6 +311,13 @@ def test_each_reference_is_resolved_once(
     done = run(*(named.get(argument, argument) for argument in arguments))
     assert done.exit_code == 0, done.stderr
     assert resolved == [named.get(ref, ref) for ref in references]
+
+
+def test_two_different_revisions_are_wrong_usage() -> None:
+    assert resolve_reference("org/name@v1", "v1") == HubModel("org/name", "v1")
+    done = run("encode", "hi", "-m", "org/name@v1", "--revision", "v2", "--offline")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("Error: 'org/name@v1' names another revision than --revision v2")
 
 
 def test_a_revision_of_a_folder_is_wrong_usage(here: Path) -> None:

@@ -15,7 +15,7 @@ RUNS: list[tuple[tuple[str, ...], list[str], str]] = [
     (("vocabulary",), ["vocab-dump", "smollm2", "--ids", "0-300"], ""),
     (("vocabulary",), ["vocab-dump", "minilm-sst2", "--kind", "special"], ""),
     (("vocabulary-statistics",), ["vocab-dump", "smollm2", "--stats"], ""),
-    (("vocabulary-difference",), ["vocab-dump", "smollm2", "--diff", "minilm-sst2"], ""),
+    (("tokenizer-difference",), ["vocab-dump", "smollm2", "--diff", "minilm-sst2"], ""),
     (("finding",), ["vocab-dump", "minilm-sst2", "--audit", "--ids", "0-1500"], ""),
     (("encoded",), ["encode", "--lines"], "good morning\n大家好\n\n"),
     (("count",), ["encode", "--lines", "--count"], "good morning\n大家好\n\n"),

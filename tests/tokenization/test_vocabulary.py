@@ -4,6 +4,7 @@ import json
 import re
 import unicodedata
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 from hypothesis import given, settings
@@ -225,16 +226,74 @@ def test_embedding_rows_past_the_last_token_are_unused(tmp_path: Path) -> None:
     assert len(run("vocab-dump", str(folder)).stdout.splitlines()) == size
 
 
-def test_difference_is_what_only_one_has(tmp_path: Path) -> None:
-    ours, theirs = byte_level(tmp_path / "ours"), byte_level(tmp_path / "theirs")
+def test_a_tokenizer_does_not_differ_from_itself(tmp_path: Path) -> None:
+    folder = str(byte_level(tmp_path, chat_template="{{ messages }}"))
+    done = run("vocab-dump", folder, "--diff", folder)
+    assert (done.exit_code, done.stdout) == (0, "")
+
+
+def test_difference_has_every_change_and_nothing_else(tmp_path: Path) -> None:
+    folders = {
+        side: byte_level(tmp_path / side, chat_template=f"same\n{{{{ {side} }}}}\nend")
+        for side in ("a", "b")
+    }
+    changed = json.loads((folders["b"] / "tokenizer.json").read_text("utf-8"))
+    changed["normalizer"] = {"type": "NFC"}
+    changed["pre_tokenizer"]["add_prefix_space"] = True
+    changed["added_tokens"][0]["lstrip"] = True
+    changed["model"]["fuse_unk"] = True
+    vocab, merges = changed["model"]["vocab"], changed["model"]["merges"]
+    vocab["zz"] = 600
+    first, last = sorted(vocab, key=vocab.__getitem__)[1:3]
+    vocab[first], vocab[last] = vocab[last], vocab[first]
+    merges.insert(9, merges.pop(2))
+    merges.append(["z", "z"])
+    (folders["b"] / "tokenizer.json").write_text(json.dumps(changed), "utf-8")
+    config = json.loads((folders["b"] / "tokenizer_config.json").read_text())
+    config["pad_token"] = "<|end|>"
+    (folders["b"] / "tokenizer_config.json").write_text(json.dumps(config))
+
+    done = run("vocab-dump", str(folders["a"]), "--diff", str(folders["b"]))
+    names = {str(folder): side for side, folder in folders.items()}
+    found = [line.split("\t") for line in done.stdout.splitlines()]
+    split = "add_prefix_space={}, trim_offsets=true, use_regex=true"
+    moved = " ".join(merges[9])
+    assert [(part, names[side], place, text) for part, side, place, text in found] == [
+        ("normalizer", "b", "NFC", ""),
+        ("splitter", "a", "ByteLevel", split.format("false")),
+        ("splitter", "b", "ByteLevel", split.format("true")),
+        ("template", "a", "default:2", "{{ a }}"),
+        ("template", "b", "default:2", "{{ b }}"),
+        ("model", "a", "fuse_unk", "false"),
+        ("model", "b", "fuse_unk", "true"),
+        ("added_token", "a", "<|end|>", "special"),
+        ("added_token", "b", "<|end|>", "lstrip special"),
+        ("special_token", "b", "pad_token", "<|end|>"),
+        ("token", "b", "600", "zz"),
+        *(("id", side, str(i), token) for i, token, side in [
+            (1, first, "a"), (2, first, "b"), (2, last, "a"), (1, last, "b")
+        ]),
+        ("merge", "b", str(len(merges) - 1), "z z"),
+        ("merge", "a", "2", moved),
+        ("merge", "b", "9", moved),
+    ]  # fmt: skip
+    selected = run("vocab-dump", str(folders["a"]), "--diff", str(folders["b"]), "--grep", "zz")
+    assert [line.split("\t")[0] for line in selected.stdout.splitlines()] == ["token"]
+
+
+def test_difference_of_unigram_scores(tmp_path: Path) -> None:
+    ours = unigram(tmp_path / "ours")
+    theirs = copytree(ours, tmp_path / "theirs")
     changed = json.loads((theirs / "tokenizer.json").read_text("utf-8"))
-    size = max(changed["model"]["vocab"].values()) + 1
-    changed["model"]["vocab"]["zzz"] = size + 50
+    token, score = changed["model"]["vocab"][7]
+    changed["model"]["vocab"][7][1] = score - 1
     (theirs / "tokenizer.json").write_text(json.dumps(changed), "utf-8")
     done = run("vocab-dump", str(ours), "--diff", str(theirs), "--format", "jsonl")
-    (record,) = map(json.loads, done.stdout.splitlines())
-    assert (record["side"], record["id"], record["text"]) == (str(theirs), size + 50, "zzz")
-    assert run("vocab-dump", str(ours), "--diff", str(ours)).stdout == ""
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(r["part"], r["side"], r["id"], r["token"], r["score"]) for r in records] == [
+        ("score", str(ours), 7, token, score),
+        ("score", str(theirs), 7, token, score - 1),
+    ]
 
 
 def test_raw_texts_are_not_escaped(tmp_path: Path) -> None:

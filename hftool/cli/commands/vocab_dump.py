@@ -31,7 +31,7 @@ def vocab_dump(
         option(
             "--diff",
             metavar="REF2",
-            help="Show only tokens that one of the two vocabularies lacks.",
+            help="Show only how the tokenizer of REF2 differs.",
             autocompletion=known_models,
         ),
     ] = None,
@@ -47,15 +47,18 @@ def vocab_dump(
         hftool vocab-dump smollm2 --stats
         # Chinese tokens, the longest first
         hftool vocab-dump smollm2 --script Han --sort length
-        # Tokens that contain "good"
-        hftool vocab-dump smollm2 --grep good
+        # What differs: steps, chat template, tokens, merges
+        hftool vocab-dump smollm2 --diff minilm-sst2
     """
+    from dataclasses import replace
+
     from hftool.errors import exclude
     from hftool.models.local_files import load_tokenizer
     from hftool.output.views.tokens import AUDIT, STATISTICS, difference_view, vocabulary_view
     from hftool.output.writer import write
     from hftool.tokenization.audit import audit_vocabulary
-    from hftool.tokenization.vocabulary import difference, statistics, vocabulary
+    from hftool.tokenization.difference import difference
+    from hftool.tokenization.vocabulary import statistics, vocabulary
 
     exclude({"--stats": stats, "--audit": audit, "--diff": diff is not None})
     tokenizer = load_tokenizer(ref, source)
@@ -66,5 +69,5 @@ def vocab_dump(
     elif diff is None:
         write(vocabulary(tokenizer, selection), vocabulary_view(raw=raw), output)
     else:
-        differences = difference(tokenizer, load_tokenizer(diff, source), selection)
-        write(differences, difference_view(raw=raw), output)
+        other = load_tokenizer(diff, replace(source, revision=None))  # REF2 may be REF@REV
+        write(difference(tokenizer, other, selection), difference_view(raw=raw), output)

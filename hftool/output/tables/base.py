@@ -219,7 +219,7 @@ def plain_table(
     def lines(events: Iterable[Any], console: Console) -> Iterator[str]:
         rows = (row for record in records_only(events) for row in view.rows(record))
         listed = rows if most is None else islice(rows, most)
-        names: Sequence[str] = view.columns
+        names: Sequence[str] = view.table_columns or view.columns
         widths: list[int] = []
         while block := list(islice(listed, BLOCK)):
             cells: Sequence[Sequence[Text]]

@@ -10,6 +10,7 @@ from hftool.output.view import Row, View, escaped, line, marked, plain
 
 if TYPE_CHECKING:
     from hftool.generation.candidates import Candidate
+    from hftool.tokenization.difference import TokenizerDifference
     from hftool.tokenization.encode import ComparedTotal, Encoded
     from hftool.tokenization.explain import Explanation
     from hftool.tokenization.vocabulary import VocabularyStats
@@ -121,15 +122,23 @@ AUDIT = View(
 
 
 def difference_view(*, raw: bool) -> View:
-    """Return the view of the entries that one of two vocabularies lacks, as `vocabulary_view`."""
+    """Return the view of what only one of two tokenizers has; `raw` as for `vocabulary_view`."""
     shown = _unchanged if raw else escaped
     return View(
-        columns=("side", *ENTRY_COLUMNS),
-        text=lambda entry: line(entry.side, f"{entry.id}:{shown(entry.text)}"),
+        columns=("part", "side", "place", "token", "text", "bytes", "kind", "score"),
+        text=lambda d: line(d.part, d.side, escaped(_place(d)), shown(d.text)),
+        rows=lambda d: [{**plain(d), "place": _place(d)}],
+        table_columns=("part", "side", "place", "text"),
         token_columns=("text",),
-        drop=("bytes", "token"),
         live=False,
+        lines_per_write=1024,
     )
+
+
+def _place(difference: "TokenizerDifference") -> str:
+    """Return where a difference is: a name, a line of a template, a rank or an id."""
+    places = (difference.name, difference.line, difference.rank, difference.id)
+    return ":".join(str(place) for place in places if place is not None)
 
 
 def _unchanged(text: str) -> str:
