@@ -93,6 +93,7 @@ $(VENV)/installed: pyproject.toml constraints.txt weights.txt
 
 $(VENV)/ready: $(VENV)/installed
 	$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
+	case "$$(uname -sm) $$(command -v cc)" in "Linux x86_64 /"*) $(PIP) install --quiet ./kernels;; esac
 	touch $@
 
 $(VENV)/docs: $(VENV)/installed

@@ -32,6 +32,7 @@ from hftool.nn.architectures import (
 )
 from hftool.nn.decoder import Decoder, read_decoder
 from hftool.nn.encoder import read_encoder
+from hftool.nn.kernels import kernels
 from hftool.nn.threads import limit_to_quota
 from hftool.options.model import (
     DEFAULT_CLASSIFIER,
@@ -224,6 +225,8 @@ def _load(
             if model is not None and copy is not None:
                 copy.keep()
         computes = "hftool's own code"
+        if bits is not None and not is_classifier and kernels() is not None:
+            computes = f"{computes} with hftool_kernels"
         if model is None:
             model = from_pretrained(auto, folder, dtype, device, bits, trusted)
             computes = f"transformers' {type(model).__name__}"

@@ -22,7 +22,8 @@ from hftool.models.model_errors import loading_errors
 from hftool.models.validation import SLACK, read_tensor_shapes, tensor_sizes
 from hftool.nn.architectures import CLASSIFIER_SUFFIX
 from hftool.nn.first_token_pooling import compute_first_token_only
-from hftool.nn.quantization import Bits, quantize
+from hftool.nn.quantization import quantize
+from hftool.nn.quantized_linear import Bits
 
 log = logging.getLogger("hftool")
 

@@ -20,7 +20,8 @@ from hftool.models.converted_copies import (
     quantized_conversion,
 )
 from hftool.models.manifest import QUANTIZED, is_complete, write_manifest
-from hftool.nn.quantization import Bits
+from hftool.nn.kernels import kernels
+from hftool.nn.quantized_linear import Bits
 
 log = logging.getLogger("hftool")
 
@@ -72,8 +73,10 @@ def quantized_copy(folder: Path, bits: Bits, dtype: torch.dtype) -> QuantizedCop
     if sum(path.stat().st_size for path in weight_files(folder)) < LEAST:
         return None
     settings = {"bits": bits, "dtype": str(dtype).removeprefix("torch.")}
-    # torch packs 4-bit weights for the instructions of a CPU.
-    settings["cpu"] = torch.backends.cpu.get_cpu_capability()
+    if kernels() is not None:
+        settings["kernels"] = kernels().__version__
+    else:  # torch packs 4-bit weights for the instructions of a CPU
+        settings["cpu"] = torch.backends.cpu.get_cpu_capability()
     conversion = quantized_conversion(folder, settings)
     tensors: dict[str, torch.Tensor] = {}
     if complete := is_complete(conversion.folder):

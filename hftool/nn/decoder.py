@@ -23,8 +23,11 @@ from hftool.json_files import read_json
 from hftool.nn.architectures import NotComputed
 from hftool.nn.attention import Rotation, causal_attention, mask_for, rotated_heads, rotation_of
 from hftool.nn.decoder_config import DecoderConfig, read_config, weight_shapes
+from hftool.nn.kernels import KernelLinear
 from hftool.nn.key_value_cache import KeyValueCache
-from hftool.nn.quantization import INT4_GROUP, Bits
+from hftool.nn.quantization import INT4_GROUP
+from hftool.nn.quantized_linear import Bits
+from hftool.nn.token_step import new_step
 from hftool.nn.weights import Weights, embedded, read_weights
 
 log = logging.getLogger("hftool")
@@ -62,8 +65,12 @@ class Decoder(nn.Module):
         if config.embedding_scale is not None:
             self._scale = torch.tensor(config.embedding_scale).to(self.dtype)
         self.layers = [_Layer(config, weights, i) for i in range(config.num_hidden_layers)]
-        self._norm = _Norm(weights, "model.norm", config)
         self._head = weights.head("model.embed_tokens" if config.tie_word_embeddings else "lm_head")
+        self._norm = _Norm(weights, "model.norm", config)
+        if isinstance(self._head, KernelLinear):
+            self._norm.dtype = torch.float32
+        self._is_exact = weights.bits is None
+        self._step = new_step(config, self.layers, self._norm, self._head, self.dtype)
 
     def forward(
         self,
@@ -92,18 +99,25 @@ class Decoder(nn.Module):
         tokens = input_ids.shape[1]
         if position_ids is None:
             position_ids = torch.arange(cache.length, cache.length + tokens)[None]
-        rotations = {id(r): rotation_of(r, position_ids, self.dtype) for r in config.ropes if r}
-        masks = {w: mask_for(attention_mask, tokens, cache.length, w) for w in {*config.windows}}
         hidden = embedded(input_ids, self._embeddings)
         if self._scale is not None:
             hidden = hidden * self._scale
+        if not self._is_exact:  # rounding the sums after each layer would cost the most accuracy
+            hidden = hidden.float()
+        padded = attention_mask is not None and not bool(attention_mask.all())
+        if self._step is not None and input_ids.numel() == 1 and not padded:
+            return CausalOutput(self._capped(self._step(hidden, position_ids, cache)), cache)
+        rotations = {id(r): rotation_of(r, position_ids, self.dtype) for r in config.ropes if r}
+        masks = {w: mask_for(attention_mask, tokens, cache.length, w) for w in {*config.windows}}
         for layer, rope, window in zip(self.layers, config.ropes, config.windows, strict=True):
             hidden = layer.forward(hidden, rotations.get(id(rope)), masks[window], cache)
         cache.length += tokens
         logits = self._head(self._norm(hidden[:, -logits_to_keep:]))
-        if config.logit_cap is not None:
-            logits = torch.tanh(logits / config.logit_cap) * config.logit_cap
-        return CausalOutput(logits, cache)
+        return CausalOutput(self._capped(logits), cache)
+
+    def _capped(self, logits: torch.Tensor) -> torch.Tensor:
+        cap = self.config.logit_cap
+        return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
 class _Norm:
@@ -113,22 +127,23 @@ class _Norm:
     def __init__(self, weights: Weights, name: str, config: DecoderConfig) -> None:
         self._eps = config.rms_norm_eps
         self._exact = weights.bits is None
-        self._weight = weights.tensor(f"{name}.weight")
+        self.dtype = weights.dtype  # of what it returns
+        self.weight = weights.tensor(f"{name}.weight")
         self._upcasts = config.family.gemma
         if self._upcasts:
-            self._weight = 1.0 + self._weight.float()
+            self.weight = 1.0 + self.weight.float()
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the normalized hidden states."""
-        weight, size = self._weight, self._weight.shape[-1:]
+        weight, size = self.weight, self.weight.shape[-1:]
         if not self._exact and hidden.numel() == size[0]:
             # For a single token this takes half the time, but it rounds differently.
             length = float(torch.linalg.vector_norm(hidden, dtype=torch.float32))
             mean_square = max(length * length / size[0] + self._eps, SMALLEST_SQUARE)
-            return (hidden * (1 / math.sqrt(mean_square)) * weight).to(hidden.dtype)
+            return (hidden * (1 / math.sqrt(mean_square)) * weight).to(self.dtype)
         if self._upcasts:
-            return F.rms_norm(hidden.float(), size, None, self._eps).mul_(weight).to(hidden.dtype)
-        return F.rms_norm(hidden, size, None, self._eps).mul_(weight)
+            hidden = hidden.float()
+        return F.rms_norm(hidden, size, None, self._eps).mul_(weight).to(self.dtype)
 
 
 class _HeadNorm(_Norm):
@@ -138,8 +153,8 @@ class _HeadNorm(_Norm):
         super().__init__(weights, f"{attention}q_norm", config)
         keys = _Norm(weights, f"{attention}k_norm", config)
         rows = (config.num_attention_heads, config.num_key_value_heads)
-        of_heads = zip((self._weight, keys._weight), rows, strict=True)
-        self._weight = torch.cat([weight.expand(count, 1, -1) for weight, count in of_heads])
+        of_heads = zip((self.weight, keys.weight), rows, strict=True)
+        self.weight = torch.cat([weight.expand(count, 1, -1) for weight, count in of_heads])
 
 
 class _Layer:
@@ -159,25 +174,30 @@ class _Layer:
         self._packs_heads = weights.bits is not None
         layer = f"model.layers.{index}."
         attention, mlp = f"{layer}self_attn.", f"{layer}mlp."
-        self._attention_norm = _Norm(weights, f"{layer}input_layernorm", config)
+        self.attention_norm = _Norm(weights, f"{layer}input_layernorm", config)
+        qkv = [f"{attention}{name}_proj" for name in "qkv"]
+        gate_up = [f"{mlp}gate_proj", f"{mlp}up_proj"]
         if config.family.fused:
-            self._qkv = weights.linear(f"{attention}qkv_proj")
-            self._gate_and_up = weights.halves(f"{mlp}gate_up_proj")
+            qkv, gate_up = [f"{attention}qkv_proj"], [f"{mlp}gate_up_proj"]
+        self.qkv = weights.linear(*qkv)
+        self.gate_up = None
+        if weights.bits is None and len(gate_up) > 1:
+            self._gate_and_up = weights.each(*gate_up)
         else:
-            self._qkv = weights.linear(*(f"{attention}{name}_proj" for name in "qkv"))
-            self._gate_and_up = weights.each(f"{mlp}gate_proj", f"{mlp}up_proj")
-        self._out = weights.linear(f"{attention}o_proj")
-        self._head_norm = None
+            self.gate_up = product = weights.linear(*gate_up)
+            self._gate_and_up = lambda inputs: product(inputs).chunk(2, -1)
+        self.out = weights.linear(f"{attention}o_proj")
+        self.head_norm = None
         if config.family.normed_heads:
-            self._head_norm = _HeadNorm(weights, attention, config)
-        self._down = weights.linear(f"{mlp}down_proj")
+            self.head_norm = _HeadNorm(weights, attention, config)
+        self.down = weights.linear(f"{mlp}down_proj")
         after, before = "post_attention_layernorm", "pre_feedforward_layernorm"
-        self._after_attention = self._after_mlp = None
+        self.after_attention = self.after_mlp = None
         if config.family.gemma:
-            self._after_attention = _Norm(weights, f"{layer}{after}", config)
-            self._after_mlp = _Norm(weights, f"{layer}post_feedforward_layernorm", config)
+            self.after_attention = _Norm(weights, f"{layer}{after}", config)
+            self.after_mlp = _Norm(weights, f"{layer}post_feedforward_layernorm", config)
             after = before
-        self._mlp_norm = _Norm(weights, f"{layer}{after}", config)
+        self.mlp_norm = _Norm(weights, f"{layer}{after}", config)
 
     def forward(
         self,
@@ -188,15 +208,15 @@ class _Layer:
     ) -> torch.Tensor:
         """Change hidden states [sequences, tokens, hidden] in place to those after this layer."""
         output = self._attention(hidden, rotation, mask, cache)
-        hidden.add_(output if self._after_attention is None else self._after_attention(output))
+        hidden.add_(output if self.after_attention is None else self.after_attention(output))
         for chunk in torch.split(hidden, MLP_CHUNK, 1):
             output = self._feed_forward(chunk)
-            chunk.add_(output if self._after_mlp is None else self._after_mlp(output))
+            chunk.add_(output if self.after_mlp is None else self.after_mlp(output))
         return hidden
 
     def _feed_forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        gate, up = self._gate_and_up(self._mlp_norm(hidden))
-        return self._down(self._activation(gate).mul_(up))
+        gate, up = self._gate_and_up(self.mlp_norm(hidden))
+        return self.down(self._activation(gate).mul_(up))
 
     def _attention(
         self,
@@ -207,11 +227,11 @@ class _Layer:
     ) -> torch.Tensor:
         sequences, tokens, _ = hidden.shape
         heads, kv_heads, size = self._heads, self._kv_heads, self._size
-        qkv = self._qkv(self._attention_norm(hidden))
+        qkv = self.qkv(self.attention_norm(hidden))
         qkv = qkv.view(sequences, tokens, -1, size).transpose(1, 2)
         rotated = qkv[:, : heads + kv_heads]
-        if self._head_norm is not None:
-            rotated = self._head_norm(rotated)
+        if self.head_norm is not None:
+            rotated = self.head_norm(rotated)
         if rotation is not None:
             rotated = rotated_heads(rotated, *rotation)
         new_keys, new_values = rotated[:, heads:], qkv[:, heads + kv_heads :]
@@ -222,14 +242,14 @@ class _Layer:
             # Treats the heads that share keys as if they were tokens.
             query = query.reshape(sequences, kv_heads, -1, size)
             output = F.scaled_dot_product_attention(query, keys, values, mask, scale=scale)
-            return self._out(output.reshape(sequences, 1, -1))
+            return self.out(output.reshape(sequences, 1, -1))
         if mask is None:
             output = causal_attention(query, keys, values, scale)
         else:
             output = F.scaled_dot_product_attention(
                 query, keys, values, mask, scale=scale, enable_gqa=True
             )
-        return self._out(output.transpose(1, 2).reshape(sequences, tokens, -1))
+        return self.out(output.transpose(1, 2).reshape(sequences, tokens, -1))
 
 
 def _silu(gate: torch.Tensor) -> torch.Tensor:

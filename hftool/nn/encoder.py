@@ -25,7 +25,7 @@ from hftool.nn.architectures import (
     named_architecture,
 )
 from hftool.nn.encoder_families import FAMILIES, Family
-from hftool.nn.quantization import Bits
+from hftool.nn.quantized_linear import Bits
 from hftool.nn.weights import Weights, embedded, read_weights
 
 # The values of config.json that are computed here; a model with any other is left to transformers.

@@ -33,6 +33,7 @@ class KeyValueCache:
         self._windows = windows
         self._layers: list[_Layer] = []
         self._expected = 0
+        self.addresses: Any = None  # of the layers, for kernels in C; None once they have moved
 
     def run(self, model: Any, input_ids: torch.Tensor, **inputs: Any) -> Any:
         """Run the model on the tokens that follow, and add them to the cache."""
@@ -54,9 +55,26 @@ class KeyValueCache:
         `window` the last ones before.
         """
         tokens = keys.shape[2]
+        stored = self._with_room(layer, keys)
+        past = self.length - stored.start
+        end = past + tokens
+        stored.keys[:, :, past:end] = keys
+        stored.values[:, :, past:end] = values
+        begin = 0 if window is None else past - min(past, window - 1)
+        return stored.keys[:, :, begin:end], stored.values[:, :, begin:end]
+
+    def layers_with_room(self, token: torch.Tensor) -> list[_Layer]:
+        """Return all layers, each with room for one more token, whose keys would be of the shape
+        and dtype of `token`."""
+        return [self._with_room(layer, token) for layer in range(len(self._windows))]
+
+    def _with_room(self, layer: int, keys: torch.Tensor) -> _Layer:
+        """Return a layer with room for more keys."""
+        tokens = keys.shape[2]
         if not self._layers:
             # All layers together: memory allocated between the activations would leave gaps.
             self._layers = [self._allocate(keys, 0, kept) for kept in self._windows]
+            self.addresses = None
         stored = self._layers[layer]
         past = self.length - stored.start
         if stored.keys.shape[2] < past + tokens:
@@ -66,13 +84,9 @@ class KeyValueCache:
             larger.start = start
             for new, old in ((larger.keys, stored.keys), (larger.values, stored.values)):
                 new[:, :, : self.length - start] = old[:, :, start - stored.start : past]
-            stored, past = larger, self.length - start
-            self._layers[layer] = stored
-        end = past + tokens
-        stored.keys[:, :, past:end] = keys
-        stored.values[:, :, past:end] = values
-        begin = 0 if window is None else past - min(past, window - 1)
-        return stored.keys[:, :, begin:end], stored.values[:, :, begin:end]
+            stored = self._layers[layer] = larger
+            self.addresses = None
+        return stored
 
     def can_crop(self, tokens: int) -> bool:
         """Return whether the last `tokens` tokens can be removed: unless a window has lost those
@@ -90,6 +104,7 @@ class KeyValueCache:
     def select(self, rows: torch.Tensor) -> None:
         """Keep only the sequences with these indices, in this order."""
         self._layers = [_Layer(old.keys[rows], old.values[rows], old.start) for old in self._layers]
+        self.addresses = None
 
     @property
     def nbytes(self) -> int:

@@ -4,47 +4,25 @@ In a language model only weights are quantized, as in the GGUF formats; activati
 bfloat16.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from hftool.errors import HftoolError
 from hftool.nn.architectures import SHARED_INPUT_LAYERS, TRANSPOSED_LINEAR
+from hftool.nn.kernels import Int4KernelLinear, Int8KernelLinear, fits, kernels
+from hftool.nn.quantized_linear import TINY, Bits, QuantizedLinear, fitted_grid
 
 INT4_GROUP = 32  # weights of a row that share scale and minimum, as in GGUF's Q4_0 and Q4_1
 INT4_OUTPUTS = 16  # torch's int4 kernel takes multiples of this
-INT4_GRIDS = 3  # tried for each group
-TINY = torch.finfo(torch.float32).tiny
-Bits = Literal["int8", "int4"]
 # Of the output layer: rounded to 4 bits it costs more accuracy than all others together.
 HEAD_BITS: Bits = "int8"
 
 # Rows quantized together: they fit a core's cache, and torch packs int4 in blocks of 64 rows.
 ROWS_PER_BLOCK = 256
 MANY_ROWS = 64  # from this number of inputs, unpacking the weights is faster than torch's kernel
-
-
-class QuantizedLinear(nn.Module):
-    """A linear layer that consists of the tensors in PARTS, and perhaps a bias."""
-
-    PARTS: tuple[str, ...]
-    bias: torch.Tensor | None
-
-    @classmethod
-    def of_parts(cls, parts: Mapping[str, torch.Tensor]) -> "QuantizedLinear":
-        """Return a layer of the tensors that `parts` of another one returned."""
-        layer = cls.__new__(cls)
-        nn.Module.__init__(layer)
-        for name in (*cls.PARTS, "bias"):
-            setattr(layer, name, parts.get(name))
-        return layer
-
-    def parts(self) -> dict[str, torch.Tensor]:
-        """Return the tensors of the layer by name."""
-        tensors = {name: getattr(self, name) for name in (*self.PARTS, "bias")}
-        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
 
 class Int8Linear(QuantizedLinear):
@@ -125,57 +103,12 @@ def _int4(rows: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.T
     """Quantize rows of weights to int4 as torch packs them, with scales and zeros
     [groups, rows, 2]."""
     groups = rows.float().reshape(len(rows), -1, INT4_GROUP)
-    levels, scale, zero = _int4_grid(groups, dtype)
+    levels, scale, zero = fitted_grid(groups, dtype, -8)
     # torch packs levels from 0 to 15; its kernel subtracts 8 from them.
     packed = torch._convert_weight_to_int4pack_for_cpu(
         (levels + 8).reshape_as(rows).to(torch.int32), 2
     )
     return packed, torch.stack([scale, zero], dim=-1).transpose(0, 1).to(dtype)
-
-
-def _int4_grid(
-    groups: torch.Tensor, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return levels from -8 to 7 [rows, groups, INT4_GROUP], and the scale and the zero of each
-    group [rows, groups], so that levels * scale + zero is close to the weights.
-
-    The first grid spans each group's least and greatest weight. The next ones are the least-squares
-    fit to the levels of the grid before, in which, as in llama.cpp, greater weights count more. Of
-    these each group takes the best, with its scale and zero rounded to `dtype`.
-    """
-    least, most = groups.amin(-1), groups.amax(-1)
-    scale, smallest = (most - least) / 15, torch.finfo(dtype).tiny
-    zero = least + 8 * scale
-    importance = groups.abs() + groups.square().mean(-1, keepdim=True).sqrt() + smallest
-    levels, loss = torch.zeros_like(groups), torch.full_like(scale, torch.inf)
-    best_scale, best_zero = torch.zeros_like(scale), torch.zeros_like(zero)
-    for _ in range(INT4_GRIDS):
-        scale = scale.clamp(min=smallest)
-        new = ((groups - zero[..., None]) / scale[..., None]).round_().clamp_(-8, 7)
-        rounded, shift = scale.to(dtype).float(), zero.to(dtype).float()
-        error = (new * rounded[..., None]).add_(shift[..., None]).sub_(groups).square_()
-        new_loss = error.mul_(importance).sum(-1)
-        better = new_loss < loss
-        loss = torch.where(better, new_loss, loss)
-        levels = torch.where(better[..., None], new, levels)
-        best_scale = torch.where(better, rounded, best_scale)
-        best_zero = torch.where(better, shift, best_zero)
-        scale, zero = _line(new, groups, importance)
-    return levels, best_scale, best_zero
-
-
-def _line(
-    x: torch.Tensor, y: torch.Tensor, importance: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return slope and intercept of the weighted least-squares line through points [..., n]."""
-    total = importance.sum(-1)
-    weighted = importance * x
-    x_mean = weighted.sum(-1) / total
-    y_mean = (importance * y).sum(-1) / total
-    covariance = (weighted * y).sum(-1) / total - x_mean * y_mean
-    variance = weighted.mul_(x).sum(-1) / total - x_mean.square()
-    slope = covariance / variance.clamp(min=TINY)
-    return slope, y_mean - slope * x_mean
 
 
 class SharedProduct(nn.Module):
@@ -254,11 +187,15 @@ def quantized_linear(
     of `dtype`; None if torch's kernel does not support the shape."""
     if bits == "int4" and (weight.shape[1] % INT4_GROUP or weight.shape[0] % INT4_OUTPUTS):
         return None
-    return linear_class(bits, inputs_too=inputs_too)(weight, bias, dtype)
+    return linear_class(bits, weight.shape, inputs_too=inputs_too)(weight, bias, dtype)
 
 
-def linear_class(bits: Bits, *, inputs_too: bool) -> type[Int4Linear] | type[Int8Linear]:
-    """Return the class of linear layers with weights of so many bits."""
+def linear_class(
+    bits: Bits, shape: Sequence[int], *, inputs_too: bool
+) -> type[Int4KernelLinear | Int8KernelLinear | Int4Linear | Int8Linear]:
+    """Return the class of linear layers with weights [outputs, inputs] of so many bits."""
+    if not inputs_too and kernels() is not None and fits(shape):
+        return Int4KernelLinear if bits == "int4" else Int8KernelLinear
     if bits == "int4":
         return Int4Linear
     return Int8Products if inputs_too else Int8Linear

@@ -10,7 +10,8 @@ from safetensors import SafetensorError, safe_open
 from hftool.errors import HftoolError
 from hftool.json_files import read_json
 from hftool.nn.architectures import NotComputed
-from hftool.nn.quantization import HEAD_BITS, Bits, linear_class, quantized_linear
+from hftool.nn.quantization import HEAD_BITS, linear_class, quantized_linear
+from hftool.nn.quantized_linear import Bits
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
 Linears = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
@@ -135,18 +136,10 @@ class Weights:
         return self.linear(name) if self.bits is None else self.product(name, bits=HEAD_BITS)
 
     def each(self, *names: str) -> Linears:
-        """Return a function like that of `linear`, which returns the outputs of each layer."""
-        if self.bits is not None:
-            product = self.product(*names)
-            sizes = [len(self._stored[f"{name}.weight"]) for name in names]
-            return lambda inputs: torch.split(product(inputs), sizes, dim=-1)
+        """Return a function like that of `linear` for weights that are not quantized, which returns
+        the outputs of each layer."""
         layers = [self.linear(name) for name in names]
         return lambda inputs: tuple(layer(inputs) for layer in layers)
-
-    def halves(self, name: str) -> Linears:
-        """Return a function that computes a linear layer, and returns its outputs in halves."""
-        layer = self.linear(name)
-        return lambda inputs: layer(inputs).chunk(2, dim=-1)
 
     def product(self, *names: str, bits: Bits | None = None) -> Linear:
         """Return a function that computes linear layers with the same input as one product, with
@@ -161,7 +154,9 @@ class Weights:
 
     def _quantized(self, bits: Bits, names: Sequence[str]) -> Linear | None:
         prefix = "+".join(names)
-        kind = linear_class(bits, inputs_too=self._inputs_too)
+        shapes = [self._stored[f"{name}.weight"].shape for name in names]
+        shape = (sum(outputs for outputs, _ in shapes), shapes[0][1])
+        kind = linear_class(bits, shape, inputs_too=self._inputs_too)
         parts = {part: f"{prefix}:{part}" for part in (*kind.PARTS, "bias")}
         if all(parts[name] in self._kept for name in kind.PARTS):
             known = {part: self._kept[key] for part, key in parts.items() if key in self._kept}

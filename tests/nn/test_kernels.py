@@ -1,0 +1,162 @@
+"""The C code of `hftool_kernels`, against products of the weights as it rounds them."""
+
+import copy
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hftool.nn.decoder import read_decoder
+from hftool.nn.kernels import GROUP, Int4KernelLinear, Int8KernelLinear, kernels
+from hftool.nn.quantized_linear import Bits
+from tests.nn.test_decoder import drawn, folder  # noqa: F401
+
+if kernels() is None:
+    pytest.skip("hftool_kernels is not installed, or not for this CPU", allow_module_level=True)
+
+Kinds = type[Int4KernelLinear] | type[Int8KernelLinear]
+KINDS: tuple[Kinds, ...] = (Int4KernelLinear, Int8KernelLinear)
+
+
+def rounded(layer: Any, inputs: int) -> torch.Tensor:
+    """Return the weights of a layer [outputs, inputs], from its products with powers of two, which
+    are exact."""
+    outputs: torch.Tensor = layer(torch.eye(inputs) * 127)
+    return outputs.T.double() / 127
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_are_close_and_on_the_grid(kind: Kinds) -> None:
+    torch.manual_seed(1)
+    weight = torch.randn(48, 96)
+    found = rounded(kind(weight, None, torch.float32), 96).reshape(48, 3, GROUP)
+    groups = weight.double().reshape(48, 3, GROUP)
+    if kind is Int8KernelLinear:
+        step = groups.abs().amax(-1, keepdim=True) / 127
+    else:
+        step = (groups.amax(-1, keepdim=True) - groups.amin(-1, keepdim=True)) / 15
+        levels = [len(group.unique()) for group in found.float().reshape(-1, GROUP)]
+        assert max(levels) <= 16
+    # The scale is rounded to float16, whose relative error is at most 2**-11; a fitted grid may
+    # leave out the least and the greatest weight.
+    assert ((found - groups).abs() / step).quantile(0.95) < 0.5 + 127 / 2**11
+    assert ((found - groups).abs() / step).max() < 1.5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 300])
+def test_the_error_is_that_of_the_rounded_inputs(kind: Kinds, rows: int) -> None:
+    """An input is wrong by at most half a step, the 254th part of its group's greatest one."""
+    torch.manual_seed(rows)
+    weight, bias = torch.randn(64, 160), torch.randn(64)
+    layer = kind(weight, bias, torch.float32)
+    inputs = torch.randn(rows, 160) * torch.logspace(-3, 3, rows)[:, None]
+    weights = rounded(kind(weight, None, torch.float32), 160)
+    exact = inputs.double() @ weights.T + bias.double()
+    half = inputs.double().reshape(rows, 5, GROUP).abs().amax(-1) / 254
+    bound = half @ weights.abs().reshape(64, 5, GROUP).sum(-1).T
+    error = (layer(inputs).double() - exact).abs()
+    assert (error <= bound + 1e-5 * exact.abs() + 1e-6).all()
+    assert (error / bound).mean() < 0.2  # the errors of 160 inputs cancel out for the most part
+    alone = torch.cat([layer(row[None]) for row in inputs])
+    assert torch.equal(layer(inputs), alone)
+    half_precision = layer(inputs.bfloat16())
+    assert half_precision.dtype == torch.bfloat16
+    torch.testing.assert_close(half_precision, layer(inputs.bfloat16().float()).bfloat16())
+
+
+def test_int4_keeps_the_weights_of_q4_1() -> None:
+    """Weights d * q + m in groups, d and m of float16, as llama.cpp stores them."""
+    torch.manual_seed(2)
+    levels = torch.randint(0, 16, (48, 3, GROUP))
+    levels[..., 0], levels[..., 1] = 0, 15
+    weight = (levels * torch.rand(48, 3, 1).half().float() + torch.randn(48, 3, 1).half()).flatten(
+        1
+    )
+    found = rounded(Int4KernelLinear(weight, None, torch.float32), 96)
+    torch.testing.assert_close(found, weight.double(), atol=1e-5, rtol=1e-6)
+
+
+def test_int8_keeps_the_weights_of_q8_0() -> None:
+    torch.manual_seed(3)
+    levels = torch.randint(-127, 128, (48, 3, GROUP))
+    levels[..., 0] = 127
+    weight = (levels * torch.rand(48, 3, 1).half().float()).flatten(1)
+    layer = Int8KernelLinear(weight, None, torch.float32)
+    assert torch.equal(layer.weight, weight)
+    torch.testing.assert_close(rounded(layer, 96), weight.double(), atol=1e-5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_a_number_stays_none(kind: Kinds) -> None:
+    layer = kind(torch.randn(32, 64), None, torch.float32)
+    for value in (torch.nan, torch.inf, -torch.inf):
+        inputs = torch.randn(2, 64)
+        inputs[0, 40] = value
+        outputs = layer(inputs)
+        assert outputs[0].isnan().all()
+        assert outputs[1].isfinite().all()
+    assert layer(torch.zeros(3, 64)).eq(0).all()
+
+
+@pytest.mark.parametrize("bits", ["int8", "int4"])
+@torch.inference_mode()
+def test_a_step_is_what_the_layers_compute(folder: Path, bits: Bits) -> None:  # noqa: F811
+    """Past windows and the cache's capacity, behind a prompt and from an empty cache."""
+    steps, layers = (read_decoder(folder, torch.float32, bits) for _ in range(2))
+    assert steps is not None and layers is not None and steps._step is not None
+    layers._step = None
+    for prompt in (drawn(1, 50), drawn(1, 1)):
+        own, expected = steps(prompt), layers(prompt)
+        errors = []
+        for i in range(70):
+            ids, same = drawn(1, i + 1)[:, -1:], copy.deepcopy(expected.cache)
+            own, expected = steps(ids, cache=own.cache), layers(ids, cache=expected.cache)
+            errors.append(error(steps(ids, cache=same).logits, expected.logits))
+            assert error(own.logits, expected.logits) < 0.1
+        # Where a sum differs in its last bit, an input may be rounded up here and down there.
+        assert statistics.median(errors) < 1e-5
+        assert max(errors) < 0.1
+        assert own.cache.length == expected.cache.length
+        if own.cache.can_crop(4):
+            own.cache.crop(4)
+            expected.cache.crop(4)
+        found = steps(drawn(1, 3), cache=own.cache)
+        expected = layers(drawn(1, 3), cache=expected.cache)
+        assert error(found.logits, expected.logits) < 0.1
+
+
+def error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return how far logits are from the expected ones, as a part of these."""
+    return float((found - expected).norm() / expected.norm())
+
+
+@torch.inference_mode()
+def test_a_step_in_bfloat16(folder: Path) -> None:  # noqa: F811
+    full, steps = (read_decoder(folder, d, "int8") for d in (torch.float32, torch.bfloat16))
+    assert full is not None and steps is not None
+    expected, found = full(drawn(1, 5)), steps(drawn(1, 5))
+    assert steps._step is not None
+    for i in range(5):
+        ids = drawn(1, i + 1)[:, -1:]
+        expected, found = full(ids, cache=expected.cache), steps(ids, cache=found.cache)
+    assert found.logits.dtype == torch.float32
+    assert error(found.logits, expected.logits) < 0.3
+
+
+@torch.inference_mode()
+def test_padding_is_not_seen(folder: Path) -> None:  # noqa: F811
+    model = read_decoder(folder, torch.float32, "int8")
+    assert model is not None
+    ids, mask = drawn(1, 6), torch.tensor([[0, 0, 1, 1, 1, 1]])
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    padded = model(ids, attention_mask=mask, position_ids=positions)
+    alone = model(ids[:, 2:])
+    mask = torch.ones(1, 7, dtype=torch.long)
+    mask[:, :2] = 0
+    more = {"attention_mask": mask, "position_ids": torch.tensor([[4]])}
+    found = model(drawn(1, 1), cache=padded.cache, **more)
+    expected = model(drawn(1, 1), cache=alone.cache)
+    assert error(found.logits, expected.logits) < 0.1
