@@ -2,7 +2,7 @@
 
 import logging
 from bisect import bisect_left
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from hftool.errors import HftoolError, UsageError
@@ -79,7 +79,6 @@ class Conversation:
         arguments: what the template gets beside the messages.
         stop: strings that end an answer.
         show_probs: whether pieces of answers have probabilities.
-        constraint: what an answer must look like.
         overflow: what to do when the messages leave too little of the context for an answer: drop
             the oldest turns, or refuse the message ("stop").
 
@@ -89,6 +88,7 @@ class Conversation:
     """
 
     constraint: Constraint | None = None  # what an answer must look like
+    reopen: Callable[["Conversation", str], "Conversation"]  # set where it was opened
 
     def __init__(
         self,
@@ -102,7 +102,6 @@ class Conversation:
         stop: Sequence[str] = (),
         overflow: Overflow = "drop",
         show_probs: bool = False,
-        constraint: Constraint | None = None,
     ) -> None:
         self._language_model = language_model
         log_unused_fields(language_model.generation_config, "num_return_sequences")
@@ -123,7 +122,6 @@ class Conversation:
         self.turns: list[Message] = []
         self.configure(options)
         self._has_stop_option = bool(stop)
-        self.constrain(constraint)
 
     def constrain(self, constraint: Constraint | None) -> None:
         """Let the answers to come satisfy a constraint, or none.
@@ -139,6 +137,13 @@ class Conversation:
     def model(self) -> str:
         """The model's name."""
         return self._language_model.name
+
+    def with_model(self, reference: str) -> "Conversation":
+        """Return this conversation with another model.
+
+        Raises: as `open_conversation`.
+        """
+        return self.reopen(self, reference)
 
     @property
     def template(self) -> ChatTemplate:

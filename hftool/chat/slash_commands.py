@@ -37,7 +37,7 @@ class Note:
     text: str
 
 
-Event = Piece | Turn | Note
+Event = Piece | Turn | Note | Conversation  # a conversation takes the place of this one
 Events = Generator[Event, None, None]
 
 
@@ -141,7 +141,10 @@ def describe(conversation: Conversation) -> str:
 
 
 def _model(conversation: Conversation, argument: str) -> Events:
-    yield Note(f"{describe(conversation)}\nfor another model: hftool chat -m MODEL")
+    if argument:
+        conversation = conversation.with_model(argument)
+        yield conversation
+    yield Note(describe(conversation))
 
 
 def _set(conversation: Conversation, argument: str) -> Events:
@@ -301,7 +304,7 @@ COMMANDS = {
         Command("help", "", "show this list", _help),
         Command("clear", "", "forget the conversation, but not the system message", _clear),
         Command("system", "[TEXT]", 'show or set the system message ("" for none)', _system),
-        Command("model", "", "show the model, its context and the settings", _model),
+        Command("model", "[REF]", "show the model, or go on with another", _model),
         Command("set", "[NAME VALUE]", "show or change the settings of the answers", _set),
         Command("regen", "", "answer the last message again (also /retry)", _regen),
         Command("undo", "", "forget the last message and its answer", _undo),

@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,7 @@ def run_chat(
     saved = conversation.messages
     for message in _messages(_line_editor(errors, color) if terminal else _lines(errors)):
         try:
-            yield from _turns(conversation, message, terminal)
+            conversation = yield from _turns(conversation, message, terminal)
             if save_to is not None and conversation.messages != saved:
                 save(conversation, save_to)
                 saved = conversation.messages
@@ -67,8 +67,12 @@ def run_chat(
             show_error(error)
 
 
-def _turns(conversation: "Conversation", message: str, terminal: bool) -> "Iterator[Piece | Turn]":
-    """Yield the pieces and turns that follow a message, and show hftool's notes on stderr."""
+def _turns(
+    conversation: "Conversation", message: str, terminal: bool
+) -> "Generator[Piece | Turn, None, Conversation]":
+    """Yield the pieces and turns that follow a message, show hftool's notes on stderr, and return
+    the conversation, which may have another model then."""
+    from hftool.chat.conversation import Conversation
     from hftool.chat.slash_commands import Note, respond
 
     events = respond(conversation, message)
@@ -77,13 +81,16 @@ def _turns(conversation: "Conversation", message: str, terminal: bool) -> "Itera
         for event in interruptible(events) if terminal else events:
             if isinstance(event, Note):
                 show_on_stderr(event.text)
-                continue
-            inside_line = isinstance(event, Piece)
-            yield event
+            elif isinstance(event, Conversation):
+                conversation = event
+            else:
+                inside_line = isinstance(event, Piece)
+                yield event
     except HftoolError:
         if inside_line:
             yield Piece("\n")
         raise
+    return conversation
 
 
 def interruptible(events: "Events") -> Iterator["Event"]:

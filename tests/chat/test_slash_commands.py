@@ -12,13 +12,17 @@ from hypothesis import strategies as st
 
 from hftool.chat import storage
 from hftool.chat.conversation import Conversation, Turn
+from hftool.chat.opening import ConversationOptions, open_conversation
 from hftool.chat.settings import change_setting
 from hftool.chat.slash_commands import COMMANDS, Note, parse, respond
 from hftool.errors import HftoolError, UsageError
 from hftool.generation.resolution import resolve_sampling
 from hftool.models.language_model import LanguageModel
 from hftool.options.generation import AnswerOptions
+from hftool.options.inputs import TemplateOptions
+from hftool.options.model import LoadOptions
 from hftool.prompting.chat_template import chat_template
+from hftool.prompting.messages import Chat
 from tests.conftest import run
 from tests.tiny_models import VOCABULARY, load_model, save_classifier, save_model
 
@@ -270,11 +274,10 @@ def test_template_and_tokens(chat: Conversation) -> None:
 
 
 def test_model(chat: Conversation) -> None:
-    shown = noted(chat, "/model")
-    assert shown.startswith(f"{chat.model} · {CONTEXT} tokens of context · greedy\n")
+    assert noted(chat, "/model") == f"{chat.model} · {CONTEXT} tokens of context · greedy"
     noted(chat, "/set greedy off")
     noted(chat, "/set temperature 0.5")
-    assert "context · temperature 0.5, top-k 50\n" in noted(chat, "/model")
+    assert noted(chat, "/model").endswith("context · temperature 0.5, top-k 50")
 
 
 def test_exit_ends_the_chat(chat: Conversation) -> None:
@@ -406,6 +409,32 @@ def test_scripted_chat(folder: Path, tmp_path: Path) -> None:
     assert len(second) == 2
     _, shown = chatted(folder, "--load", str(file), "-s", "other", stdin="/template\n")
     assert "<|system|>other<|end|><|user|>one<|end|>" in shown
+
+
+def test_another_model_goes_on_with_the_conversation(folder: Path, tmp_path: Path) -> None:
+    other = save_model(tmp_path / "other", context=CONTEXT, seed=7, generation_config=ENDLESS)
+    file, switched = tmp_path / "chat.json", tmp_path / "switched.json"
+    first, _ = chatted(folder, "-s", "S", "--save", str(file), stdin="one\n")
+    second, _ = chatted(other, "--load", str(file), "--save", str(file), stdin="two\n")
+    script = f"one\n/model {tmp_path / 'other'}\ntwo\n"
+    both, shown = chatted(folder, "-s", "S", "--save", str(switched), stdin=script)
+    assert both == [*first, *second] and f"{other} · {CONTEXT} tokens of context · greedy" in shown
+    assert json.loads(switched.read_text()) == json.loads(file.read_text())
+
+
+def test_a_model_that_cannot_be_loaded_changes_nothing(folder: Path, tmp_path: Path) -> None:
+    classifier = save_classifier(tmp_path / "classifier")
+    options = ConversationOptions(
+        LoadOptions(model=str(folder), dtype="float32"),
+        TemplateOptions(),
+        AnswerOptions(greedy=True, max_new_tokens=4),
+        Chat([]),
+    )
+    chat = open_conversation(options)
+    for reference in ("no/where", str(classifier)):
+        with pytest.raises(HftoolError, match=reference):
+            list(respond(chat, f"/model {reference}"))
+    assert isinstance(list(respond(chat, "Hello"))[-1], Turn)
 
 
 def test_error_in_a_turn_ends_a_scripted_chat(folder: Path, tmp_path: Path) -> None:

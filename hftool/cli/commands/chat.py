@@ -1,7 +1,7 @@
 """`hftool chat`"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from hftool.cli.dataclass_options import expand_dataclasses
 from hftool.options.constraints import ConstraintOptions
@@ -63,11 +63,11 @@ def chat(
         printf 'What is the capital of Italy?\\nAnd of Spain?\\n' | hftool chat --greedy
     """
     from hftool.chat import storage
+    from hftool.chat.opening import ConversationOptions, open_conversation
     from hftool.cli.chat_repl import run_chat
-    from hftool.errors import UsageError, exclude
+    from hftool.errors import UsageError
     from hftool.generation.constraints import read_constraint
     from hftool.inputs.texts import one_text
-    from hftool.models.references import endpoint_address
     from hftool.options.inputs import FileOptions
     from hftool.output.views.generation import TURNS
     from hftool.output.writer import write
@@ -83,48 +83,24 @@ def chat(
         system = one_text(None, FileOptions(system_file, errors))
     if save_to is not None:
         storage.require_writable(save_to)
-    given: Any = {
-        "system": system,
-        "arguments": template_arguments(templating),
-        "stop": stop or (),
-    }
-    address = endpoint_address(load.model)
-    exclude({"a model behind an endpoint": address is not None, "--show-probs": show_probs})
-    constraint = read_constraint(constraints)
-    if address is None:
-        given |= {"overflow": overflow, "show_probs": show_probs, "constraint": constraint}
-        conversation = _conversation(load, templating, answering, given)
-    else:
-        from hftool.chat.remote_conversation import RemoteConversation
-        from hftool.endpoint.server import connect
-
-        conversation = RemoteConversation(connect(address, load), answering, templating, **given)
-        conversation.constrain(constraint)
-    if load_from is not None:
-        storage.load(conversation, load_from)
-        conversation.system = conversation.system if system is None else system
-    turns = run_chat(conversation, save_to, errors, output.color)
-    write(turns, TURNS, output)
-
-
-def _conversation(
-    load: LoadOptions,
-    templating: TemplateOptions,
-    answering: AnswerOptions,
-    given: Any,
-) -> "Conversation":
-    """Return a conversation with a model that is loaded here."""
-    from hftool.chat.conversation import Conversation
-    from hftool.models.load import load_language_model
-    from hftool.prompting.chat_template import chat_template
-
-    language_model = load_language_model(load)
-    tokenizer = language_model.tokenizer
-    named = (tokenizer, templating.chat_template, templating.template)
-    return Conversation(
-        language_model,
-        chat_template(*named, tools=given["arguments"].tools is not None, plain=True),
+    options = ConversationOptions(
+        load,
+        templating,
         answering,
-        tool_template=chat_template(*named, tools=True) if tokenizer.chat_templates else None,
-        **given,
+        template_arguments(templating),
+        system,
+        tuple(stop or ()),
+        overflow,
+        show_probs,
+        read_constraint(constraints),
     )
+
+    def opened() -> "Conversation":
+        conversation = open_conversation(options)
+        if load_from is not None:
+            storage.load(conversation, load_from)
+            conversation.system = conversation.system if system is None else system
+        return conversation
+
+    # Nothing but the chat keeps the conversation: with another model, the first one can go.
+    write(run_chat(opened(), save_to, errors, output.color), TURNS, output)
