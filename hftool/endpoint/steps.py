@@ -38,7 +38,7 @@ def _step(number: int, chosen: TokenLogprob, text: str, k: int) -> Step:
     if rank is None:
         listed.append((None, chosen.token, prob))
     return Step(
-        *(number, None, chosen.token, prob, None, None, rank, None, None, None, text),
+        *(number, None, chosen.token, prob, None, None, rank, None, None, None, None, text),
         candidates=tuple(
             StepCandidate(rank, None, token, each, {}, None, None, None)
             for rank, token, each in listed

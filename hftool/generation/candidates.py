@@ -14,10 +14,11 @@ class Candidate:
 
     `prob` is its probability and `logprob` the natural logarithm of that; `cumulative` is the
     total probability of this token and all that rank above it; `entropy`, in bits, is that of the
-    whole distribution; `sampled_prob` is the probability after the sampling filters, if there are
-    any. A masked model's candidate is one for the token at `position`, where the text has its
-    `mask` (0 is the first); `model` is given when there are several models, `index` when there are
-    several texts. With candidates at all positions, `after` is the text's token at `position`.
+    whole distribution; `sampled_prob` and `sampled_entropy` are those after the sampling filters,
+    if there are any. A masked model's candidate is one for the token at `position`, where the text
+    has its `mask` (0 is the first); `model` is given when there are several models, `index` when
+    there are several texts. With candidates at all positions, `after` is the text's token at
+    `position`.
 
     A continuation of several tokens has no rank and no id; its `prob` is the product of theirs.
     `target` is its text, in its own record and in those of its tokens.
@@ -32,6 +33,7 @@ class Candidate:
     cumulative: float | None
     entropy: float | None
     sampled_prob: float | None = field(default=None, metadata=OPTIONAL)
+    sampled_entropy: float | None = field(default=None, metadata=OPTIONAL)
     target: str | None = field(default=None, metadata=OPTIONAL)
     mask: int | None = field(default=None, metadata=OPTIONAL)
     after: str | None = field(default=None, metadata=OPTIONAL)
@@ -63,11 +65,13 @@ class StepCandidate:
 @dataclass(frozen=True)
 class StepCandidates:
     """What a step can choose from: the best candidates, the number of tokens that the filters
-    `kept`, and the `entropy` (bits) of the model's distribution. `text` is the continuation before
-    the step. `allowed` is the number of tokens that a constraint allows: one is forced."""
+    `kept`, and the `entropy` (bits) of the model's distribution; `sampled_entropy` is that after
+    the filters. `text` is the continuation before the step. `allowed` is the number of tokens that
+    a constraint allows: one is forced."""
 
     step: int
     entropy: float
+    sampled_entropy: float
     kept: int
     text: str
     candidates: tuple[StepCandidate, ...]
@@ -79,9 +83,9 @@ class Step:
     """A step, which adds one token to the text.
 
     `prob` is the model's own probability of the token, `rank` its rank by that, and `entropy`
-    (bits) the entropy of the model's distribution. `sampled_prob` is the probability after the
-    filters, which left `kept` tokens. `drawn` is the random number, uniform in [0, 1), that chose
-    the token: at least `sampled_cumulative` minus `sampled_prob`, and less than
+    (bits) the entropy of the model's distribution. `sampled_prob` and `sampled_entropy` are those
+    after the filters, which left `kept` tokens. `drawn` is the random number, uniform in [0, 1),
+    that chose the token: at least `sampled_cumulative` minus `sampled_prob`, and less than
     `sampled_cumulative`. It is None when greedy, or when the user `picked` the token. `text` is
     the continuation of the prompt so far. `candidates` are the best ones, then the chosen one if it
     ranks below them. `allowed` is the number of tokens that a constraint allows: one is forced.
@@ -100,6 +104,7 @@ class Step:
     sampled_cumulative: float | None
     rank: int | None
     entropy: float | None
+    sampled_entropy: float | None
     kept: int | None
     drawn: float | None
     text: str

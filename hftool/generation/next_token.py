@@ -329,6 +329,7 @@ def rank_tokens(
     logprobs = torch.log_softmax(logits.double(), dim=-1)
     probs = logprobs.exp()
     entropy = entropy_bits(logprobs)
+    sampled_entropy = None if sampled is None else entropy_bits(sampled.double().log())
     ordered, order = probs.sort(descending=True, stable=True)
     cumulative = ordered.cumsum(0)
     indices = list(range(min(k, len(order))))
@@ -346,6 +347,7 @@ def rank_tokens(
             cumulative=min(float(cumulative[index]), 1.0),
             entropy=entropy,
             sampled_prob=None if sampled is None else float(sampled[token_id]),
+            sampled_entropy=sampled_entropy,
         )
 
 

@@ -48,6 +48,7 @@ class _Distribution:
         self.order = self.probs.sort(descending=True, stable=True).indices
         self.after = [(name, _probs(scores)) for name, scores in filtered]
         self.sampled = _probs(self.scores)
+        self.sampled_entropy = entropy_bits(self.sampled.nan_to_num().log())
         self.kept = int((~self.sampled.isnan()).sum())
         ordered, order = self.sampled.nan_to_num().sort(descending=True, stable=True)
         self.cumulative = torch.empty_like(ordered).scatter_(0, order, ordered.cumsum(0))
@@ -153,6 +154,7 @@ class StepSampler:
         return StepCandidates(
             len(self.steps) + 1,
             distribution.entropy,
+            distribution.sampled_entropy,
             distribution.kept,
             self.text,
             self._candidates(distribution),
@@ -178,6 +180,7 @@ class StepSampler:
             sampled_cumulative=self._cumulative(distribution, token_id),
             rank=distribution.rank(token_id),
             entropy=distribution.entropy,
+            sampled_entropy=distribution.sampled_entropy,
             kept=distribution.kept,
             drawn=drawn,
             text=self.text + self._stream.step(token_id),

@@ -173,7 +173,7 @@ def test_a_picked_token_may_be_one_the_filters_removed(model: LanguageModel) -> 
     ],
 )
 def test_texts_of_tokens(answer: str, text: str, tokenizer: Tokenizer) -> None:
-    token_id = picked_id(answer, StepCandidates(1, 0.0, 1, "", ()), tokenizer)
+    token_id = picked_id(answer, StepCandidates(1, 0.0, 0.0, 1, "", ()), tokenizer)
     assert token_id is not None
     assert tokenizer.token_text(token_id) == text
 
@@ -181,4 +181,4 @@ def test_texts_of_tokens(answer: str, text: str, tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize("answer", ["0", "1", "good morning", '""', "大家好", '" "x"'])
 def test_what_names_no_token(answer: str, tokenizer: Tokenizer) -> None:
     with pytest.raises(UsageError):
-        picked_id(answer, StepCandidates(1, 0.0, 1, "", ()), tokenizer)
+        picked_id(answer, StepCandidates(1, 0.0, 0.0, 1, "", ()), tokenizer)

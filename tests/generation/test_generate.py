@@ -294,6 +294,9 @@ def test_steps_are_the_models_own_numbers(
         entropy = float(-(probs * probs.log()).nansum()) / math.log(2)
         assert step["prob"] == pytest.approx(float(probs[step["id"]]), abs=1e-5)
         assert step["entropy"] == pytest.approx(entropy, abs=1e-3)
+        kept = values / values.sum()
+        sampled_entropy = float(-(kept * kept.log2()).sum())
+        assert step["sampled_entropy"] == pytest.approx(sampled_entropy, abs=1e-3)
         assert step["rank"] == int((probs > probs[step["id"]] + 1e-7).sum()) + 1
         assert step["kept"] == DEFAULT_TOP_K
         assert step["sampled_prob"] == pytest.approx(step["prob"] / float(values.sum()), rel=1e-3)

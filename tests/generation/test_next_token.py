@@ -320,8 +320,10 @@ def test_sampled_probabilities_are_those_of_transformers_processors(
         *("--temperature", "0.5", "--top-p", "0.9", "--repetition-penalty", "1.8"),
     )
     records = json.loads(done.stdout)
+    entropy = float(torch.special.entr(expected).sum()) / math.log(2)
     for record in records:
         assert record["sampled_prob"] == pytest.approx(float(expected[record["id"]]), abs=1e-5)
+        assert record["sampled_entropy"] == pytest.approx(entropy, abs=1e-4)
     assert {record["sampled_prob"] > 0 for record in records} == {True, False}
     greedy = json.loads(run("topk", prompt, "-k", "2", "--temperature", "0", "--json").stdout)
     assert [record["sampled_prob"] for record in greedy] == [1.0, 0.0]

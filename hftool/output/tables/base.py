@@ -88,6 +88,18 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def entropies(record: Any) -> str:
+    """Return the entropy of a record's distribution, and what the sampling filters make of it; an
+    empty text if it has none."""
+    before, after = record.entropy, record.sampled_entropy
+    if before is None:
+        return ""
+    changed = after is not None and number(after) != number(before)
+    return (
+        f"entropy {number(before)} bits" + changed * f", {number(after or 0.0)} after the filters"
+    )
+
+
 def bar(share: float, width: int) -> str:
     """Return a bar that fills `share` (0 to 1) of `width` characters, in steps of an eighth."""
     eighths = round(max(0.0, min(1.0, share)) * width * 8)

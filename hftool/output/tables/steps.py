@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hftool.generation.records import Piece
-from hftool.output.tables.base import barred, cell, counted, fits, rendered, right, shown
+from hftool.output.tables.base import barred, cell, counted, entropies, fits, rendered, right, shown
 from hftool.output.tables.shading import legend, pieces_of, shaded_text
 from hftool.output.view import number
 from hftool.terminal import visible
@@ -109,7 +109,7 @@ def _candidates(step: "Step | StepCandidates", before: Text, console: Console) -
         yield Text(f"all other tokens: {number(getattr(step, 'unseen', 0.0))}", "dim")
         return
     drawn = getattr(step, "drawn", None)
-    note = f"{counted(step.kept, 'token')} kept, entropy {number(step.entropy)} bits"
+    note = f"{counted(step.kept, 'token')} kept, {entropies(step)}"
     if step.allowed is not None:
         allows = "forced" if step.allowed == 1 else f"{counted(step.allowed, 'token')} allowed"
         note = f"{allows} by the constraint, {note}"

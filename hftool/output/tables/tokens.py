@@ -21,6 +21,7 @@ from hftool.output.tables.base import (
     barred,
     cell,
     counted,
+    entropies,
     fits,
     new_table,
     rendered,
@@ -233,8 +234,8 @@ def _ranked(ranked: Sequence["Candidate"], console: Console) -> Iterator[str]:
     drop = ("cumulative", "logprob")
     yield rendered(console, barred(console, names, rows, shares, "green", drop=drop))
     place = "after" if ranked[0].mask is None else "mask at"
-    note = f"{place} position {ranked[0].position}; entropy {number(ranked[0].entropy or 0.0)} bits"
-    yield rendered(console, Text(note, "dim"))
+    notes = (f"{place} position {ranked[0].position}", entropies(ranked[0]))
+    yield rendered(console, Text("; ".join(filter(None, notes)), "dim"))
 
 
 def _continuation(records: Sequence["Candidate"], console: Console) -> Table:

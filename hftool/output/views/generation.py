@@ -38,7 +38,7 @@ def steps_view(
     return View(
         columns=(
             *("step", "id", "token", "prob", "sampled_prob", "sampled_cumulative", "rank"),
-            *("entropy", "kept", "drawn", "text", "candidates"),
+            *("entropy", "sampled_entropy", "kept", "drawn", "text", "candidates"),
             *(*("picked",) * picked, *("unseen",) * remote),
         ),
         text=text,

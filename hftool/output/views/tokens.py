@@ -345,6 +345,7 @@ def next_token_view(
     columns = list(CANDIDATE_COLUMNS)
     if sampled:
         columns.insert(columns.index("prob") + 1, "sampled_prob")
+        columns.append("sampled_entropy")
     if everywhere:
         columns.insert(1, "after")
     return View(
