@@ -65,6 +65,7 @@ OPTIONS = {
     "--n-predict": "--max-new-tokens",
     "--predict": "--max-new-tokens",
     "--num-tokens": "--max-new-tokens",
+    "-t": "--temperature",
     "--nucleus": "--top-p",
     "--typical": "--typical-p",
     "--beams": "--num-beams",
@@ -107,6 +108,9 @@ OPTIONS = {
 }
 """hftool's options by their names elsewhere; one counts only for the commands that have it."""
 
+TEXT_OPTIONS = ("-p", "--prompt", "--text", "--input-text", "--message", "--query")
+"""Options for a text elsewhere; here it is an argument."""
+
 OPTION_HINTS = {
     ("topk", "--topk"): "for N rows: -k N (--top-k is a filter for sampling)",
     ("topk", "--top-k"): "for N rows: -k N; the filter for sampling is written --top-k",  # --top_k
@@ -114,6 +118,12 @@ OPTION_HINTS = {
     ("topk", "-n"): "for N rows: -k N; for N tokens: hftool sample --steps N, hftool generate -n N",
     ("topk", "--max-new-tokens"): "topk shows one step; for more: hftool sample, hftool generate",
     ("topk", "--steps"): "topk shows one step; for more: hftool sample --steps N",
+    ("generate", "-k"): "use --top-k N (-k N in topk and sample shows N rows)",
+    ("chat", "-k"): "use --top-k N (-k N in topk and sample shows N rows)",
+    ("vocab-dump", "-m"): "the model stands without an option: hftool vocab-dump MODEL",
+    ("vocab-dump", "--model"): "the model stands without an option: hftool vocab-dump MODEL",
+    ("show", "-m"): "the model stands without an option: hftool models show MODEL",
+    ("pull", "-m"): "the model stands without an option: hftool models pull MODEL",
     ("generate", "--do-sample"): "sampling is the default; --greedy turns it off",
     ("generate", "--no-do-sample"): "use --greedy",
     ("generate", "--num-samples"): "use --num-return-sequences N",

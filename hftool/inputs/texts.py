@@ -16,6 +16,7 @@ from hftool.inputs.encodings import (
     known_encoding,
     wide_encoding,
 )
+from hftool.inputs.files import is_table_name
 from hftool.inputs.streams import (
     decompressed,
     decompression_errors,
@@ -274,6 +275,10 @@ def _argument(argument: str, *, given_file: bool) -> str:
         argument.encode()
     except UnicodeEncodeError:
         raise UsageError("the text given as an argument is not UTF-8") from None
+    if argument.startswith("“") and argument.endswith("”"):
+        log.info("the text begins and ends with quotation marks; a shell's own are straight")
+    if is_table_name(argument):
+        log.info("'%s' is also the name of a file; to read it: -f '%s'", argument, argument)
     return argument
 
 

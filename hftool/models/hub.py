@@ -337,7 +337,10 @@ def _unknown_word(model: HubModel, hint: str) -> HftoolError:
 
 def _not_cached(model: HubModel, folder: Path | None) -> HftoolError:
     if not model.has_owner and folder is None:
-        return _unknown_word(model, "`hftool models list` shows the aliases")
+        return _unknown_word(
+            model,
+            "it is not an alias (see: hftool models list), and --offline forbids asking the hub",
+        )
     state = "is incomplete" if folder else "is not"
     return HftoolError(
         f"{model.repo} {state} in the local cache, and downloads are turned off",

@@ -1,5 +1,6 @@
 """Facts about models, without loading them, and the user's aliases."""
 
+import logging
 import math
 import re
 from collections.abc import Iterator
@@ -33,6 +34,9 @@ Fits = Literal["float32", "bfloat16", "none"]
 _ALIAS_NAME = re.compile(r"[\w][\w.-]*")
 WEIGHT_BYTES = {"float32": 4, "bfloat16": 2}
 SHARE_OF_WEIGHTS = 0.8  # of the memory; the rest is for the system, the cache and the activations
+
+
+log = logging.getLogger("hftool")
 
 
 @dataclass(frozen=True)
@@ -174,7 +178,10 @@ def show(ref: str, options: SourceOptions) -> ModelEntry:
     Raises:
         HftoolError: the reference is unknown.
     """
-    return _model_entry(ref, resolve_reference(ref, options.revision), options)
+    entry = _model_entry(ref, resolve_reference(ref, options.revision), options)
+    if entry.path is None and entry.task is None:  # nor is it in the catalogue
+        log.info("%s is not on this machine; to look for it: hftool models pull %s", ref, ref)
+    return entry
 
 
 def pull(ref: str, options: SourceOptions) -> ModelEntry:

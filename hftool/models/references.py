@@ -161,7 +161,7 @@ def _adapted(ref: str, revision: str | None) -> AdaptedModel:
 def _resolve(ref: str, revision: str | None) -> ModelSource:
     if source := _at_path(ref):
         return source
-    target = config.load().aliases.get(ref, ref)
+    target = config.load().aliases.get(ref.strip(), ref.strip())
     # An alias may name a built-in one, but not another alias of the user: a chain of aliases would
     # hide what is loaded.
     return _built_in_or_hub(target, revision) or _not_found(target)

@@ -9,12 +9,17 @@ from hftool.options.endpoint import EndpointOptions
 from hftool.options.shared import option
 
 Device = str
-Dtype = Literal["auto", "float32", "bfloat16", "float16", "fp32", "bf16", "fp16"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "fp32", "bf16", "fp16", "half"]
 Quantization = Literal["none", "int8", "int4"]
 
 DEFAULT_MODEL = "smollm2"
 DEFAULT_CLASSIFIER = "minilm-sst2"
-LONG_DTYPES: dict[str, Dtype] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+LONG_DTYPES: dict[str, Dtype] = {
+    "fp32": "float32",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "half": "float16",
+}
 
 _model = functools.partial(option, panel="Model")
 MODEL_HELP = "Alias, hub id, folder, .gguf file, or URL#NAME of an endpoint."

@@ -15,7 +15,10 @@ OnError = Literal["stop", "report", "skip"]
 Color = Literal["auto", "always", "never"]
 PICTURES = (".svg", ".html")
 SUFFIXES = ("csv", "tsv", "json", "jsonl")  # those of a file that name its format
-UNWRITTEN = (".parquet", ".xlsx", ".xls", ".ods", ".gz", ".zst", ".bz2", ".xz", ".zip")
+UNWRITTEN = (
+    *(".parquet", ".xlsx", ".xls", ".ods", ".docx", ".doc", ".odt", ".pdf"),
+    *(".gz", ".zst", ".bz2", ".xz", ".zip"),
+)
 ShowProbsOption = Annotated[
     bool, option("--show-probs", help="Shade the text by how probable each token was.")
 ]

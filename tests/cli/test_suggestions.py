@@ -65,6 +65,33 @@ Hint: topk shows one step; for more: hftool sample, hftool generate
 $ hftool generate x --do-sample
 Error: no such option: --do-sample
 Hint: sampling is the default; --greedy turns it off
+$ hftool encode x --temprature 1
+Error: no such option: --temprature
+Hint: --temperature is an option of topk, tree, sample, generate, chat
+$ hftool decode 3 --greedy
+Error: no such option: --greedy
+Hint: --greedy is an option of sample, generate, chat
+$ hftool generate x -k 3
+Error: no such option: -k
+Hint: use --top-k N (-k N in topk and sample shows N rows)
+$ hftool generate x -t 0.5
+Error: no such option: -t
+Hint: did you mean '--temperature'?
+$ hftool generate --prompt x
+Error: no such option: --prompt
+Hint: the text stands without an option: hftool generate "TEXT"
+$ hftool vocab-dump -m smollm2
+Error: no such option: -m
+Hint: the model stands without an option: hftool vocab-dump MODEL
+$ hftool encode “good morning”
+Error: unexpected argument 'morning”'
+Hint: put the text in quotes: hftool encode "good morning"; several texts: --lines
+$ hftool encode –-json x
+Error: unexpected argument 'x'
+Hint: '–-json' begins with a dash, not with two hyphens (--)
+$ hftool ENCODE x
+Error: no such command 'ENCODE'
+Hint: did you mean 'encode'?
 $ hftool generate x --max-length 9
 Error: no such option: --max-length
 Hint: did you mean '--max-new-tokens'?
@@ -79,7 +106,7 @@ Error: no such option: --temprature
 Hint: did you mean '--temperature'?
 $ hftool encode x --temp 1
 Error: no such option: --temp
-Hint: see: hftool encode --help-all
+Hint: --temp is an option of topk, tree, sample, generate, chat
 $ hftool generate x --xyz
 Error: no such option: --xyz
 Hint: see: hftool generate --help-all

@@ -78,7 +78,12 @@ def test_every_setting_of_a_declaration_reaches_typer() -> None:
 
 # Precisions
 
-SHORT: dict[Dtype, Dtype] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+SHORT: dict[Dtype, Dtype] = {
+    "fp32": "float32",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "half": "float16",
+}
 
 
 def test_each_short_name_of_a_precision_is_the_long_one() -> None:
