@@ -16,8 +16,9 @@ from hftool.generation.prefix_cache import CachedModel
 from hftool.generation.scored_sequences import ScoredSequence
 from hftool.models.language_model import LanguageModel
 from hftool.nn.decoder import Decoder
+from hftool.nn.products import OneDnnProducts
 
-BATCH_TOKENS = 1024  # padded tokens of a batch, at most
+BATCH_TOKENS = 256  # padded tokens of a batch, at most: more would leave a core's cache
 BATCH_TOKENS_ON_GPU = 16_384
 BATCH_LOGITS = 2**26  # of a batch, at most: padded tokens times vocabulary
 BATCH_LOGITS_ON_GPU = 2**29
@@ -101,7 +102,11 @@ def scored_logits(
         slices = _padded(language_model, sequences, ends=ends)
     else:
         slices = _sliced(language_model, sequences[0], ends=ends)
-    for logits in slices:
+    while True:
+        with OneDnnProducts():
+            logits = next(slices, None)
+        if logits is None:
+            return
         check_finite(logits, language_model.model.dtype)
         yield logits
 
