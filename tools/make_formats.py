@@ -21,7 +21,7 @@ from hftool.generation.layers import Layer
 from hftool.generation.records import FailedRequest, Generation
 from hftool.generation.scored_tokens import Perplexity, ScoredToken
 from hftool.generation.scoring import TextScore, WordScore
-from hftool.generation.tree import TreeNode, TreeText
+from hftool.generation.tree_nodes import TreeNode, TreeText
 from hftool.models.info import AliasEntry, ModelEntry
 from hftool.models.prune import PrunedCopy
 from hftool.server.records import LoadedModel

@@ -21,7 +21,7 @@ from hftool.generation.prefix_cache import PREFILL_SLICE, CachedModel
 from hftool.generation.records import CandidateGenerator, FailedRequest, Generation, Request
 from hftool.generation.sequential import generate_each
 from hftool.inputs.readahead import read_ahead
-from hftool.models.language_model import LanguageModel
+from hftool.models.language_model import LanguageModel, selected_sources
 from hftool.nn.cache import Cache
 
 log = logging.getLogger("hftool")
@@ -92,10 +92,7 @@ class BatchedModel:
         assert self._cache is not None  # as `LanguageModel.can_batch` requires
         self._cache.select(indices)
         self._mask = self._mask[indices]
-        if self._source:
-            outputs, mask = self._source["encoder_outputs"], self._source["attention_mask"]
-            outputs = type(outputs)(last_hidden_state=outputs.last_hidden_state[indices])
-            self._source = {"encoder_outputs": outputs, "attention_mask": mask[indices]}
+        self._source = selected_sources(self._source, rows)
 
     def cache_bytes(self) -> int:
         """Return the size of the keys and values."""

@@ -8,11 +8,13 @@ import torch
 
 from hftool.errors import HftoolError, NoCacheError, is_little_memory
 from hftool.generation.drawing import check_finite
-from hftool.models.language_model import LanguageModel
+from hftool.models.language_model import LanguageModel, selected_sources
 
 log = logging.getLogger("hftool")
 
 LOGITS_PER_SLICE = 2**23  # positions times vocabulary
+BRANCH_BYTES = 2**28  # of the caches of continuations that are computed together
+BRANCH_TOKENS = 256  # of those continuations
 PREFILL_SLICE = 512  # tokens per pass in float32, twice as many in bfloat16: bounds the memory
 
 
@@ -83,6 +85,74 @@ class CachedModel:
             log.debug("without a key-value cache: %s", error)
         if len(ids) - cached > count:
             _log_prefill(len(ids) - cached, began)
+        check_finite(logits, self._language_model.model.dtype)
+        return logits
+
+    @torch.inference_mode()
+    def branch_logits(
+        self, ids: Sequence[int], branches: Sequence[Sequence[int]]
+    ) -> Iterator[torch.Tensor]:
+        """Yield the logits after each token of each of several continuations of `ids`: float32
+        [tokens, vocabulary].
+
+        `ids` are computed once, and continuations together, as many as the memory allows for their
+        copies of the cache.
+
+        Raises: as `next_logits`.
+        """
+        for some in self._together(ids, branches):
+            logits = self._side_by_side(ids, some) if len(some) > 1 else None
+            for i, branch in enumerate(some):
+                if logits is None:
+                    yield self.last_logits([*ids, *branch], len(branch))
+                else:
+                    yield logits[i, : len(branch)]
+
+    def _together(
+        self, ids: Sequence[int], branches: Sequence[Sequence[int]]
+    ) -> Iterator[Sequence[Sequence[int]]]:
+        """Yield the continuations that are computed in one pass each."""
+        rows = 1
+        model = self._language_model
+        if len(branches) > 1 and ids and model.can_batch and model.length_dependence is None:
+            self._hold(ids)
+            if self._cache is not None:
+                rows = max(1, BRANCH_BYTES // max(1, self._cache.nbytes))
+        begin = width = 0
+        for end, branch in enumerate(branches):
+            width = max(width, len(branch))
+            if end > begin and (end - begin == rows or (end + 1 - begin) * width > BRANCH_TOKENS):
+                yield branches[begin:end]
+                begin, width = end, len(branch)
+        yield branches[begin:]
+
+    def _hold(self, ids: Sequence[int]) -> None:
+        """Let the cache have these tokens, and no more."""
+        if self._rewind(ids, len(ids)) < len(ids):
+            self.last_logits(ids, 1)
+
+    def _side_by_side(
+        self, ids: Sequence[int], branches: Sequence[Sequence[int]]
+    ) -> torch.Tensor | None:
+        """Return the logits after the tokens of continuations of `ids`, which are in the cache:
+        float32 [continuations, tokens, vocabulary], padded on the right; None if the model can't
+        compute several after those in its cache."""
+        width = max(map(len, branches))
+        require_context(self._language_model, len(ids) + width)
+        self._hold(ids)
+        if self._cache is None:
+            return None
+        padded = [[*branch, *[0] * (width - len(branch))] for branch in branches]
+        rows = torch.tensor(padded, device=self._language_model.model.device)
+        cache = self._cache.repeated(len(branches))
+        cache.expect(len(ids) + width)
+        source = selected_sources(self._source, [0] * len(branches))
+        try:
+            logits = self._language_model.forward(rows, cache, **source)
+        except HftoolError as error:
+            if not _is_of_cache(error, True):
+                raise
+            return None
         check_finite(logits, self._language_model.model.dtype)
         return logits
 

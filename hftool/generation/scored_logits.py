@@ -19,6 +19,7 @@ from hftool.nn.decoder import Decoder
 from hftool.nn.products import OneDnnProducts
 
 BATCH_TOKENS = 256  # padded tokens of a batch, at most: more would leave a core's cache
+SHARED_TOKENS = 64  # given ones that are not computed again: fewer take less than another pass
 BATCH_TOKENS_ON_GPU = 16_384
 BATCH_LOGITS = 2**26  # of a batch, at most: padded tokens times vocabulary
 BATCH_LOGITS_ON_GPU = 2**29
@@ -44,13 +45,32 @@ def batches(
             _require_causal(model, sequences[scored[0]])
     masked = any(model.is_masked for model in language_models)
     most = min(_most_tokens(model) for model in language_models)
-    lengths = {i: len(sequences[i].ids) for i in scored}
+    if not masked and size != 1:
+        groups = _groups({i: sequences[i] for i in scored})
+        for group in groups:
+            width = size or len(group)
+            yield from (group[i : i + width] for i in range(0, len(group), width))
+        scored = sorted({*scored} - {i for group in groups for i in group})
+    lengths = {i: len(sequences[i].ids) + len(sequences[i].source) for i in scored}
     for batch in _sorted_batches(lengths, size, most, equal=masked):
         together = [sequences[i] for i in batch]
         if masked or all(_can_pad(model, together) for model in language_models):
             yield batch
         else:
             yield from ([i] for i in batch)
+
+
+def _groups(sequences: Mapping[int, ScoredSequence]) -> list[list[int]]:
+    """Return the keys of the sequences that are given the same tokens, enough of them to compute
+    them once; those of each group sorted by length."""
+    groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+    for key in sorted(sequences, key=lambda key: len(sequences[key].ids)):
+        groups.setdefault((sequences[key].source, sequences[key].given), []).append(key)
+    return [
+        group
+        for (_, given), group in groups.items()
+        if (len(group) - 1) * len(given) >= SHARED_TOKENS
+    ]
 
 
 def _sorted_batches(
@@ -98,6 +118,8 @@ def scored_logits(
     """
     if language_model.is_masked:
         slices = _masked(language_model, sequences)
+    elif _groups(dict(enumerate(sequences))) == [[*range(len(sequences))]]:
+        slices = _branched(language_model, sequences, ends=ends)
     elif len(sequences) > 1:
         slices = _padded(language_model, sequences, ends=ends)
     else:
@@ -122,6 +144,16 @@ def _sliced(
         if skipped < len(logits):
             yield logits[skipped:]
         position += len(logits)
+
+
+def _branched(
+    language_model: LanguageModel, sequences: Sequence[ScoredSequence], *, ends: bool
+) -> Iterator[torch.Tensor]:
+    """Yield the logits of several sequences that are given the same tokens."""
+    first = sequences[0]
+    ids = [s.ids if ends else s.ids[:-1] for s in sequences]
+    model = CachedModel(language_model.reading(first.source), rewinds=True)
+    yield from model.branch_logits(first.given, [each[len(first.given) :] for each in ids])
 
 
 @torch.inference_mode()

@@ -35,6 +35,11 @@ class ScoredSequence:
     words: tuple[int | None, ...] = ()
     text: str | None = None
 
+    @property
+    def given(self) -> tuple[int, ...]:
+        """The tokens before the one whose logits score the first token."""
+        return self.ids[: self.start - 1]
+
     def windows(self, limit: int | None, stride: int | None) -> Iterator["ScoredSequence"]:
         """Yield parts of at most `limit` tokens, each `stride` tokens after the one before, so that
         each token is scored once, in the first part that has it.

@@ -2,10 +2,9 @@
 
 import heapq
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import replace
 from itertools import count
-from typing import Literal
 
 import torch
 
@@ -13,9 +12,9 @@ from hftool.generation.drawing import sampled_probs
 from hftool.generation.filters import build_filters
 from hftool.generation.generate import new_token_limit
 from hftool.generation.prefix_cache import CachedModel
-from hftool.generation.records import OPTIONAL
 from hftool.generation.resolution import resolve_sampling
 from hftool.generation.sampling import Filter, apply_filters
+from hftool.generation.tree_nodes import TreeNode, TreeText
 from hftool.models.language_model import LanguageModel
 from hftool.options.sampling import SamplingOptions
 from hftool.options.tree import TreeOptions
@@ -25,73 +24,14 @@ from hftool.tokenization.tokenizer import Tokenizer
 log = logging.getLogger("hftool")
 
 MOST_EXPANDED = 2_000  # nodes, each of which the model computes, in search of the paths to cover
+TOGETHER = 16  # nodes, at most, that are computed in one pass
+LIKELY = 0.25  # of the probability of the node to go on with
 ROUNDING = 1e-9  # of a sum of probabilities
 
 
-@dataclass(frozen=True, slots=True)
-class TreeNode:
-    """A token of a tree of continuations, or the tokens that the tree leaves out after a path.
-
-    `path` has the ids from the prompt to this token, of which there are `depth`, and `text` is what
-    they add to the prompt. `prob` is the model's probability of the token after those before it,
-    and `path_prob` that of the whole path; `sampled_prob` and `sampled_path_prob` are those after
-    the sampling filters, if there are any. `ended` tells whether the path ends here before its
-    maximum length: with a token that ends texts, or with the text to end with.
-
-    The last record after a path is about all tokens that were left out there: their number is
-    `left_out`, they have no id, and `path` is the one that they follow. The probabilities after a
-    path sum to 1.
-    """
-
-    depth: int
-    path: tuple[int, ...]
-    id: int | None
-    token: str | None
-    text: str | None
-    prob: float
-    path_prob: float
-    ended: bool | None
-    left_out: int | None = field(default=None, metadata=OPTIONAL)
-    sampled_prob: float | None = field(default=None, metadata=OPTIONAL)
-    sampled_path_prob: float | None = field(default=None, metadata=OPTIONAL)
-
-    @property
-    def kind(self) -> Literal["node"]:
-        """Distinguishes nodes from the texts at the end."""
-        return "node"
-
-    @property
-    def weight(self) -> float:
-        """The probability that the path is drawn: after the filters, if there are any."""
-        return self.path_prob if self.sampled_path_prob is None else self.sampled_path_prob
-
-
-@dataclass(frozen=True, slots=True)
-class TreeText:
-    """A text that ends with the text to end with, and the number of `paths` that begin with it.
-
-    `prob` is the sum of their probabilities, which differ in their tokens, or in what follows in
-    the last one. `sampled_prob` is that after the sampling filters, if there are any.
-    """
-
-    text: str
-    paths: int
-    prob: float
-    sampled_prob: float | None = field(default=None, metadata=OPTIONAL)
-
-    @property
-    def kind(self) -> Literal["text"]:
-        """Distinguishes texts from the nodes before them."""
-        return "text"
-
-    @property
-    def weight(self) -> float:
-        """The probability that the text is drawn: after the filters, if there are any."""
-        return self.prob if self.sampled_prob is None else self.sampled_prob
-
-
-Children = Callable[[TreeNode | None], list[TreeNode]]
-"""Returns the nodes after a node, or after the prompt; the last one is about what is left out."""
+Children = Callable[[Sequence[TreeNode | None]], list[list[TreeNode]]]
+"""Returns the nodes after each of some nodes, or after the prompt (None); the last one is about
+what is left out."""
 
 
 def tree_records(
@@ -153,14 +93,25 @@ class _Tree:
         """Return whether others follow a node."""
         return node.left_out is None and not node.ended and node.depth < self.depth
 
-    def children(self, parent: TreeNode | None) -> list[TreeNode]:
-        """Return the most probable nodes after a node, or after the prompt, and what is left out.
+    def children(self, parents: Sequence[TreeNode | None]) -> list[list[TreeNode]]:
+        """Return the most probable nodes after each node, or after the prompt, and what is left
+        out.
 
         Raises:
             HftoolError: as `CachedModel.next_logits`.
         """
-        ids = [*self._prompt, *(parent.path if parent else ())]
-        logits = self._cached_model.next_logits(ids)
+        texts = [[*self._prompt, *(parent.path if parent else ())] for parent in parents]
+        shared = _common_length([text[:-1] for text in texts])
+        branches = [text[shared:] for text in texts]
+        logits = self._cached_model.branch_logits(texts[0][:shared], branches)
+        each = zip(parents, texts, logits, strict=True)
+        return [self._nodes_after(parent, ids, found[-1]) for parent, ids, found in each]
+
+    def _nodes_after(
+        self, parent: TreeNode | None, ids: Sequence[int], logits: torch.Tensor
+    ) -> list[TreeNode]:
+        """Return the nodes after a node by the logits [vocabulary] after `ids`, which end with
+        it."""
         probs = torch.softmax(logits.cpu().double(), dim=-1)
         sampled = None
         if self._settings is not None:
@@ -197,6 +148,12 @@ class _Tree:
             sampled_prob=None if sampled is None else float(sampled[token_id]),
         )
         return _after(parent, node)
+
+
+def _common_length(texts: Sequence[Sequence[int]]) -> int:
+    """Return the number of tokens that all texts begin with."""
+    columns = enumerate(zip(*texts, strict=False))
+    return next((i for i, ids in columns if len({*ids}) > 1), min(map(len, texts)))
 
 
 def _left_out(
@@ -247,15 +204,29 @@ def _decoded(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
 
 def _walk(tree: _Tree, children: Children) -> Iterator[TreeNode]:
     """Yield all nodes, each before those that follow it."""
-    ahead = [iter(children(None))]
+    [first] = children([None])
+    ahead = [_expanded(tree, first, children)]
     while ahead:
-        node = next(ahead[-1], None)
-        if node is None:
+        found = next(ahead[-1], None)
+        if found is None:
             ahead.pop()
             continue
+        node, after = found
         yield node
-        if tree.goes_on(node):
-            ahead.append(iter(children(node)))
+        if after:
+            ahead.append(_expanded(tree, after, children))
+
+
+def _expanded(
+    tree: _Tree, siblings: Sequence[TreeNode], children: Children
+) -> Iterator[tuple[TreeNode, list[TreeNode]]]:
+    """Yield nodes with those that follow each, computed for several nodes together."""
+    for start in range(0, len(siblings), TOGETHER):
+        some = siblings[start : start + TOGETHER]
+        going = [node for node in some if tree.goes_on(node)]
+        after = iter(children(going) if going else [])
+        for node in some:
+            yield node, next(after) if tree.goes_on(node) else []
 
 
 def _covering(tree: _Tree, cover: float) -> Children:
@@ -265,32 +236,56 @@ def _covering(tree: _Tree, cover: float) -> Children:
     A path is never more probable than its beginning, so that a search that always goes on with the
     most probable node finds the most probable paths first.
     """
-    known: dict[tuple[int, ...], list[TreeNode]] = {}
+    [first] = tree.children([None])
+    known: dict[tuple[int, ...], list[TreeNode]] = {(): first}
     kept: set[tuple[int, ...]] = set()
-    ahead: list[tuple[float, int, TreeNode | None]] = [(-1.0, 0, None)]
-    numbers, covered = count(1), 0.0
-    while ahead and covered < cover - ROUNDING and len(known) < MOST_EXPANDED:
+    numbers, covered, expanded = count(), 0.0, 1
+    ahead = [(-node.weight, next(numbers), node) for node in first[:-1]]  # a heap: it is sorted
+    while ahead and covered < cover - ROUNDING and expanded < MOST_EXPANDED:
         _, _, node = heapq.heappop(ahead)
-        if node is not None and not tree.goes_on(node):
+        if not tree.goes_on(node):
             covered += node.weight
             kept.update(node.path[:end] for end in range(1, node.depth + 1))
             continue
-        nodes = tree.children(node)
-        known[node.path if node else ()] = nodes
-        for child in nodes[:-1]:
+        if node.path not in known:
+            some = [node, *_next_likely(node, tree, ahead, known)]
+            known |= zip((each.path for each in some), tree.children(some), strict=True)
+        expanded += 1
+        for child in known[node.path][:-1]:
             heapq.heappush(ahead, (-child.weight, next(numbers), child))
     if covered < cover - ROUNDING:
         hint = "a larger --branch" if not ahead else "a smaller --depth or --cover"
         log.warning("the paths add up to %.4f, not %g: try %s", covered, cover, hint)
 
-    def children(parent: TreeNode | None) -> list[TreeNode]:
-        *nodes, rest = known[parent.path if parent else ()]
-        for node in nodes:
-            if node.path not in kept:
-                rest = _joined(rest, node)
-        return [*(node for node in nodes if node.path in kept), rest]
+    def children(parents: Sequence[TreeNode | None]) -> list[list[TreeNode]]:
+        return [_without(known[parent.path if parent else ()], kept) for parent in parents]
 
     return children
+
+
+def _next_likely(
+    node: TreeNode,
+    tree: _Tree,
+    ahead: Sequence[tuple[float, int, TreeNode]],
+    known: Container[tuple[int, ...]],
+) -> list[TreeNode]:
+    """Return the nodes that the search is likely to go on with after this one: to compute them
+    together takes little longer than to compute it alone."""
+    likely = (each for _, _, each in heapq.nsmallest(TOGETHER, ahead))
+    return [
+        each
+        for each in likely
+        if each.weight > node.weight * LIKELY and tree.goes_on(each) and each.path not in known
+    ][: TOGETHER - 1]
+
+
+def _without(nodes: Sequence[TreeNode], kept: Container[tuple[int, ...]]) -> list[TreeNode]:
+    """Return those nodes after a path that are kept, and what is left out with the others."""
+    *nodes, rest = nodes
+    for node in nodes:
+        if node.path not in kept:
+            rest = _joined(rest, node)
+    return [*(node for node in nodes if node.path in kept), rest]
 
 
 def _joined(rest: TreeNode, node: TreeNode) -> TreeNode:

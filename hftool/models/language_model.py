@@ -3,7 +3,7 @@
 import copy
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -123,14 +123,16 @@ class LanguageModel:
 
     @torch.inference_mode()
     def encode(self, sources: Sequence[Sequence[int]]) -> dict[str, Any]:
-        """Return the arguments that give a decoder its sources: none without an encoder.
+        """Return the arguments that give a decoder its sources: none without an encoder. A source
+        that is there several times is computed once.
 
         Raises:
             HftoolError: as `forward`, or an encoder-decoder has no source.
         """
         if not self.is_encoder_decoder:
             return {}
-        width = max(map(len, sources), default=0)
+        unique = list(dict.fromkeys(map(tuple, sources)))
+        width = max(map(len, unique), default=0)
         if not width:
             raise HftoolError(
                 f"{self.name} is an encoder-decoder",
@@ -138,13 +140,17 @@ class LanguageModel:
             )
         device = self.model.device
         padding = self._token_id("pad_token_id") or 0
-        rows = [[*source, *[padding] * (width - len(source))] for source in sources]
+        rows = [[*source, *[padding] * (width - len(source))] for source in unique]
         ids = torch.tensor(rows, device=device)
-        mask = torch.tensor([[i < len(s) for i in range(width)] for s in sources], device=device)
+        mask = torch.tensor([[i < len(s) for i in range(width)] for s in unique], device=device)
         with model_errors():
             encoder = self.model.get_encoder()
             outputs = encoder(input_ids=ids, attention_mask=mask.long(), return_dict=True)
-        return {"encoder_outputs": outputs, "attention_mask": mask.long()}
+        encoded = {"encoder_outputs": outputs, "attention_mask": mask.long()}
+        if len(unique) == len(sources):
+            return encoded
+        places = {source: i for i, source in enumerate(unique)}
+        return selected_sources(encoded, [places[tuple(source)] for source in sources])
 
     @cached_property
     def can_batch(self) -> bool:
@@ -220,6 +226,16 @@ class LanguageModel:
         logits = output.logits if last is None else output.logits[:, -last:]
         result: torch.Tensor = logits.float()
         return result
+
+
+def selected_sources(encoded: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+    """Return the sources with these indices of what `LanguageModel.encode` returned."""
+    if not encoded:
+        return {}
+    outputs, mask = encoded["encoder_outputs"], encoded["attention_mask"]
+    indices = torch.tensor(rows, device=mask.device)
+    outputs = type(outputs)(last_hidden_state=outputs.last_hidden_state[indices])
+    return {"encoder_outputs": outputs, "attention_mask": mask[indices]}
 
 
 def language_token(tokenizer: Tokenizer, code: str) -> tuple[int, bool]:

@@ -36,6 +36,9 @@ class Cache(Protocol):
     def select(self, rows: torch.Tensor) -> None:
         """Keep only the sequences with these indices, in this order."""
 
+    def repeated(self, count: int) -> "Cache":
+        """Return a cache with `count` copies of the only sequence; this one stays as it is."""
+
     @property
     def nbytes(self) -> int:
         """The memory that the keys and values take, in bytes."""

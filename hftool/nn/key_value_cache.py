@@ -1,5 +1,6 @@
 """The key-value cache of hftool's own decoder."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -105,6 +106,20 @@ class KeyValueCache:
         """Keep only the sequences with these indices, in this order."""
         self._layers = [_Layer(old.keys[rows], old.values[rows], old.start) for old in self._layers]
         self.addresses = None
+
+    def repeated(self, count: int) -> "KeyValueCache":
+        """Return a cache with `count` copies of the only sequence; this one stays as it is."""
+        copied = copy.copy(self)
+        # Views without spare capacity: the next tokens let each layer allocate its own.
+        copied._layers = [
+            _Layer(
+                old.keys[:, :, : self.length - old.start].expand(count, -1, -1, -1),
+                old.values[:, :, : self.length - old.start].expand(count, -1, -1, -1),
+                old.start,
+            )
+            for old in self._layers
+        ]
+        return copied
 
     @property
     def nbytes(self) -> int:

@@ -53,4 +53,5 @@ def _mkl_is_slow() -> bool:
     if torch.backends.cpu.get_cpu_capability() != "AVX512" or platform.system() != "Linux":
         return False
     cpu = Path("/proc/cpuinfo").read_text(errors="replace")
-    return torch.backends.mkldnn.is_available() and "AuthenticAMD" in cpu
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return available and "AuthenticAMD" in cpu

@@ -1,5 +1,6 @@
 """transformers' key-value caches behind the interface of `hftool.nn.cache.Cache`."""
 
+import copy
 import inspect
 from typing import Any
 
@@ -64,6 +65,13 @@ class TransformersCache:
     def select(self, rows: torch.Tensor) -> None:
         """Keep only the sequences with these indices, in this order."""
         self._cache.batch_select_indices(rows)
+
+    def repeated(self, count: int) -> "TransformersCache":
+        """Return a cache with `count` copies of the only sequence; this one stays as it is."""
+        copied = copy.copy(self)
+        copied._cache = copy.deepcopy(self._cache)
+        copied._cache.batch_repeat_interleave(count)
+        return copied
 
     @property
     def nbytes(self) -> int:

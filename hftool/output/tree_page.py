@@ -9,7 +9,7 @@ from hftool.output.view import number
 from hftool.terminal import visible
 
 if TYPE_CHECKING:
-    from hftool.generation.tree import TreeNode, TreeText
+    from hftool.generation.tree_nodes import TreeNode, TreeText
 
 OPEN_DEPTH = 2  # nodes up to this depth are unfolded at first
 PAGE = """\

@@ -111,6 +111,22 @@ def test_after_the_ids_diverge(model: LanguageModel, reference: Any, ids: list[i
         assert_equal(cached, reference, changed)
 
 
+def test_branches(
+    model: LanguageModel, reference: Any, ids: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Continuations of the same tokens, in one pass or several; the shared ones in one."""
+    cached = CachedModel(model, rewinds=True)
+    branches = [[5, 6, 7], [8], [9, 3], [5, 6]]
+    for together, passed in ((64, [20, 3]), (4, [3, 2, 2]), (1, [3, 1, 2, 2])):
+        monkeypatch.setattr(prefix_cache, "BRANCH_TOKENS", together)
+        with passes(model) as counts:
+            found = list(cached.branch_logits(ids[:20], branches))
+        for branch, logits in zip(branches, found, strict=True):
+            expected = all_logits(reference, [*ids[:20], *branch])[20:]
+            torch.testing.assert_close(logits, expected, atol=2e-4, rtol=1e-4)
+        assert counts == passed
+
+
 @pytest.mark.parametrize("width", [1, 3, 7, LENGTH])
 def test_prompt_in_slices(
     width: int,

@@ -171,6 +171,20 @@ def test_a_given_column(llama: Path, tmp_path: Path) -> None:
     assert done.exit_code == 2 and "the columns are 'story', 'end', 'n'" in done.stderr
 
 
+def test_answers_to_the_same_question(folder: Path, tmp_path: Path) -> None:
+    """What several texts are given is computed once: long enough here, and for three of them."""
+    question = "the quick brown fox jumps over"
+    pairs = [(question, end) for end in (" me", " the sun", " a")] + [("the sun", " rises")]
+    rows = "".join(f"{given},{text}\n" for given, text in pairs)
+    (tmp_path / "t.csv").write_text(f"given,text\n{rows}")
+    table = ("-f", str(tmp_path / "t.csv"), "--column", "text", "--given-column", "given")
+    for more in ((), ("--batch-size", "2"), ("--batch-size", "1")):
+        for (given, text), record in zip(pairs, score(folder, *table, "-q", *more), strict=True):
+            expected = logprobs(folder, ids_of(folder, given + text))[-record["tokens"] :]
+            assert record["tokens"] == len(text)
+            assert record["logprob"] == pytest.approx(sum(expected), rel=1e-4)
+
+
 @pytest.mark.parametrize("stride", [1, 7, 32, 63])
 def test_strides(llama: Path, stride: int) -> None:
     """As transformers' documentation computes the perplexity of texts of any length."""

@@ -16,7 +16,7 @@ SHAPES = [(1, 8, 5), (3, 1, 16), (70, 33, 130)]  # rows, inputs, outputs
 def test_linear_layers(
     shape: tuple[int, int, int], biased: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         pytest.skip("torch was built without oneDNN")
     monkeypatch.setattr(products, "_mkl_is_slow", lambda: True)
     rows, size, outputs = shape

@@ -13,7 +13,7 @@ from hftool.output.view import number
 from hftool.terminal import visible
 
 if TYPE_CHECKING:
-    from hftool.generation.tree import TreeNode, TreeText
+    from hftool.generation.tree_nodes import TreeNode, TreeText
 
 WIDTH = 11  # of a number, with the space before it
 BAR_WIDTH = 12

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from hftool.output.view import Row, View, escaped, line, plain
 
 if TYPE_CHECKING:
-    from hftool.generation.tree import TreeNode, TreeText
+    from hftool.generation.tree_nodes import TreeNode, TreeText
 
 COLUMNS = ("depth", "path", "id", "token", "text", "prob", "path_prob", "ended", "left_out")
 SAMPLED = ("sampled_prob", "sampled_path_prob")
