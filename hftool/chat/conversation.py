@@ -28,7 +28,7 @@ from hftool.options.generation import (
 )
 from hftool.prompting.chat_template import ChatTemplate
 from hftool.prompting.messages import Chat, Message, text_of
-from hftool.prompting.reasoning import CLOSING, OPENING, opens_thought, split_reasoning
+from hftool.prompting.reasoning import DEFAULT, Tags, opens_thought, split_reasoning, tags_of
 
 log = logging.getLogger("hftool")
 
@@ -49,13 +49,13 @@ class Turn:
     seed: int | None = None
     reasoning: str | None = field(default=None, metadata=OPTIONAL)
 
-    def with_answer(self, text: str, opened: bool) -> "Turn":
+    def with_answer(self, text: str, opened: bool, tags: Tags = DEFAULT) -> "Turn":
         """Return the turn with the model's text, split into reasoning and answer.
 
         Args:
             opened: the prompt has opened the reasoning.
         """
-        reasoning, answer = split_reasoning(text, opened)
+        reasoning, answer = split_reasoning(text, opened, tags)
         return replace(self, content=answer, reasoning=reasoning)
 
 
@@ -116,6 +116,7 @@ class Conversation:
         if show_probs and self._beams is not None:
             raise UsageError("--show-probs: this model's generation_config asks for beam search")
         self._show_probs = show_probs
+        self._tags = tags_of(language_model.tokenizer)
         self._cached_model = CachedModel(language_model, rewinds=True)
         self.system = system
         self.arguments = arguments or Chat([])
@@ -263,10 +264,11 @@ class Conversation:
             yield from user_turn
             for event in self._events(request):
                 if isinstance(event, Generation):
-                    self.turns = [*fitting, {"role": "assistant", "content": text}]
+                    turn = turn.with_answer(text, bool(request.opened_thought), self._tags)
+                    self.turns = [*fitting, self._message(turn, text)]
                     complete, valid = True, event.valid
                     yield replace(
-                        turn.with_answer(text, bool(request.opened_thought)),
+                        turn,
                         finish_reason=event.finish_reason,
                         completion_tokens=event.completion_tokens,
                     )
@@ -274,14 +276,23 @@ class Conversation:
                     text += piece
                     yield replace(event, text=piece)
         except (KeyboardInterrupt, GeneratorExit) as interruption:
-            self.turns = [*fitting, {"role": "assistant", "content": text}]
+            turn = turn.with_answer(text, bool(request.opened_thought), self._tags)
+            self.turns = [*fitting, self._message(turn, text)]
             if isinstance(interruption, KeyboardInterrupt) and not complete:
-                yield turn.with_answer(text, bool(request.opened_thought))
+                yield turn
             raise
         if settings.seed is not None:
             log.debug("seed %d", settings.seed)
         if valid is False:
             log.warning("the answer ended before satisfying the constraint")
+
+    def _message(self, turn: Turn, text: str) -> Message:
+        """Return an answer as the template gets it: with its reasoning in the text, where most look
+        for it, but apart where answers have a tag too (gpt-oss's template refuses the tags)."""
+        if not self._tags.answer:
+            return {"role": "assistant", "content": text}
+        thinking = {"thinking": turn.reasoning} if turn.reasoning else {}
+        return {"role": "assistant", "content": turn.content, **thinking}
 
     def _events(self, request: Request) -> Iterator[Piece | Generation]:
         if request.beams is None:
@@ -289,9 +300,10 @@ class Conversation:
             return
         for event in generate_each(self._language_model, [request]):
             if isinstance(event, Generation):
-                thought = event.reasoning
+                thought, tags = event.reasoning, self._tags
                 if thought is not None:
-                    yield Piece(f"{OPENING}{thought}{CLOSING}\n\n", is_reasoning=True)
+                    opening = "" if request.opened_thought else tags.opening
+                    yield Piece(f"{opening}{thought}{tags.to_answer}\n\n", is_reasoning=True)
                 yield Piece(event.text)
             yield event
 

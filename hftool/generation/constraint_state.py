@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hftool.errors import HftoolError
 from hftool.generation.constraints import grammar_of, one_line_cause
 from hftool.generation.sampling import SamplingSettings
+from hftool.generation.thought_tracker import ThoughtTracker, TokenBytes
 from hftool.models.language_model import LanguageModel
 from hftool.options.constraints import Constraint
 from hftool.tokenization.tokenizer import Tokenizer
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 _MARK = "\x02"  # a character that no merge joins with what follows
 _LONGEST = 32  # bytes of a token
-THINK, END_THINK = "<think>", "</think>"
-_BEFORE_ANSWER = r"\n{0,2}"  # between a thought and the answer
-_HEADER = 4  # tokens after the control token of a turn: "<|im_start|>assistant\n"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +34,7 @@ class _Vocabulary:
     """
 
     tokens: "LLTokenizer"
+    data: TokenBytes
     ends: frozenset[int]
     spaced: NDArray[np.bool_] | None
 
@@ -106,7 +105,7 @@ def _vocabulary(tokenizer: Tokenizer, ends: frozenset[int]) -> _Vocabulary:
         # A byte token for a space may stay where a word's own space goes.
         kept = [t == b" " and tokenizer.decode_uncleaned([i], False) == " " for i, t in named]
         spaced = np.array([t[:1] == b" " for _, t in named]) & ~np.array(kept)
-    return _Vocabulary(tokens, ends, spaced)
+    return _Vocabulary(tokens, TokenBytes(given.tokens), ends, spaced)
 
 
 @lru_cache(maxsize=64)
@@ -132,7 +131,7 @@ def _matcher(vocabulary: _Vocabulary, constraint: Constraint, before: str) -> "L
 class ConstraintState:
     """A text that grows token by token under a constraint.
 
-    What the model thinks before its answer, between `<think>` and `</think>`, is free.
+    What the model thinks before its answer, between its tags, is free.
 
     Args:
         prompt_ids: the tokens before the text.
@@ -154,37 +153,19 @@ class ConstraintState:
         self._name = language_model.name
         self._vocabulary = _vocabulary(language_model.tokenizer, language_model.end_ids)
         self._free = free
-        self._find_thought(language_model.tokenizer, prompt_ids)
+        data = self._vocabulary.data
+        self._beginning = ThoughtTracker(data, language_model.tokenizer, prompt_ids)
         self._reset()
-        if not self._thinking and not free:
-            self.allowed(language_model.embedding_rows)
-
-    def _find_thought(self, tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> None:
-        """Find out whether the prompt has opened a thought, or the model may begin with one."""
-        think, self._end_think = map(tokenizer.backend.token_to_id, (THINK, END_THINK))
-        last_turn: list[int] = []  # after the last control token
-        for token_id in reversed(prompt_ids):
-            last_turn.append(token_id)
-            if token_id in (think, self._end_think) or token_id in tokenizer.added_tokens:
-                break
-        self._opened = think is not None and last_turn[-1] == think
-        # Only an answer begins with a thought, and answers follow the header of a turn.
-        begins = len(last_turn) <= min(_HEADER, len(prompt_ids) - 1)
-        answers = begins and last_turn[-1] in tokenizer.added_tokens.keys() - {self._end_think}
-        self._think = think if answers and self._end_think is not None else None
-        text = tokenizer.decode(prompt_ids[-_HEADER:]).rstrip()
-        if self._end_think is None and (self._opened or text.endswith(THINK)):
-            raise HftoolError(
-                f"hftool cannot tell where a thought of {self._name} ends: it has no token"
-                f" {END_THINK}",
-                "turn thinking off: --no-think",
-            )
+        if not self._new_matcher("").is_accepting():
+            self._require_token(self._answer_mask(language_model.embedding_rows))
 
     def _reset(self) -> None:
         self._ids: list[int] = []
-        self._thinking = self._opened
+        self._before = self._beginning.copy()
+        # A text that may begin with a tag may be an answer as well, until it contradicts one.
+        self._may_answer = not self._before.thinking and not self._before.needs_tag
         self._matcher: LLMatcher | None = None  # that of the answer, from its first token
-        self._start = self._free  # of the answer among the ids
+        self._start = self._free  # of what is certainly the answer, among the ids
         self.violated = False
         self._ended = False
 
@@ -213,18 +194,31 @@ class ConstraintState:
             self.violated = self._ended or not self.satisfied
             self._ended = True
             return
-        if self._thinking:
-            if token_id == self._end_think:
-                self._thinking, self._start = False, len(self._ids)
-                self._matcher = self._new_matcher(_BEFORE_ANSWER)
-            return
+        answered = self._before.in_answer
+        if self._may_answer:
+            self._may_answer = self._consume(token_id)
+        if not answered:
+            self._add_before_answer(token_id)
+        elif not self._may_answer:
+            self.violated = True
+
+    def _add_before_answer(self, token_id: int) -> None:
+        self._before.add(token_id)
+        self._start = len(self._ids)
+        if self._before.in_answer and self._before.passed:
+            self._matcher = self._new_matcher(rf"\n{{0,{self._before.breaks}}}")
+            self._may_answer = True
+        elif self._before.in_answer:
+            self.violated = not self._may_answer
+        elif self._before.thinking or self._before.needs_tag:
+            self._may_answer = False
+
+    def _consume(self, token_id: int) -> bool:
+        """Add a token to the answer, and return whether the constraint allows it."""
         if self._matcher is None:
-            if token_id == self._think:
-                self._thinking = True
-                return
             self._matcher = self._new_matcher(" " if self._is_spaced(token_id) else "")
         known = self._matcher.validate_tokens([token_id]) == 1
-        self.violated = not (known and self._matcher.consume_token(token_id))
+        return known and bool(self._matcher.consume_token(token_id))
 
     def _new_matcher(self, before: str) -> "LLMatcher":
         return _matcher(self._vocabulary, self.constraint, before).deep_copy()
@@ -236,9 +230,9 @@ class ConstraintState:
     @property
     def satisfied(self) -> bool:
         """Whether the text satisfies the constraint as it is."""
-        if self.violated or self._thinking:
+        if self.violated or not self._may_answer:
             return False
-        return (self._matcher or self._new_matcher("")).is_accepting()
+        return bool((self._matcher or self._new_matcher("")).is_accepting())
 
     @property
     def complete(self) -> bool:
@@ -257,19 +251,30 @@ class ConstraintState:
         ends = list(self._vocabulary.ends)
         if self.violated:
             return torch.zeros(rows, dtype=torch.bool)
-        if self._thinking or len(self._ids) < self._free:
+        if self._before.thinking or len(self._ids) < self._free:
             mask = np.ones(rows, dtype=bool)
             mask[ends] = False
+            if self._before.thinking:
+                mask[[i for i in self._before.excluded() if i < rows]] = False
             return torch.from_numpy(mask)
         mask = self._mask(rows)
-        if not self.satisfied and not np.delete(mask, ends).any():
+        if not self.satisfied:
+            self._require_token(mask)
+        return torch.from_numpy(mask)
+
+    def _require_token(self, mask: NDArray[np.bool_]) -> None:
+        if not np.delete(mask, list(self._vocabulary.ends)).any():
             begins = "continue this text" if self._ids else "begin a text"
             raise HftoolError(
                 f"{self._name} has no token that can {begins} under --{self.constraint.kind}"
             )
-        return torch.from_numpy(mask)
 
     def _mask(self, rows: int) -> NDArray[np.bool_]:
+        mask = self._answer_mask(rows) if self._may_answer else np.zeros(rows, dtype=bool)
+        mask[[i for i in self._before.tag_tokens() if i < rows]] = True
+        return mask
+
+    def _answer_mask(self, rows: int) -> NDArray[np.bool_]:
         if self._matcher is not None:
             return self._mask_of(self._matcher, rows)
         mask = self._mask_of(self._new_matcher(""), rows)
@@ -277,8 +282,6 @@ class ConstraintState:
             mask[: len(spaced)] &= ~spaced[: len(mask)]
             after_space = self._mask_of(self._new_matcher(" "), rows)
             mask[: len(spaced)] |= after_space[: len(spaced)] & spaced[: len(mask)]
-        if self._think is not None:
-            mask[self._think] = True
         return mask
 
     def _mask_of(self, matcher: "LLMatcher", rows: int) -> NDArray[np.bool_]:

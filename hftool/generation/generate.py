@@ -23,11 +23,14 @@ from hftool.generation.records import (
 )
 from hftool.generation.sampling import Filter, SamplingSettings, apply_filters
 from hftool.models.language_model import LanguageModel
-from hftool.prompting.reasoning import ReasoningSplitter, split_reasoning
+from hftool.prompting.reasoning import ReasoningSplitter, joined_parts, tag_ids, tags_of
 from hftool.tokenization.incremental_decoder import IncrementalDecoder
 from hftool.tokenization.tokenizer import Tokenizer
 
 log = logging.getLogger("hftool")
+
+Part = tuple[str, bool]
+"""A part of a text, and whether it is the model's reasoning."""
 
 
 class Continuation:
@@ -49,19 +52,20 @@ class Continuation:
             skip_special=request.skip_special,
             clean_up=self._constraint is None,
         )
+        self._tags = tags_of(self._tokenizer)
         opened = request.opened_thought
-        self._splitter = None if opened is None else ReasoningSplitter(opened)
+        self._splitter = None if opened is None else ReasoningSplitter(opened, self._tags)
         self._held_back = ""
         self._logprob = 0.0  # of the tokens since the last piece
         self._began = time.perf_counter() if began is None else began
-        self.pieces: list[str] = []
+        self._parts: list[Part] = []  # all that is certain
         self.logprobs: list[TokenLogprob] = []
         self.count = 0
         self.stop: str | None = None
         self.finish_reason: FinishReason | None = None
 
-    def add(self, token_id: int, logits: torch.Tensor | None = None) -> str:
-        """Append a token, and return the text that is now certain.
+    def add(self, token_id: int, logits: torch.Tensor | None = None) -> list[Part]:
+        """Append a token, and return the parts of the text that are now certain.
 
         Args:
             logits: the model's logits [vocabulary] that the token was chosen from, for its
@@ -77,37 +81,47 @@ class Continuation:
             logprobs = torch.log_softmax(logits.double(), dim=-1)
             self._logprob += float(logprobs[token_id])
         ended = token_id in self._end_ids
-        text = "" if ended and self._request.skip_special else self._stream.step(token_id)
-        piece = self._release(text)
+        text = "" if ended and self._request.skip_special else self._text_of(token_id)
+        parts = self._split(self._release(text))
         if self._constraint is not None:
             self._constraint.add(token_id)
             ended = ended or self._constraint.complete
         if self.finish_reason is None and ended:
             self.finish_reason = "stop"
-        return piece
+        return parts
 
-    def end(self) -> str:
-        """End the text, and return what was held back."""
-        piece = ""
-        if self.stop is None:
-            piece = self._release(self._stream.end())
-        if self.stop is None and self._held_back:
-            self.pieces.append(self._held_back)
-            piece += self._held_back
-        self._held_back = ""
-        return piece
+    def _text_of(self, token_id: int) -> str:
+        """Return the text that a token completes. The special tokens of a model's tags are text as
+        long as a tag may come."""
+        splitter = self._splitter
+        if splitter is None or splitter.in_answer or token_id not in tag_ids(self._tokenizer):
+            return self._stream.step(token_id)
+        return self._stream.end() + self._tokenizer.added_tokens[token_id].content
 
-    def pieces_of(self, text: str, *, last: bool = False) -> Iterator[Piece]:
-        """Yield a text that `add` or `end` has returned as pieces: what the model thinks, and its
-        answer.
+    def _split(self, text: str, *, last: bool = False) -> list[Part]:
+        """Return the parts of the text that are certain, now that this text is.
 
         Args:
             last: no more text follows.
         """
         parts = [(text, False)] if text else []
         if self._splitter is not None:
-            parts = [*(self._splitter.parts(text) if text else ())]
-            parts += self._splitter.rest() if last else ()
+            parts = [*self._splitter.parts(text), *(self._splitter.rest() if last else ())]
+        self._parts += parts
+        return parts
+
+    def end(self) -> list[Part]:
+        """End the text, and return what was held back."""
+        text = ""
+        if self.stop is None:
+            text = self._release(self._stream.end())
+        if self.stop is None:
+            text += self._held_back
+        self._held_back = ""
+        return self._split(text, last=True)
+
+    def pieces(self, parts: list[Part]) -> Iterator[Piece]:
+        """Yield the pieces of a text for the parts that `add` or `end` has returned."""
         prob = None
         if self._request.with_probs and parts:
             prob, self._logprob = math.exp(self._logprob), 0.0
@@ -117,9 +131,8 @@ class Continuation:
     def record(self) -> Generation:
         """Return the text as a record."""
         seconds = time.perf_counter() - self._began
-        request, text, reasoning = self._request, "".join(self.pieces), None
-        if request.opened_thought is not None:
-            reasoning, text = split_reasoning(text, request.opened_thought)
+        request, opened = self._request, self._request.opened_thought
+        reasoning, text = joined_parts(self._parts, bool(opened), self._tags)
         return Generation(
             id=request.id,
             index=request.index,
@@ -148,8 +161,6 @@ class Continuation:
         else:
             at = len(held) - _partial_stop_length(held, self._request.stop)
             self._held_back = held[at:]
-        if at:
-            self.pieces.append(held[:at])
         return held[:at]
 
 
@@ -265,8 +276,8 @@ def generate(
         token_id, logits = next(tokens)
         if not continuation.count:
             first = time.perf_counter()
-        yield from continuation.pieces_of(continuation.add(token_id, logits))
-    yield from continuation.pieces_of(continuation.end(), last=True)
+        yield from continuation.pieces(continuation.add(token_id, logits))
+    yield from continuation.pieces(continuation.end())
     decode = time.perf_counter() - first
     full = continuation.finish_reason is None and limit < request.max_new_tokens
     record = continuation.record()

@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from hftool.errors import UsageError
+
 SHORT_TYPES = {
     **dict.fromkeys(("str", "string", "text"), "string"),
     **dict.fromkeys(("int", "integer"), "integer"),
@@ -82,11 +84,22 @@ def parse_schema(text: str) -> Any:
 
 
 def llguidance_schema(schema: Any) -> Any:
-    """Return a schema for llguidance, which accepts nothing that the given one does not."""
+    """Return a schema for llguidance, which accepts nothing that the given one does not.
+
+    Raises:
+        UsageError: that cannot be said.
+    """
     if isinstance(schema, dict):
-        schema = _mapped(schema, _narrowed)
+        schema = dict(schema)
+        # The $id of the whole changes nothing for a reference within it.
+        own = {"$id": schema.pop("$id")} if _refers_within(schema) and "$id" in schema else {}
+        schema = {**own, **_mapped(schema, _narrowed)}
         schema["x-guidance"] = {"whitespace_pattern": WHITE_SPACE}
     return schema
+
+
+def _refers_within(schema: dict[str, Any]) -> bool:
+    return str(schema.get("$ref")).startswith("#")
 
 
 def _mapped(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
@@ -106,6 +119,10 @@ def _mapped(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> 
 
 
 def _narrowed(schema: dict[str, Any]) -> dict[str, Any]:
+    if (
+        "$id" in schema and "$ref" in schema
+    ):  # whether $id changes what $ref is depends on the draft
+        raise UsageError("--schema: the schema has $id beside $ref, which cannot be kept")
     patterns = []
     if isinstance(name := schema.get("format"), str) and name in _STRICT_FORMATS:
         patterns.append(_STRICT_FORMATS[name])

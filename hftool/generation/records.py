@@ -153,8 +153,8 @@ class TokenLogprob:
 @dataclass(frozen=True, kw_only=True)
 class Generation:
     """A generated text. `seconds` and `tokens_per_second` do not include loading the model; `id`
-    is that of the batch record. `reasoning` is what the model has thought before its answer,
-    between `<think>` and `</think>`, if anything. `usage` and `tokens_per_second` are null where an
+    is that of the batch record. `reasoning` is what the model has thought before its answer, if
+    anything. `usage` and `tokens_per_second` are null where an
     endpoint does not count tokens. `valid` is whether the text satisfies its constraint, if it has
     one: it may not where it was cut off."""
 

@@ -22,6 +22,7 @@ from hftool.prompting.given_texts import (
 )
 from hftool.prompting.literal_special import literal_ids
 from hftool.prompting.messages import Chat, Message, text_of
+from hftool.prompting.reasoning import tags_of
 from hftool.prompting.template_sandbox import OutOfBounds, TemplateError
 from hftool.prompting.thinking import Switch, possible_switches
 from hftool.tokenization.chat_templates import DEFAULT, read_template
@@ -221,8 +222,9 @@ class ChatTemplate:
                 return prompt
         # The template does not keep the beginning as it is: it may be part of the reasoning.
         prompt = self._fitted(earlier, {**variables, "add_generation_prompt": True})
-        if prompt.rstrip().endswith("<think>") and beginning.lstrip().startswith("<think>"):
-            prompt = prompt.rstrip().removesuffix("<think>")
+        opening = tags_of(self._tokenizer).opening
+        if prompt.rstrip().endswith(opening) and beginning.lstrip().startswith(opening):
+            prompt = prompt.rstrip().removesuffix(opening)
         return prompt + beginning
 
     def _fitted(self, messages: list[Message], variables: Mapping[str, Any]) -> str:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from hftool.prompting.messages import Chat, Message, is_parts, texts_of
+from hftool.prompting.reasoning import TAGS
 
-_REASONING_ENDS = re.compile(r"</(?:\w+:)?think(?:ing)?>|\[/THINK\]|◁/think▷")
+_CLOSING = ["</thinking>", *(tags.closing for tags in TAGS if not tags.turn)]
+_REASONING_ENDS = re.compile("|".join(map(re.escape, _CLOSING)))
 _PART = re.compile(r"""["']type\\?["']: ?\\?["'](?:input_|output_)?text""")
 
 

@@ -75,11 +75,11 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return save(BACKENDS[request.param](), tmp_path_factory.mktemp(request.param))
 
 
-def save(backend: Backend, folder: Path) -> Any:
+def save(backend: Backend, folder: Path, tags: Sequence[str] = (THINK, END_THINK)) -> Any:
     """All that a state asks of a model."""
     control = [AddedToken(token, special=True) for token in (END, TURN)]
     backend.add_special_tokens(control)
-    backend.add_tokens([AddedToken(token) for token in (THINK, END_THINK)])
+    backend.add_tokens([AddedToken(token) for token in tags])
     backend.save(str(folder / "tokenizer.json"))
     tokenizer = Tokenizer(folder, "tiny")
     ends = frozenset({tokenizer.backend.token_to_id(END)})

@@ -148,6 +148,7 @@ def test_a_text_that_is_cut_off_is_not_valid(folder: Path) -> None:
         (["--schema", '{"not": {"type": "null"}, "if": {}}'], "the schema has if, not"),
         (["--schema", '{"$ref": "https://example.com/x"}'], "https://example.com/x"),
         (["--schema", "{"], "not valid JSON"),
+        (["--schema", '{"items": {"$id": "x", "$ref": "y"}}'], "the schema has $id beside $ref"),
         (["--schema", "people.json"], "'people.json' is not a name"),
         (["--schema", "age year"], "'year' is not a type"),
         (["--regex", "(?=a)b"], "look-around"),

@@ -77,11 +77,11 @@ def test_pieces_are_a_prefix_of_what_comes_before_the_first_stop(
     continuation = Continuation(smollm2, Request("", (0,), GREEDY, 99, tuple(stops)))
     shown, encode = "", smollm2.tokenizer.encode
     for token_id in (i for c in text for i in encode(c, special=False).ids):
-        shown += continuation.add(token_id)
+        shown += "".join(part for part, _ in continuation.add(token_id))
         assert text[:expected].startswith(shown)
         if continuation.finish_reason:
             break
-    shown += continuation.end()
+    shown += "".join(part for part, _ in continuation.end())
     assert shown == text[:expected] == continuation.record().text
     assert (continuation.stop is None) == (ended is None)
 

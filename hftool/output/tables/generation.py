@@ -9,7 +9,7 @@ from rich.style import Style
 
 from hftool.generation.records import Piece
 from hftool.output.tables.shading import legend, shaded
-from hftool.prompting.reasoning import CLOSING, OPENING
+from hftool.prompting.reasoning import DEFAULT
 from hftool.terminal import visible
 
 if TYPE_CHECKING:
@@ -70,4 +70,5 @@ def _thought(record: Any, console: Console) -> str:
     thought = getattr(record, "reasoning", None)
     if thought is None:
         return ""
-    return _styled(Piece(f"{OPENING}\n{thought}\n{CLOSING}\n\n", is_reasoning=True), console)
+    text = f"{DEFAULT.opening}\n{thought}\n{DEFAULT.closing}\n\n"
+    return _styled(Piece(text, is_reasoning=True), console)
