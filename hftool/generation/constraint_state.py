@@ -31,12 +31,14 @@ class _Vocabulary:
     Attributes:
         ends: the ids that end a text.
         spaced: which tokens begin with a space that a text loses at its beginning.
+        later: which tokens have other bytes at the beginning of a text.
     """
 
     tokens: "LLTokenizer"
     data: TokenBytes
     ends: frozenset[int]
     spaced: NDArray[np.bool_] | None
+    later: NDArray[np.bool_] | None
 
 
 class _Tokens:
@@ -45,14 +47,16 @@ class _Tokens:
     bos_token_id = None
 
     def __init__(self, tokenizer: Tokenizer, ends: frozenset[int]) -> None:
-        data = [tokenizer.token_bytes(i) for i in range(tokenizer.size)]
+        data = [tokenizer.inner_bytes(i) for i in range(tokenizer.size)]
         special = {i for i, token in enumerate(data) if token is None} | tokenizer.skipped
         names = tokenizer.backend.id_to_token
         self.tokens = [
             (names(i) or "").encode() if i in special else token or b""
             for i, token in enumerate(data)
         ]
-        self.tokens.append(b"<end of text>")  # for a model without a token that ends a text
+        # For a model without a token that ends a text; and since llguidance computes wrong masks
+        # where bytes that must come next have no tokens.
+        self.tokens += [b"<end of text>", *(bytes([byte]) for byte in range(256))]
         self.eos_token_id = min(ends, default=tokenizer.size)
         named = {i for i in special if self.tokens[i]}
         self.special_token_ids = sorted(named | ends | {tokenizer.size})
@@ -74,9 +78,7 @@ class _Tokens:
         ids = []
         while data:
             lengths = range(min(len(data), _LONGEST), 0, -1)
-            length = next((n for n in lengths if data[:n] in self._ids), 0)
-            if not length:  # it has no token for this character
-                break
+            length = next(n for n in lengths if data[:n] in self._ids)
             ids.append(self._ids[data[:length]])
             data = data[length:]
         return ids
@@ -84,7 +86,8 @@ class _Tokens:
     @cached_property
     def _ids(self) -> dict[bytes, int]:
         special = set(self.special_token_ids)
-        return {token: i for i, token in enumerate(self.tokens) if i not in special}
+        tokens = reversed(list(enumerate(self.tokens)))  # those of the model are the last
+        return {token: i for i, token in tokens if i not in special}
 
 
 @lru_cache(maxsize=2)
@@ -94,18 +97,26 @@ def _vocabulary(tokenizer: Tokenizer, ends: frozenset[int]) -> _Vocabulary:
     if not tokenizer.concatenates:
         raise HftoolError(
             f"hftool cannot constrain the texts of {tokenizer.name}: its tokenizer changes tokens"
-            " by their place in the text"
+            " by those next to them"
         )
     ends = frozenset(i for i in ends if i < tokenizer.size)
     given = _Tokens(tokenizer, ends)
     tokens = LLTokenizer(TokenizerWrapper(given), eos_token=sorted(ends) or [tokenizer.size])
-    spaced = None
+    real = given.tokens[: tokenizer.size]
+    spaced = later = None
     if tokenizer.drops_first_space:
-        named = list(enumerate(given.tokens))
         # A byte token for a space may stay where a word's own space goes.
-        kept = [t == b" " and tokenizer.decode_uncleaned([i], False) == " " for i, t in named]
-        spaced = np.array([t[:1] == b" " for _, t in named]) & ~np.array(kept)
-    return _Vocabulary(tokens, TokenBytes(given.tokens), ends, spaced)
+        kept = [t == b" " and _alone(tokenizer, i) == b" " for i, t in enumerate(real)]
+        spaced = np.array([t[:1] == b" " for t in real]) & ~np.array(kept)
+    if tokenizer.spaces_words:
+        later = np.array([t.removeprefix(b" ") != _alone(tokenizer, i) for i, t in enumerate(real)])
+    added = tokenizer.added_tokens
+    named = [added[i].content.encode() if i in added else token for i, token in enumerate(real)]
+    return _Vocabulary(tokens, TokenBytes(named), ends, spaced, later)
+
+
+def _alone(tokenizer: Tokenizer, token_id: int) -> bytes:
+    return tokenizer.decode_uncleaned([token_id], False).encode()
 
 
 @lru_cache(maxsize=64)
@@ -206,7 +217,8 @@ class ConstraintState:
         self._before.add(token_id)
         self._start = len(self._ids)
         if self._before.in_answer and self._before.passed:
-            self._matcher = self._new_matcher(rf"\n{{0,{self._before.breaks}}}")
+            space = "" if self._vocabulary.spaced is None else " ?"
+            self._matcher = self._new_matcher(rf"{space}\n{{0,{self._before.breaks}}}")
             self._may_answer = True
         elif self._before.in_answer:
             self.violated = not self._may_answer
@@ -215,17 +227,17 @@ class ConstraintState:
 
     def _consume(self, token_id: int) -> bool:
         """Add a token to the answer, and return whether the constraint allows it."""
+        vocabulary = self._vocabulary
         if self._matcher is None:
-            self._matcher = self._new_matcher(" " if self._is_spaced(token_id) else "")
+            if _has(vocabulary.later, token_id):
+                return False
+            spaced = _has(vocabulary.spaced, token_id)
+            self._matcher = self._new_matcher(" " if spaced else "")
         known = self._matcher.validate_tokens([token_id]) == 1
         return known and bool(self._matcher.consume_token(token_id))
 
     def _new_matcher(self, before: str) -> "LLMatcher":
         return _matcher(self._vocabulary, self.constraint, before).deep_copy()
-
-    def _is_spaced(self, token_id: int) -> bool:
-        spaced = self._vocabulary.spaced
-        return spaced is not None and token_id < len(spaced) and bool(spaced[token_id])
 
     @property
     def satisfied(self) -> bool:
@@ -282,6 +294,8 @@ class ConstraintState:
             mask[: len(spaced)] &= ~spaced[: len(mask)]
             after_space = self._mask_of(self._new_matcher(" "), rows)
             mask[: len(spaced)] |= after_space[: len(spaced)] & spaced[: len(mask)]
+        if (later := self._vocabulary.later) is not None:
+            mask[: len(later)] &= ~later[: len(mask)]
         return mask
 
     def _mask_of(self, matcher: "LLMatcher", rows: int) -> NDArray[np.bool_]:
@@ -289,9 +303,14 @@ class ConstraintState:
         if matcher.is_error():
             raise HftoolError(f"--{self.constraint.kind}: {one_line_cause(matcher.get_error())}")
         mask = np.zeros(rows, dtype=bool)
-        bits = np.unpackbits(data, bitorder="little")[:rows]
+        real = min(rows, len(self._vocabulary.data.data) + 1)
+        bits = np.unpackbits(data, bitorder="little")[:real]
         mask[: len(bits)] = bits
         return mask
+
+
+def _has(flags: NDArray[np.bool_] | None, token_id: int) -> bool:
+    return flags is not None and token_id < len(flags) and bool(flags[token_id])
 
 
 class ConstraintProcessor:

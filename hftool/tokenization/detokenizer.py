@@ -16,6 +16,7 @@ from hftool.tokenization.token_bytes import (
     bytes_of,
     show_bytes,
     stand_ins_of,
+    word_piece,
 )
 
 _SPACED_PUNCTUATION = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
@@ -247,15 +248,31 @@ class Detokenizer:
 
     @cached_property
     def concatenates(self) -> bool:
-        """Whether a text is the bytes of its tokens one after another, apart from a space at its
-        beginning."""
-        by_place = {*_BY_PLACE} - {"Metaspace"}
+        """Whether a text is the `inner_bytes` of its tokens one after another, but for a space at
+        its beginning."""
+        if self.spaces_words:
+            return len(self._steps) == 1
         known = self._decoder is not None and not self._word_end and not self.joins_tokens
-        return known and self._step_types.isdisjoint(by_place)
+        return known and self._step_types.isdisjoint({*_BY_PLACE} - {"Metaspace"})
+
+    def inner_bytes(self, token_id: int) -> bytes | None:
+        """Return what a token adds to a text that has begun: its bytes, and the space before it if
+        the decoder puts one there. None for special tokens and unused ids."""
+        data, token = self.token_bytes(token_id), self._spelling(token_id)
+        if data is None or token is None or not self.spaces_words:
+            return data
+        return word_piece(token, self._steps[0]).encode()
+
+    @cached_property
+    def spaces_words(self) -> bool:
+        """Whether the decoder puts a space before each word but the first."""
+        return "WordPiece" in self._step_types
 
     @cached_property
     def drops_first_space(self) -> bool:
         """Whether a text is without the space that its first token begins with."""
+        if self.spaces_words:
+            return True
         ids = range(self.backend.get_vocab_size(with_added_tokens=True))
         words = ((i, self.token_bytes(i) or b"") for i in ids if i not in self.added_tokens)
         spaced = next(((i, word) for i, word in words if word[:1] == b" " and word.strip()), None)

@@ -42,8 +42,7 @@ def bytes_of(token: str, steps: Sequence[Step]) -> bytes:
             case "Metaspace":
                 token = token.replace(step["replacement"], " ")
             case "WordPiece":
-                word = " " + token.removeprefix(step["prefix"])
-                token = (_cleaned(word) if step["cleanup"] else word).removeprefix(" ")
+                token = word_piece(token, step).removeprefix(" ")
             case "BPEDecoder":
                 token = token.replace(step["suffix"], " ")
             case "CTC":
@@ -51,6 +50,13 @@ def bytes_of(token: str, steps: Sequence[Step]) -> bytes:
                 if step["cleanup"]:
                     token = _cleaned(token).replace(step["word_delimiter_token"], " ")
     return token.encode("utf-8", "surrogateescape")
+
+
+def word_piece(token: str, step: Step) -> str:
+    """Return a WordPiece token as the decoder writes it after others: "##s" -> "s", "a" -> " a"."""
+    prefix = step["prefix"]
+    word = token.removeprefix(prefix) if token.startswith(prefix) else f" {token}"
+    return _cleaned(word) if step["cleanup"] else word
 
 
 def _text(data: bytes) -> str:

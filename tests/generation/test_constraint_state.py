@@ -59,6 +59,16 @@ def llama_decoder() -> Any:
     return decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)])
 
 
+def word_piece(cleanup: bool) -> Backend:
+    letters = [chr(i) for i in range(33, 127)] + ["é", "中", "way", "no", "yes", "n't", "don"]
+    tokens = ["[UNK]", *letters, *(f"##{letter}" for letter in letters)]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    backend = Backend(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(cleanup=cleanup)
+    return backend
+
+
 METASPACE: Any = decoders.Metaspace
 BACKENDS: dict[str, Any] = {
     "byte-level": byte_level,
@@ -66,6 +76,8 @@ BACKENDS: dict[str, Any] = {
     "gemma": lambda: sentencepiece(
         decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     ),
+    "word-piece": lambda: word_piece(cleanup=True),
+    "word-piece, spaces kept": lambda: word_piece(cleanup=False),
     "metaspace": lambda: sentencepiece(decoders.Sequence([decoders.ByteFallback(), METASPACE()])),
 }
 
@@ -187,9 +199,9 @@ def test_only_the_answer_after_a_thought_is_constrained(model: Any) -> None:
 
 
 def test_tokenizers_whose_texts_are_no_sequence_of_tokens_are_refused(tmp_path: Path) -> None:
-    backend = Backend(models.WordPiece({"[UNK]": 0, "a": 1, "##b": 2}, unk_token="[UNK]"))
-    backend.decoder = decoders.WordPiece()
-    with pytest.raises(HftoolError, match="changes tokens by their place"):
+    backend = Backend(models.WordLevel({"<pad>": 0, "a": 1, "|": 2}, "<pad>"))
+    backend.decoder = decoders.CTC()
+    with pytest.raises(HftoolError, match="changes tokens by those next to them"):
         ConstraintState(save(backend, tmp_path), Constraint("regex", "ab"), [0])
 
 
@@ -200,3 +212,7 @@ def test_a_vocabulary_that_lacks_a_character(tmp_path: Path) -> None:
     model = save(backend, tmp_path)
     with pytest.raises(HftoolError, match=r"no token that can begin a text|no text satisfies"):
         ConstraintState(model, Constraint("schema", "{}"), [0])
+    state = ConstraintState(model, Constraint("choice", '["a{b"]'), [0])
+    state.add(model.tokenizer.backend.token_to_id("▁a"))
+    with pytest.raises(HftoolError, match="no token that can continue"):
+        state.allowed(model.embedding_rows)  # not "b", which llguidance would allow
