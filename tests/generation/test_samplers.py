@@ -255,6 +255,29 @@ def test_beams(model: LanguageModel, folder: Path) -> None:
     assert "aa" not in record.text and "a" in record.text
 
 
+@pytest.mark.parametrize("cutoff", [("top_h", 0.5), ("epsilon_cutoff", 0.02), ("eta_cutoff", 0.1)])
+def test_beams_that_are_drawn(model: LanguageModel, folder: Path, cutoff: Any) -> None:
+    prompt, texts = torch.tensor([PROMPT]), []
+    for name, value in (cutoff, ("min_p", 0.0)):
+        own: dict[str, Any] = {name: value}
+        settings = SamplingSettings(greedy=False, seed=7, ignore_eos=True, **own)
+        [record] = search(model, Request("", PROMPT, settings, TOKENS), BeamSettings(3, 1, 1.0))
+        texts.append(record.text)
+        torch.manual_seed(7)
+        expected = transformers_model(folder).generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=TOKENS,
+            do_sample=True,
+            top_k=0,
+            num_beams=3,
+            suppress_tokens=[END],
+            **{name: value or None},
+        )
+        assert record.text == model.tokenizer.decode(expected[0, len(PROMPT) :].tolist())
+    assert texts[0] != texts[1]
+
+
 def test_a_text_never_comes_in_any_spelling(model: LanguageModel) -> None:
     settings = replace(GREEDY, bias=("a=9", "b=9"), frequency_penalty=1.0)
     free = text_of(generate_each(model, [Request("", PROMPT, settings, 40)]))
