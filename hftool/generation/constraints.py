@@ -72,6 +72,9 @@ def one_line_cause(error: str) -> str:
     if names := first.partition("Unimplemented keys: ")[2]:
         keywords = ", ".join(json.loads(names.partition("]")[0] + "]"))
         return f"the schema has {keywords}, which cannot be kept while a text is generated"
+    if name := first.partition("Unknown format: ")[2]:
+        name = " ".join(name.split())[:100]
+        return f"the schema has the format {name}, which cannot be kept while a text is generated"
     if "coerce_one_of" in first:
         return "the schema has a oneOf with branches that a value may satisfy together: use anyOf"
     if "NoExtension" in first:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from hftool.errors import HftoolError
 from hftool.tokenization.tokenizer import Tokenizer
 
 
@@ -62,7 +63,10 @@ LONGEST_TAIL = 32  # tokens that a tag and the white space around it can have
 def known_tags(tokenizer: Tokenizer) -> Tags | None:
     """Return the first of `TAGS` that a model's chat templates write, or that its vocabulary has;
     None if it has none of them."""
-    templates = "".join(tokenizer.chat_templates.values())
+    try:
+        templates = "".join(tokenizer.chat_templates.values())
+    except HftoolError:  # which a text without a template does not concern
+        templates = ""
 
     def has(tag: str) -> bool:
         tokens = _TOKEN.findall(tag)

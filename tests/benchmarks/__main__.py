@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import generating, judging, scoring, starting
+from tests.benchmarks import constraining, generating, judging, scoring, starting
 from tests.benchmarks.pairs import Pair
 
 
@@ -63,7 +63,9 @@ def _short(rate: float) -> str:
 def main() -> None:
     """Run the benchmarks named on the command line, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="start, count, generate, sentiment, score")
+    parser.add_argument(
+        "names", nargs="*", help="start, count, generate, constrain, sentiment, score"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--texts", type=int, default=1000)
     parser.add_argument("--megabytes", type=int, default=50)
@@ -75,6 +77,7 @@ def main() -> None:
         "start": starting.pairs,
         "count": lambda: starting.counting(args.megabytes),
         "generate": lambda: generating.pairs(args.tokens),
+        "constrain": lambda: constraining.pairs(args.tokens),
         "sentiment": lambda: judging.pairs(args.texts),
         "score": lambda: scoring.pairs(args.texts),
     }
