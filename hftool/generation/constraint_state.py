@@ -1,5 +1,6 @@
 """A text that grows under a constraint: which tokens may come next, and whether it may end."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -277,8 +278,11 @@ class ConstraintState:
     def _require_token(self, mask: NDArray[np.bool_]) -> None:
         if not np.delete(mask, list(self._vocabulary.ends)).any():
             begins = "continue this text" if self._ids else "begin a text"
+            needed = (self._matcher or self._new_matcher("")).compute_ff_bytes()
+            text = json.dumps(needed.decode("utf-8", "replace")[:20], ensure_ascii=False)
+            needs = f": it needs {text}" if needed else ""
             raise HftoolError(
-                f"{self._name} has no token that can {begins} under --{self.constraint.kind}"
+                f"{self._name} has no token that can {begins} under --{self.constraint.kind}{needs}"
             )
 
     def _mask(self, rows: int) -> NDArray[np.bool_]:
