@@ -39,6 +39,8 @@ class Server:
     Attributes:
         address: what `-m` takes.
         shifted: give the log-probabilities of a prompt after its first token, as llama-cpp-python.
+        fields: of the requests to each path: their names, or their schemas by name.
+        owner: what the list of models says of who owns them.
         faults: what goes wrong with the next requests for text, in turn: a key of `FAULTS`.
         requests: the path, the body and the key of each request for text.
     """
@@ -48,7 +50,8 @@ class Server:
     tokenizer: Any
     faults: list[str] = field(default_factory=list)
     requests: list[tuple[str, Any, str | None]] = field(default_factory=list)
-    fields: dict[str, tuple[str, ...]] = field(default_factory=lambda: dict(FIELDS))
+    fields: dict[str, Any] = field(default_factory=lambda: dict(FIELDS))
+    owner: str = "vllm"
     shifted: bool = False
     most_at_once: int = 0
     _now: int = 0
@@ -137,11 +140,13 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             if self.path == "/v1/models":
-                listed = [{"id": "tiny", "object": "model", "owned_by": "vllm"}]
+                listed = [{"id": "tiny", "object": "model", "owned_by": server.owner}]
                 self.send(200, json.dumps({"object": "list", "data": listed}).encode())
             elif self.path == "/openapi.json" and server.fields:
                 schemas: dict[str, Any] = {
-                    path: {"properties": {name: {} for name in names}}
+                    path: {
+                        "properties": names if isinstance(names, dict) else {n: {} for n in names}
+                    }
                     for path, names in server.fields.items()
                 }
                 names = {path: path.strip("/").replace("/", ".") for path in schemas}

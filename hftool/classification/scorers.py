@@ -5,7 +5,7 @@ from hftool.classification.label_probability import PROMPT, PromptScorer
 from hftool.classification.remote_labels import RemoteScorer
 from hftool.classification.sequence_classifier import ClassifierScorer
 from hftool.classification.zero_shot import HYPOTHESIS, EntailmentScorer
-from hftool.endpoint.scores import require_right_logprobs
+from hftool.endpoint.scores import label_scorer
 from hftool.endpoint.server import connect
 from hftool.errors import UsageError
 from hftool.models.classifier import Classifier
@@ -26,9 +26,8 @@ def _remote_scorer(
         if given:
             raise UsageError(f"{name} does not work with an endpoint")
     labels, template = _candidate_labels(options.labels), options.prompt_template or PROMPT
-    endpoint = connect(address, load, concurrency)
-    require_right_logprobs(endpoint)
-    return RemoteScorer(endpoint, labels, template, options.label_scoring, concurrency)
+    score = label_scorer(connect(address, load, concurrency))
+    return RemoteScorer(score, labels, template, options.label_scoring, concurrency)
 
 
 def load_scorer(

@@ -2,7 +2,8 @@
 
 import json
 import random
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -25,13 +26,15 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "repetition_penalty": ("repetition_penalty", "repeat_penalty"),
     "min_new_tokens": ("min_tokens",),
     "max_new_tokens": ("max_tokens",),
+    "ban": ("bad_words",),
+    "think_tokens": ("thinking_token_budget",),
 }
 """The fields of requests whose names differ from those of the options; the server knows one."""
 SENT = (
     *("temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty", "stop"),
     *("no_repeat_ngram_size", "presence_penalty", "frequency_penalty", "max_new_tokens"),
     *("min_new_tokens", "ignore_eos", "top_n_sigma", "xtc_probability", "xtc_threshold"),
-    *("dry_multiplier", "dry_base", "dry_allowed_length"),
+    *("dry_multiplier", "dry_base", "dry_allowed_length", "ban", "think_tokens"),
 )
 """The options whose values are sent as they are."""
 PROMPTING = (
@@ -49,6 +52,7 @@ GENERATION_CONFIG = (
 _NOT_SENT = ("prompting", "show_probs", "constraint")
 """The fields of `GenerateOptions` that are no options to send by name."""
 MAX_SEED = 2**31
+METACHARACTERS = r"[\\.^$|?*+()\[\]{}]"  # of regular expressions in all dialects
 
 
 @dataclass(frozen=True)
@@ -177,21 +181,68 @@ def _of_generation(
 
 
 def _of_constraint(endpoint: Endpoint, path: Path, constraint: Constraint) -> dict[str, Any]:
-    """Return the field for a constraint: vLLM's, of this or an earlier version, llama.cpp's, or
-    OpenAI's, which only takes schemas."""
+    """Return the field for a constraint, in the form that the server knows."""
     is_text = constraint.kind in ("regex", "grammar")
     value: Any = constraint.text if is_text else json.loads(constraint.text)
     name = "json" if constraint.kind == "schema" else constraint.kind
-    if endpoint.knows(path, "structured_outputs"):
+    if endpoint.knows(path, "structured_outputs"):  # vLLM
         return {"structured_outputs": {name: value}}
-    if endpoint.knows(path, f"guided_{name}"):
+    if endpoint.knows(path, f"guided_{name}"):  # its earlier versions
         return {f"guided_{name}": value}
-    if name == "json" and endpoint.knows(path, "json_schema"):
-        return {"json_schema": value}
-    if name == "json" and endpoint.knows(path, "response_format"):
-        form = {"name": "text", "schema": value, "strict": True}
+    body: dict[str, Any] | None = None
+    if name == "json":
+        body = _of_schema(endpoint, path, value)
+    elif name == "regex":
+        body = _of_regex(endpoint, path, value)
+    elif name == "choice" and endpoint.knows(path, "grammar"):
+        body = {"grammar": choice_grammar(value)}
+    elif name == "choice":
+        body = _of_regex(endpoint, path, choice_regex(value))
+    if body is None:
+        raise unknown(endpoint, f"--{constraint.kind}")
+    return body
+
+
+def _of_schema(endpoint: Endpoint, path: Path, schema: Any) -> dict[str, Any] | None:
+    """Return the field for a JSON Schema: TGI's, OpenAI's, llama-cpp-python's, or that of llama.cpp
+    and SGLang."""
+    formats = endpoint.response_formats(path)
+    if formats.get("json") == "value":
+        return {"response_format": {"type": "json", "value": schema}}
+    if formats.get("json_schema") == "json_schema":
+        form = {"name": "text", "schema": schema, "strict": True}
         return {"response_format": {"type": "json_schema", "json_schema": form}}
-    raise unknown(endpoint, f"--{constraint.kind}")
+    if formats.get("json_object") == "schema":
+        return {"response_format": {"type": "json_object", "schema": schema}}
+    if endpoint.knows(path, "json_schema"):
+        return {"json_schema": schema if endpoint.kind == "llama.cpp" else json.dumps(schema)}
+    return None
+
+
+def _of_regex(endpoint: Endpoint, path: Path, regex: str) -> dict[str, Any] | None:
+    """Return the field for a regular expression: SGLang's or TGI's."""
+    if endpoint.knows(path, "regex"):
+        return {"regex": regex}
+    if endpoint.response_formats(path).get("regex") == "value":
+        return {"response_format": {"type": "regex", "value": regex}}
+    return None
+
+
+def choice_grammar(texts: Sequence[str]) -> str:
+    r"""Return the GBNF grammar of one of several texts: `root ::= "yes" | "no"`."""
+    return f"root ::= {' | '.join(map(_gbnf_literal, texts))}"
+
+
+def _gbnf_literal(text: str) -> str:
+    escapes = {'"': '\\"', "\\": "\\\\"}
+    shown = (escapes.get(c, c if c.isprintable() else f"\\U{ord(c):08X}") for c in text)
+    return f'"{"".join(shown)}"'
+
+
+def choice_regex(texts: Sequence[str]) -> str:
+    """Return the regular expression of one of several texts: `(yes|no)`."""
+    escaped = [re.sub(METACHARACTERS, r"\\\g<0>", text) for text in texts]
+    return f"({'|'.join(escaped)})"
 
 
 def _given(options: GenerateOptions) -> Iterator[tuple[Any, str, Any]]:

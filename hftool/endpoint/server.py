@@ -1,7 +1,7 @@
 """An endpoint: which server it is, its model, and what the server knows to do."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from functools import cached_property
 from typing import Any, Literal
@@ -32,10 +32,7 @@ DOCUMENTED: dict[str, Mapping[Path, set[str]]] = {
         | _LLAMA
         | {"chat_template_kwargs", "continue_final_message"},
     },
-    "Ollama": {
-        "completions": _COMMON | {"frequency_penalty", "presence_penalty", "stream_options"},
-        "chat/completions": _OPENAI_CHAT - {"logprobs", "top_logprobs"},
-    },
+    "Ollama": {"completions": _OPENAI, "chat/completions": _OPENAI_CHAT},
     # It accepts the rest of OpenAI's fields and ignores them, and makes another penalty of
     # `frequency_penalty`.
     "transformers": {
@@ -44,6 +41,8 @@ DOCUMENTED: dict[str, Mapping[Path, set[str]]] = {
     },
 }
 """The fields of requests that servers know which don't say so themselves."""
+FORMAT_VALUES = ("json_schema", "schema", "value")
+"""The fields of a `response_format` beside its `type`: OpenAI's, llama-cpp-python's and TGI's."""
 LOCAL = ("device", "dtype", "quantize", "revision", "trust_remote_code", "target_lang")
 """The options for loading a model, of which an endpoint has no use."""
 _OWNERS = {"llamacpp": "llama.cpp", "library": "Ollama"}
@@ -120,7 +119,7 @@ class Endpoint:
         return "/v1/systemone" in self._schema.get("paths", {})
 
     @cached_property
-    def _published(self) -> dict[Path, set[str]]:
+    def _published(self) -> dict[Path, dict[str, Any]]:
         paths: tuple[Path, ...] = ("completions", "chat/completions")
         return {path: published_fields(self._schema, f"/v1/{path}") for path in paths}
 
@@ -130,29 +129,51 @@ class Endpoint:
         fields = self._published[path] or DOCUMENTED[self.kind or "OpenAI"][path]
         return field in fields
 
+    def response_formats(self, path: Path) -> dict[str, str]:
+        """Return what the field `response_format` can hold: for each `type` the name of the field
+        with its value."""
+        if not self.knows(path, "response_format"):
+            return {}
+        published = self._published[path].get("response_format")
+        found: dict[str, str | None] = {}
+        for node in _alternatives(self._schema, published, depth=8):
+            properties = node.get("properties")
+            properties = properties if isinstance(properties, dict) else {}
+            kind = properties.get("type")
+            kind = kind if isinstance(kind, dict) else {}
+            for name in kind.get("enum", [kind.get("const")]):
+                if isinstance(name, str) and not found.get(name):
+                    found[name] = next((v for v in FORMAT_VALUES if v in properties), None)
+        if not found:  # it does not say more
+            return {"json_schema": "json_schema"}
+        return {name: value for name, value in found.items() if value}
 
-def published_fields(schema: Mapping[str, Any], path: str) -> set[str]:
-    """Return the names of the fields of a request, as an OpenAPI schema describes it."""
+
+def published_fields(schema: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Return the fields of a request, as an OpenAPI schema describes them."""
     request: Any = schema
     for name in ("paths", path, "post", "requestBody", "content", "application/json", "schema"):
         request = request.get(name) if isinstance(request, dict) else None
-    return _properties(schema, request, depth=8)
+    found: dict[str, Any] = {}
+    for node in _alternatives(schema, request, depth=8):
+        found |= node["properties"] if isinstance(node.get("properties"), dict) else {}
+    return found
 
 
-def _properties(schema: Mapping[str, Any], node: Any, depth: int) -> set[str]:
+def _alternatives(schema: Mapping[str, Any], node: Any, depth: int) -> Iterator[dict[str, Any]]:
+    """Yield a node of a schema, and the nodes that it refers to or is made of."""
     if not isinstance(node, dict) or not depth:
-        return set()
-    names = set(node["properties"]) if isinstance(node.get("properties"), dict) else set()
+        return
+    yield node
     reference = node.get("$ref")
     if isinstance(reference, str) and reference.startswith("#/"):
         target: Any = schema
         for name in reference[2:].split("/"):
             target = target.get(name) if isinstance(target, dict) else None
-        names |= _properties(schema, target, depth - 1)
+        yield from _alternatives(schema, target, depth - 1)
     for several in ("allOf", "anyOf", "oneOf"):
         for part in node[several] if isinstance(node.get(several), list) else ():
-            names |= _properties(schema, part, depth - 1)
-    return names
+            yield from _alternatives(schema, part, depth - 1)
 
 
 def refuse(options: Mapping[str, Any]) -> None:

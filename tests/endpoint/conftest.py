@@ -31,6 +31,7 @@ def server(running: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     running.requests.clear()
     running.fields = dict(FIELDS)
     running.shifted = False
+    running.owner = "vllm"
     monkeypatch.setenv("HFTOOL_API_KEY", KEY)
     monkeypatch.setattr(client, "PAUSES", (0.0, 0.0, 0.0))
     return running
