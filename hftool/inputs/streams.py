@@ -19,14 +19,23 @@ BUFFER_BYTES = 1 << 18  # to read of a file together, and to peek at
 THREE_WAYS = "give it as an argument, name a file with -f/--file, or pipe it into stdin"
 
 
+_arriving: dict[Path, Callable[[], io.RawIOBase]] = {}
+
+
+def read_as_it_arrives(file: Path, opener: Callable[[], io.RawIOBase]) -> None:
+    """Have `open_stream` read a file that is not here yet from what `opener` opens."""
+    _arriving[file] = opener
+
+
 def source_name(file: Path | None) -> str:
     """Return what errors call the input: "stdin", or the file's path."""
     return "stdin" if file in (None, STDIN) else str(file)
 
 
 def is_live(file: Path | None) -> bool:
-    """Return whether reading may have to wait for more input: from stdin or another pipe."""
-    return file is None or file == STDIN or not file.is_file()
+    """Return whether reading may have to wait for more input: from stdin, another pipe, or another
+    machine. It can be read once."""
+    return file in _arriving or file is None or file == STDIN or not file.is_file()
 
 
 def open_stream(file: Path | None) -> io.BufferedReader:
@@ -41,6 +50,8 @@ def open_stream(file: Path | None) -> io.BufferedReader:
             raise UsageError("no text was given", THREE_WAYS)
         stdin: Any = sys.stdin.buffer
         return stdin if hasattr(stdin, "peek") else io.BufferedReader(stdin)
+    if file in _arriving:
+        return io.BufferedReader(_arriving[file](), BUFFER_BYTES)
     try:
         return io.BufferedReader(io.FileIO(file), BUFFER_BYTES)
     except OSError as error:

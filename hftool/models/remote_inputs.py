@@ -1,10 +1,14 @@
-"""Inputs from where data is: data sets on the hub, and files on the web, kept for the next time."""
+"""Inputs from where data is: data sets on the hub, and files on the web, kept for the next time.
+
+A single file of texts is read as it arrives. What has to be there as a whole is downloaded first:
+Parquet and workbooks, several files of one table, and what Ray's workers read.
+"""
 
 import hashlib
+import io
 import json
 import logging
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,9 +16,11 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from hftool import config
-from hftool.atomic_files import atomic_file, atomic_path
+from hftool.atomic_files import atomic_file
 from hftool.errors import HftoolError
+from hftool.inputs.arriving import ArrivingFile, answer_with_file
 from hftool.inputs.files import format_by_suffix
+from hftool.inputs.streams import read_as_it_arrives
 from hftool.models.hub import raise_for
 from hftool.models.references import HubModel
 from hftool.options.inputs import FileOptions, TableInputOptions
@@ -22,8 +28,7 @@ from hftool.options.model import SourceOptions
 
 log = logging.getLogger("hftool")
 
-TIMEOUT = 30.0  # seconds without a byte
-SPARE = 1 << 30  # bytes of the disk that a download leaves free
+TIMEOUT = 30.0  # seconds without an answer
 # A path has one of the slashes of a URL: Path("https://a/b") is "https:/a/b".
 _DATASET = re.compile(r"hf:/+datasets/([\w.-]+/[\w.-]+)(?:@([^/]+))?(?:/(.*))?")
 _WEB = re.compile(r"(https?):/+(.+)", re.DOTALL)
@@ -37,16 +42,21 @@ class RemoteInputs:
     """Finds the files on this machine for what `--file` and `--batch` name elsewhere.
 
     Attributes:
+        whole: whether files must be there as a whole.
         revisions: the commit of each data set, and what identifies the content of each file of the
             web, by what the user has named.
     """
 
     source: SourceOptions
+    whole: bool = False
     revisions: dict[str, str] = field(default_factory=dict)
 
     def tables(self, options: TableInputOptions) -> TableInputOptions:
         """Return options with files of this machine. Raises: as `files`."""
-        return replace(options, files=options.files and self.files(options.files))
+        if not options.files:
+            return options
+        streamed = len(options.files) == 1 and options.input_format not in ("parquet", "xlsx")
+        return replace(options, files=self.files(options.files, streamed=streamed))
 
     def texts(self, options: TextOptions) -> TextOptions:
         """Return options with a file of this machine. Raises: as `file`."""
@@ -61,13 +71,16 @@ class RemoteInputs:
 
         Raises: as `files`; or it names several.
         """
-        found = self.files([path])
+        found = self.files([path], streamed=True)
         if len(found) > 1:
             raise HftoolError(f"{path} has {len(found)} files", "name one of them")
         return found[0]
 
-    def files(self, paths: Sequence[Path]) -> list[Path]:
+    def files(self, paths: Sequence[Path], *, streamed: bool = False) -> list[Path]:
         """Return the files that paths name; download those that are elsewhere and not here yet.
+
+        Args:
+            streamed: whether a single file may be read as it arrives.
 
         Raises:
             HftoolError: there is no such thing, it can't be downloaded, or it is not here and
@@ -76,14 +89,14 @@ class RemoteInputs:
         found: list[Path] = []
         for path in paths:
             if web := _WEB.fullmatch(str(path)):
-                found.append(self._of_web(f"{web[1]}://{web[2]}"))
+                found.append(self._of_web(f"{web[1]}://{web[2]}", streamed=streamed))
             elif str(path).startswith("hf:/"):
-                found += self._of_dataset(str(path))
+                found += self._of_dataset(str(path), streamed=streamed)
             else:
                 found.append(path)
         return found
 
-    def _of_dataset(self, path: str) -> list[Path]:
+    def _of_dataset(self, path: str, *, streamed: bool) -> list[Path]:
         match = _DATASET.fullmatch(path)
         if match is None:
             raise HftoolError(f"{path} names no data set of the hub", _PLACE)
@@ -92,7 +105,39 @@ class RemoteInputs:
         names = chosen(listing["files"], match[3] or "", model.repo)
         log.info("%s at %s: %d files", model.repo, listing["sha"][:12], len(names))
         self.revisions[path] = listing["sha"]
+        if streamed and len(names) == 1 and self._may_stream(names[0]):
+            return [self._of_hub(model, listing["sha"], names[0])]
         return [self._downloaded(model, listing["sha"], name) for name in names]
+
+    def _may_stream(self, name: str) -> bool:
+        """Return whether a file can be read from beginning to end, by its name."""
+        file = Path(name)
+        format_ = format_by_suffix(file)
+        has_format = format_ != "lines" or ".txt" in file.suffixes
+        return has_format and format_ not in ("parquet", "xlsx") and not self.whole
+
+    def _of_hub(self, model: HubModel, commit: str, name: str) -> Path:
+        """Return a file of a data set, which is read as it arrives if it is not here."""
+        from huggingface_hub import get_token, hf_hub_url, try_to_load_from_cache
+
+        known = try_to_load_from_cache(model.repo, name, repo_type="dataset", revision=commit)
+        kept = _kept(name, model.repo, commit, name)
+        if isinstance(known, str) or kept.is_file():
+            return Path(known) if isinstance(known, str) else kept
+        if self.source.offline:
+            raise _not_here(f"{name} of {model.repo}")
+        url = hf_hub_url(model.repo, name, repo_type="dataset", revision=commit)
+        token, shown = self.source.hub_token or get_token(), f"{name} of {model.repo}"
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+
+        def opened() -> io.RawIOBase:
+            try:
+                return ArrivingFile(answer_with_file(url, shown, headers), shown, kept)
+            except HftoolError:  # the hub's own client tells more about the cause
+                return io.FileIO(self._downloaded(model, commit, name))
+
+        read_as_it_arrives(kept, opened)
+        return kept
 
     def _listing(self, model: HubModel) -> dict[str, Any]:
         """Return the commit of a revision and its files: as the hub has them now, or as they were
@@ -136,22 +181,37 @@ class RemoteInputs:
             raise_for(error, model, "data set")
         return Path(path)
 
-    def _of_web(self, url: str) -> Path:
+    def _of_web(self, url: str, *, streamed: bool) -> Path:
         parts = urlsplit(url)
-        name = re.sub(r"[^\w.-]", "_", unquote(parts.path).rpartition("/")[2])[-80:] or "data"
-        folder = config.cache_path() / "inputs" / _digest(url)
-        kept, shown = folder / name.lstrip("."), f"{parts.scheme}://{parts.hostname}{parts.path}"
-        mark = folder / ".mark"
+        kept = _kept(unquote(parts.path).rpartition("/")[2], url)
+        shown = f"{parts.scheme}://{parts.hostname}{parts.path}"
+        mark = kept.with_name(".mark")
         known = mark.read_text(encoding="utf-8") if mark.is_file() and kept.is_file() else ""
         if self.source.offline:
             if not known:
                 raise _not_here(shown)
-        else:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if new := _fetched(url, shown, kept, known):
-                mark.write_text(new, encoding="utf-8")
-                known = new
-        self.revisions[shown] = known
+            self.revisions[shown] = known
+            return kept
+        headers = {"If-None-Match": known} if known.startswith(('"', "W/")) else {}
+        response = answer_with_file(url, shown, headers)
+        if response.status_code == 304:
+            self.revisions[shown] = known
+            return kept
+        first: list[Any] = [response]
+
+        def opened() -> ArrivingFile:
+            again = first.pop() if first else answer_with_file(url, shown, {})
+            return ArrivingFile(again, shown, kept, mark)
+
+        tag = response.headers.get("etag")
+        if streamed and tag and self._may_stream(kept.name):
+            self.revisions[shown] = tag
+            read_as_it_arrives(kept, opened)
+            return kept
+        with opened() as file:
+            while file.read(1 << 18):
+                pass
+        self.revisions[shown] = mark.read_text(encoding="utf-8")
         return kept
 
 
@@ -180,44 +240,10 @@ def chosen(files: Sequence[str], path: str, repo: str) -> list[str]:
     return found
 
 
-def _fetched(url: str, shown: str, kept: Path, known: str) -> str:
-    """Download a file of the web, unless it is the known one, and return what identifies its
-    content; "" if it is the known one.
-
-    Raises:
-        HftoolError: it can't be downloaded, or is a web page.
-    """
-    import httpx2
-
-    headers = {"If-None-Match": known} if known.startswith(('"', "W/")) else {}
-    try:
-        with httpx2.stream(
-            "GET", url, headers=headers, follow_redirects=True, timeout=TIMEOUT
-        ) as response:
-            if response.status_code == 304:
-                return ""
-            if response.status_code != 200:
-                raise HftoolError(f"the server responded with {response.status_code} for {shown}")
-            if "text/html" in response.headers.get("content-type", ""):
-                raise HftoolError(f"{shown} is a web page", "name the file itself")
-            return _saved(response, shown, kept)
-    except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.TooManyRedirects) as error:
-        cause = str(error) or type(error).__name__
-        raise HftoolError(f"cannot download {shown}: {cause}") from None
-
-
-def _saved(response: Any, shown: str, kept: Path) -> str:
-    sums = hashlib.sha256()
-    left = shutil.disk_usage(kept.parent).free - SPARE
-    log.info("downloading %s", shown)
-    with atomic_path(kept) as beside, beside.open("wb") as file:
-        for data in response.iter_bytes():
-            left -= len(data)
-            if left < 0:
-                raise HftoolError(f"{shown} is larger than the free space of the disk")
-            sums.update(data)
-            file.write(data)
-    return str(response.headers.get("etag") or sums.hexdigest())
+def _kept(name: str, *values: object) -> Path:
+    """Return where the cache keeps a file of this name, which these values identify."""
+    plain = re.sub(r"[^\w.-]", "_", name.rpartition("/")[2])[-80:].lstrip(".") or "data"
+    return config.cache_path() / "inputs" / _digest(*values) / plain
 
 
 def _digest(*values: object) -> str:

@@ -1,6 +1,9 @@
 """Inputs from data sets on the hub, and from the web: asked for once, and there afterwards."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -52,12 +55,16 @@ def test_a_data_set_of_the_hub(model: str, tmp_path: Path) -> None:
             wrong = run_process(*arguments, path, environment=online)
             assert wrong.status == 1 and cause in wrong.stderr, wrong.stderr
             assert "Traceback" not in wrong.stderr
+        one = run_process(*arguments, "hf://datasets/owner/reviews/test", environment=online)
+        assert json.loads(one.stdout)["text"] == "x"
         log = run_process(*arguments, train, "-o", str(output), environment=online)
         assert log.status == 0
     offline = {**environment, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "1"}
     again = run_process(*arguments, train, environment=offline)
     assert again.stdout == done.stdout, again.stderr
-    missing = run_process(*arguments, "hf://datasets/owner/reviews/test", environment=offline)
+    one = run_process(*arguments, "hf://datasets/owner/reviews/test", environment=offline)
+    assert json.loads(one.stdout)["text"] == "x", one.stderr
+    missing = run_process(*arguments, "hf://datasets/owner/others/test", environment=offline)
     assert missing.status == 1 and "downloads are turned off" in missing.stderr
     runs = list((tmp_path / "cache" / "runs").glob("*.run"))
     settings = json.loads(runs[0].read_bytes().split(b"\n")[0])
@@ -106,6 +113,45 @@ def web() -> Iterator[dict[str, Any]]:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield pages
         server.shutdown()
+
+
+def test_texts_are_read_as_they_arrive(model: str, tmp_path: Path) -> None:
+    seen = threading.Event()
+    rows = [f"good number {number}\n".encode() for number in range(20_000)]  # 370 kB
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("ETag", '"1"')
+            self.send_header("Content-Length", str(sum(map(len, rows))))
+            self.end_headers()
+            self.wfile.write(b"".join(rows[:-1]))
+            self.wfile.flush()
+            if seen.wait(60):
+                self.wfile.write(rows[-1])
+
+    arguments = ["-m", "hftool", "sentiment", "-m", model, "--format", "jsonl", "-f"]
+    environment = {**os.environ, "HFTOOL_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/many.txt"
+        command = [sys.executable, *arguments, url]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+        assert process.stdout is not None
+        first = process.stdout.readline()  # before the server has sent the last text
+        assert json.loads(first)["text"] == "good number 0"
+        seen.set()
+        assert len(process.stdout.readlines()) == len(rows) - 1
+        assert process.wait() == 0
+        server.shutdown()
+    [kept] = tmp_path.glob("inputs/*/many.txt")
+    assert kept.read_bytes() == b"".join(rows)
+    process = subprocess.Popen([*command, "--offline"], stdout=subprocess.PIPE, env=environment)
+    output, _ = process.communicate()
+    assert len(output.splitlines()) == len(rows) and process.returncode == 0
 
 
 def test_files_of_the_web(

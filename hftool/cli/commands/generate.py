@@ -99,7 +99,7 @@ def generate(
         require_compatible(generation)
     elif batch_size is not None:
         raise UsageError("--batch-size does not work with an endpoint", "use --concurrency N")
-    remote = RemoteInputs(load)
+    remote = RemoteInputs(load, whole=engine.on_ray)
     inputs = remote.texts(inputs)
     if engine.on_ray:
         from hftool.jobs.generate import GenerateJob, generate_files

@@ -67,7 +67,7 @@ def score(
     from hftool.output.views.score import parts_view, scores_view
     from hftool.output.writer import write
 
-    remote = RemoteInputs(load)
+    remote = RemoteInputs(load, whole=engine.on_ray)
     inputs = remote.tables(inputs)
     if engine.on_ray:
         _score_on_ray(text or (), load, inputs, prompting, scoring, engine, output)

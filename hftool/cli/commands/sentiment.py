@@ -71,7 +71,7 @@ def sentiment(
         _require_local_and_whole(engine, output)
     from hftool.models.remote_inputs import RemoteInputs
 
-    remote = RemoteInputs(load)
+    remote = RemoteInputs(load, whole=engine.on_ray)
     inputs = remote.tables(inputs)
     if engine.on_ray:
         from hftool.jobs.sentiment import LabelJob
