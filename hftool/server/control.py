@@ -172,7 +172,10 @@ def _no_daemon() -> HftoolError:
 
 def _socket_path() -> Path:
     if sys.platform != "linux":
-        raise HftoolError("the daemon needs Linux: it forks processes that have a model in memory")
+        raise HftoolError(
+            "the daemon needs Linux: elsewhere a process that has a model can't be forked safely",
+            "a server keeps its model loaded as well: -m http://HOST:PORT/v1#NAME",
+        )
     path = protocol.socket_path()
     if path is None:
         raise UsageError("HFTOOL_DAEMON is off, or the runtime folder is another user's")
