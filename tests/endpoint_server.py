@@ -40,6 +40,7 @@ class Server:
         address: what `-m` takes.
         shifted: give the log-probabilities of a prompt after its first token, as llama-cpp-python.
         fields: of the requests to each path: their names, or their schemas by name.
+        logprobs: what the next answers have instead of the log-probabilities of "a" and "b".
         owner: what the list of models says of who owns them.
         faults: what goes wrong with the next requests for text, in turn: a key of `FAULTS`.
         requests: the path, the body and the key of each request for text.
@@ -52,6 +53,7 @@ class Server:
     requests: list[tuple[str, Any, str | None]] = field(default_factory=list)
     fields: dict[str, Any] = field(default_factory=lambda: dict(FIELDS))
     owner: str = "vllm"
+    logprobs: list[Any] = field(default_factory=list)
     shifted: bool = False
     most_at_once: int = 0
     _now: int = 0
@@ -90,6 +92,11 @@ class Server:
         if body.get("logprobs") is not None and body["logprobs"] is not False:
             top = body.get("top_logprobs", body["logprobs"])
             choice["logprobs"] = self._logprobs(shown, rows, int(top), "chat" in path)
+        if self.logprobs:
+            given = self.logprobs.pop()
+            top = {"a": given[0], "b": given[1]} if given and given[0] is not None else None
+            lists = {"tokens": ["a"], "token_logprobs": given and given[:1], "top_logprobs": [top]}
+            choice["logprobs"] = given and lists
         usage = {"prompt_tokens": len(prompt), "completion_tokens": len(new)}
         return {"model": body["model"], "choices": [choice], "usage": usage}
 
@@ -188,7 +195,8 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             tokens = answer["choices"][0]["tokens"]
             reason = answer["choices"][0]["finish_reason"]
             chat = self.path.endswith("/chat/completions")
-            self.chunk(b": a comment, and an event of several lines\r\n\r\n")
+            self.chunk(b": a comment, and an event without a text\r\n\r\n")
+            self.chunk(b'data: {"choices": []}\n\n')
             for number, token in enumerate(tokens):
                 if fault == "cut" and number == 3:
                     self.close_connection = True
@@ -220,6 +228,8 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
                 self.send(200, b"<html>Sign in</html>", kind="text/html")
             elif name == "invalid":
                 self.send(200, b'{"choices": [')
+            elif name == "bytes":
+                self.send(200, b'{"choices": [{"text": "caf\xe9"}]}')
             elif name == "strange":
                 self.send(200, b'{"choices": [{"text": 5, "finish_reason": "stop"}]}')
             elif name == "hang":

@@ -48,7 +48,7 @@ def read_answer(answer: Any) -> Answer:
         raise HftoolError(f"the server reports an error: {str(said)[:300]}")
     usage = _usage(answer.get("usage"))
     choices = answer.get("choices")
-    if choices == [] and "usage" in answer:  # the last event of a stream
+    if choices == []:  # an event of a stream that tells something else, such as the usage
         return Answer("", "", None, None, usage, None)
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise _strange("no choices")
@@ -137,7 +137,7 @@ def _number(value: Any) -> float:
     if value is None:
         return math.nan
     if type(value) not in (int, float) or not value <= 1e-3:
-        raise _strange("a log-probability is none")
+        raise _strange("a log-probability is above 0, or no number")
     return min(float(value), 0.0)
 
 

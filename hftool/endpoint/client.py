@@ -182,8 +182,14 @@ class Client:
     def _parsed(self, text: str | bytes) -> Any:
         try:
             return json.loads(text)
+        except UnicodeDecodeError:
+            raise HftoolError(f"{self.server} sends something else than UTF-8") from None
         except (ValueError, RecursionError):
             start = text[:SHOWN] if isinstance(text, str) else text[:SHOWN].decode(errors="replace")
+            if start.lstrip().startswith(("{", "[")):
+                raise HftoolError(
+                    self._clean(f"{self.server} answered with broken JSON: '{start[:40]}'")
+                ) from None
             kind = "a web page" if start.lstrip().startswith("<") else f"'{start[:40]}'"
             raise HftoolError(
                 self._clean(f"{self.server} answered with {kind} instead of JSON"),

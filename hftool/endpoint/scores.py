@@ -28,6 +28,7 @@ from hftool.prompting.prompt import Prompt
 
 log = logging.getLogger("hftool")
 
+MOST_TOTAL = 1.02  # of probabilities: they are rounded, to three digits in bfloat16
 PROBES = ("One, two, three, four,", "The capital of France is", "a b c d e f g", "1 + 1 =")
 TOLERANCE = 0.5  # between two computations of a log-probability, in the lowest precision
 
@@ -65,12 +66,23 @@ def next_tokens(
     if len(best) < k:
         log.warning("the server gives only %d of %d tokens", len(best), k)
     position = _usage(endpoint, answer).prompt_tokens - 1
-    cumulative = 0.0
-    for rank, token in enumerate(best, 1):
-        prob = math.exp(token.logprob)
-        cumulative = min(1.0, cumulative + prob)
+    probs = [math.exp(token.logprob) for token in best]
+    for rank, (token, prob) in enumerate(zip(best, probs, strict=True), 1):
+        cumulative = total_of(probs[:rank])
         found = (position, rank, None, token.token, prob, token.logprob, cumulative, None)
         yield Candidate(*found)
+
+
+def total_of(probs: Sequence[float]) -> float:
+    """Return the sum of some probabilities of a distribution.
+
+    Raises:
+        HftoolError: they are of none.
+    """
+    total = math.fsum(probs)
+    if total > MOST_TOTAL:
+        raise HftoolError(f"the probabilities that the server gives add up to {total:.4f}")
+    return min(1.0, total)
 
 
 def _usage(endpoint: Endpoint, answer: Answer) -> Usage:

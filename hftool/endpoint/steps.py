@@ -1,14 +1,18 @@
 """The steps of a text that an endpoint generates, with the best tokens of each."""
 
+import logging
 import math
 from collections.abc import Iterator
 
 from hftool.endpoint.answers import read_answer, with_reasoning
 from hftool.endpoint.parameters import RemoteRequest
+from hftool.endpoint.scores import total_of
 from hftool.endpoint.server import Endpoint
 from hftool.errors import HftoolError
 from hftool.generation.candidates import Step, StepCandidate
 from hftool.generation.records import TokenLogprob
+
+log = logging.getLogger("hftool")
 
 LONGEST_CHARACTER = 4  # tokens, each with a byte of it: their texts are not that of the character
 
@@ -20,8 +24,11 @@ def steps(endpoint: Endpoint, request: RemoteRequest) -> Iterator[Step]:
         HftoolError: the server gives no log-probabilities, or fails.
     """
     answer = read_answer(endpoint.client.post(request.path, request.body))
-    if not answer.logprobs:
+    if not answer.logprobs or any(math.isnan(token.logprob) for token in answer.logprobs):
         raise HftoolError(f"{endpoint.client.server} gives no log-probabilities")
+    fewest = min(len(token.top) for token in answer.logprobs)
+    if fewest < (request.logprobs or 0):
+        log.warning("the server gives only %d of %d tokens", fewest, request.logprobs)
     whole, end = with_reasoning([answer]), 0
     for number, token in enumerate(answer.logprobs, 1):
         end = _end_of(token.token, whole, end)
@@ -37,13 +44,14 @@ def _step(number: int, chosen: TokenLogprob, text: str, k: int) -> Step:
     listed: list[tuple[int | None, str, float]] = [(i, *each) for i, each in enumerate(best, 1)]
     if rank is None:
         listed.append((None, chosen.token, prob))
+    total = total_of([each for _, _, each in listed])
     return Step(
         *(number, None, chosen.token, prob, None, None, rank, None, None, None, None, text),
         candidates=tuple(
             StepCandidate(rank, None, token, each, {}, None, None, None)
             for rank, token, each in listed
         ),
-        unseen=max(0.0, 1.0 - math.fsum(each for _, _, each in listed)),
+        unseen=1.0 - total,
     )
 
 

@@ -32,6 +32,7 @@ def server(running: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     running.fields = dict(FIELDS)
     running.shifted = False
     running.owner = "vllm"
+    running.logprobs.clear()
     monkeypatch.setenv("HFTOOL_API_KEY", KEY)
     monkeypatch.setattr(client, "PAUSES", (0.0, 0.0, 0.0))
     return running

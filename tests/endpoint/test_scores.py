@@ -68,6 +68,22 @@ def test_sample_of_a_token_that_is_not_among_the_best(server: Server) -> None:
     assert again.stdout.endswith(f"\na cat{visible(steps[-1]['text'])}\n")
 
 
+@pytest.mark.parametrize("command", ["sample", "topk"])
+@pytest.mark.parametrize(
+    ("logprobs", "cause"),
+    [
+        (None, "gives no log-probabilities"),
+        ([None, None], "gives no log-probabilities"),
+        ([-0.1, -0.2], "add up to 1.7236"),
+        ([0.5, -1], "above 0, or no number"),
+    ],
+)
+def test_wrong_logprobs(command: str, logprobs: Any, cause: str, server: Server) -> None:
+    server.logprobs = [logprobs]
+    result = run(command, "a", "-m", server.address, "-k", "2")
+    assert result.exit_code == 1 and cause in result.stderr, result.output
+
+
 def test_score(server: Server, tiny: Path) -> None:
     table = "story,ending,n\na dog sat,on a mat,1\nx,y z,2\n,end,3\n"
     arguments = ("--input-format", "csv", "--column", "ending", "--given-column", "story")
