@@ -139,19 +139,18 @@ def test_texts_are_read_as_they_arrive(model: str, tmp_path: Path) -> None:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}/many.txt"
         command = [sys.executable, *arguments, url]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
-        assert process.stdout is not None
-        first = process.stdout.readline()  # before the server has sent the last text
-        assert json.loads(first)["text"] == "good number 0"
-        seen.set()
-        assert len(process.stdout.readlines()) == len(rows) - 1
-        assert process.wait() == 0
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+            assert process.stdout is not None
+            first = process.stdout.readline()  # before the server has sent the last text
+            assert json.loads(first)["text"] == "good number 0"
+            seen.set()
+            assert len(process.stdout.readlines()) == len(rows) - 1
+        assert process.returncode == 0
         server.shutdown()
     [kept] = tmp_path.glob("inputs/*/many.txt")
     assert kept.read_bytes() == b"".join(rows)
-    process = subprocess.Popen([*command, "--offline"], stdout=subprocess.PIPE, env=environment)
-    output, _ = process.communicate()
-    assert len(output.splitlines()) == len(rows) and process.returncode == 0
+    offline = subprocess.run([*command, "--offline"], stdout=subprocess.PIPE, env=environment)
+    assert (offline.returncode, len(offline.stdout.splitlines())) == (0, len(rows))
 
 
 def test_files_of_the_web(
