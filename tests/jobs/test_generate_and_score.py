@@ -1,9 +1,16 @@
 """`generate` and `score` on Ray, against the same commands without it."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -79,6 +86,52 @@ def test_scores_are_those_of_a_local_run(model: str, tmp_path: Path) -> None:
     for record, other in zip(found, expected, strict=True):
         del other["index"]
         assert record == pytest.approx(other, abs=1e-4)
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that have a model."""
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.Error):  # it ended just now
+            found += [child.pid] * any("MapWorker" in word for word in child.cmdline())
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["generate", "score"])
+def test_a_killed_worker_loses_and_duplicates_nothing(
+    command: str, model: str, tmp_path: Path
+) -> None:
+    folder, output, partial = tmp_path / "in", tmp_path / "out", tmp_path / "out.partial"
+    folder.mkdir()
+    name, count = ("prompt", 1500) if command == "generate" else ("text", 6000)
+    local: list[Any] = []
+    options = ("-m", model, "--dtype", "float32")
+    options += ("-n", "9", "--seed", "9") if command == "generate" else ()
+    for file in ("a.jsonl", "b.jsonl"):
+        rows = [{name: f"{file[0]}b" * (i % 9 + 1)} for i in range(count)]
+        (folder / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        source = ("--batch",) if command == "generate" else ("--format", "jsonl", "-f")
+        local += run(command, *options, *source, str(folder / file)).stdout.splitlines()
+    source = ("--batch",) if command == "generate" else ()
+    arguments = [command, *options, "--engine", "ray", *source, str(folder), "-o", str(output)]
+    environment = {**os.environ, **RAY}
+    command_line = [sys.executable, "-m", "hftool", *arguments]
+    process = subprocess.Popen(command_line, stderr=subprocess.PIPE, text=True, env=environment)
+    killed = 0
+    while process.poll() is None:
+        begun = partial.exists() and any(partial.glob("part-*"))
+        if begun and not killed and (workers := workers_of(process)):
+            killed = workers[0]
+            os.kill(killed, signal.SIGKILL)
+        time.sleep(0.02)
+    _, stderr = process.communicate()
+    assert (process.returncode, stderr) == (0, "") and killed
+    for record, other in zip(parts(output), map(json.loads, local), strict=True):
+        for varying in ("seconds", "tokens_per_second"):
+            record.pop(varying, None)
+            other.pop(varying, None)
+        assert record == (other if command == "generate" else pytest.approx(other, abs=1e-4))
 
 
 @pytest.mark.parametrize(
