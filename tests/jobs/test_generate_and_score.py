@@ -106,14 +106,14 @@ def test_a_killed_worker_loses_and_duplicates_nothing(
     folder.mkdir()
     name, count = ("prompt", 1500) if command == "generate" else ("text", 6000)
     local: list[Any] = []
-    options = ("-m", model, "--dtype", "float32")
-    options += ("-n", "9", "--seed", "9") if command == "generate" else ()
+    options = ["-m", model, "--dtype", "float32"]
+    options += ["-n", "9", "--seed", "9"] if command == "generate" else []
     for file in ("a.jsonl", "b.jsonl"):
         rows = [{name: f"{file[0]}b" * (i % 9 + 1)} for i in range(count)]
         (folder / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
-        source = ("--batch",) if command == "generate" else ("--format", "jsonl", "-f")
+        source = ["--batch"] if command == "generate" else ["--format", "jsonl", "-f"]
         local += run(command, *options, *source, str(folder / file)).stdout.splitlines()
-    source = ("--batch",) if command == "generate" else ()
+    source = ["--batch"] if command == "generate" else []
     arguments = [command, *options, "--engine", "ray", *source, str(folder), "-o", str(output)]
     environment = {**os.environ, **RAY}
     command_line = [sys.executable, "-m", "hftool", *arguments]
