@@ -1,94 +1,33 @@
-"""Probabilities from an endpoint, where the server gives log-probabilities."""
+"""Scores of texts by an endpoint, where the server gives their log-probabilities."""
 
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import takewhile
 
-from hftool.endpoint.answers import Answer, read_answer
+from hftool.endpoint.answers import read_answer
 from hftool.endpoint.client import HttpError
 from hftool.endpoint.generate import in_order
-from hftool.endpoint.parameters import choice_grammar, remote_request, unknown
+from hftool.endpoint.next_tokens import usage_of
+from hftool.endpoint.parameters import choice_grammar, unknown
 from hftool.endpoint.server import Endpoint
 from hftool.errors import HftoolError
-from hftool.generation.candidates import Candidate
-from hftool.generation.records import TokenLogprob, Usage
+from hftool.generation.records import TokenLogprob
 from hftool.generation.scored_sequences import text_in
 from hftool.generation.scoring import TextScore, text_score
 from hftool.inputs.row_errors import stopping_error
 from hftool.inputs.tables import TextRow
-from hftool.options.generation import GenerateOptions, GenerationOptions
-from hftool.options.inputs import PromptOptions
 from hftool.options.output import OnError
-from hftool.options.sampling import SamplingOptions
 from hftool.options.score import ScoreOptions
-from hftool.prompting.prompt import Prompt
 
 log = logging.getLogger("hftool")
 
-MOST_TOTAL = 1.02  # of probabilities: they are rounded, to three digits in bfloat16
 PROBES = ("One, two, three, four,", "The capital of France is", "a b c d e f g", "1 + 1 =")
 TOLERANCE = 0.5  # between two computations of a log-probability, in the lowest precision
 
 Scorer = Callable[[str, str], list[float]]
 """Returns the log-probability of each token of a text after what is given."""
-
-
-def next_token_records(
-    endpoint: Endpoint, prompts: Sequence[Prompt], prompting: PromptOptions, k: int
-) -> Iterator[Candidate]:
-    """Yield the `k` most probable tokens after each prompt.
-
-    Raises: as `next_tokens`.
-    """
-    for index, prompt in enumerate(prompts):
-        for candidate in next_tokens(endpoint, prompt, prompting, k):
-            yield replace(candidate, index=index if len(prompts) > 1 else None)
-
-
-def next_tokens(
-    endpoint: Endpoint, prompt: Prompt, prompting: PromptOptions, k: int
-) -> Iterator[Candidate]:
-    """Yield the `k` most probable tokens after a prompt. An endpoint tells no ids and no entropy.
-
-    Raises:
-        HftoolError: the server gives no log-probabilities, or fails.
-    """
-    generation = GenerationOptions(max_new_tokens=1, top_logprobs=k)
-    options = GenerateOptions(prompting, SamplingOptions(greedy=True), generation)
-    request = remote_request(endpoint, prompt, options)
-    answer = read_answer(endpoint.client.post(request.path, request.body))
-    best = answer.logprobs[0].top[:k] if answer.logprobs else ()
-    if not best:
-        raise HftoolError(f"{endpoint.client.server} gives no log-probabilities")
-    if len(best) < k:
-        log.warning("the server gives only %d of %d tokens", len(best), k)
-    position = _usage(endpoint, answer).prompt_tokens - 1
-    probs = [math.exp(token.logprob) for token in best]
-    for rank, (token, prob) in enumerate(zip(best, probs, strict=True), 1):
-        cumulative = total_of(probs[:rank])
-        found = (position, rank, None, token.token, prob, token.logprob, cumulative, None)
-        yield Candidate(*found)
-
-
-def total_of(probs: Sequence[float]) -> float:
-    """Return the sum of some probabilities of a distribution.
-
-    Raises:
-        HftoolError: they are of none.
-    """
-    total = math.fsum(probs)
-    if total > MOST_TOTAL:
-        raise HftoolError(f"the probabilities that the server gives add up to {total:.4f}")
-    return min(1.0, total)
-
-
-def _usage(endpoint: Endpoint, answer: Answer) -> Usage:
-    if answer.usage is None:
-        raise HftoolError(f"{endpoint.client.server} does not count tokens")
-    return answer.usage
 
 
 def require_right_logprobs(endpoint: Endpoint) -> None:
@@ -166,7 +105,7 @@ def _echoed(endpoint: Endpoint, prompt: str, *, special: bool) -> Sequence[Token
         endpoint.client.post("completions", {**body, "max_tokens": 1, "temperature": 0})
     )
     tokens = answer.logprobs or ()
-    count = _usage(endpoint, answer).prompt_tokens
+    count = usage_of(endpoint, answer).prompt_tokens
     if not answer.text.startswith(prompt) or not tokens or len(tokens) < count:
         raise HftoolError(f"{endpoint.client.server} does not give the tokens of the prompt")
     if any(math.isnan(token.logprob) for token in tokens[1:count]):

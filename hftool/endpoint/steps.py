@@ -5,8 +5,8 @@ import math
 from collections.abc import Iterator
 
 from hftool.endpoint.answers import read_answer, with_reasoning
+from hftool.endpoint.next_tokens import total_of
 from hftool.endpoint.parameters import RemoteRequest
-from hftool.endpoint.scores import total_of
 from hftool.endpoint.server import Endpoint
 from hftool.errors import HftoolError
 from hftool.generation.candidates import Step, StepCandidate

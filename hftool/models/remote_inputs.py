@@ -183,8 +183,9 @@ class RemoteInputs:
 
     def _of_web(self, url: str, *, streamed: bool) -> Path:
         parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
         kept = _kept(unquote(parts.path).rpartition("/")[2], url)
-        shown = f"{parts.scheme}://{parts.hostname}{parts.path}"
+        shown = f"{parts.scheme}://{host}{parts.path}"
         mark = kept.with_name(".mark")
         known = mark.read_text(encoding="utf-8") if mark.is_file() and kept.is_file() else ""
         if self.source.offline:

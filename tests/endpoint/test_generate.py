@@ -247,8 +247,9 @@ def test_addresses(server: Server) -> None:
 
 def test_no_torch_and_no_key_in_the_list_of_processes(server: Server) -> None:
     code = (
-        "import sys; sys.argv = ['hftool', 'generate', '-m', sys.argv[1], 'ab', '-n', '2'];"
-        "from hftool.cli.app import app; app(standalone_mode=False);"
+        "import sys; from hftool.cli.app import app\n"
+        "for command in ('generate', 'topk', 'sample'):\n"
+        "    app([command, '-m', sys.argv[1], 'ab'], standalone_mode=False)\n"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, server.address]).returncode == 0

@@ -69,7 +69,6 @@ def topk(
         hftool topk "Once upon a time" --save next.html
     """
     from hftool.errors import exclude
-    from hftool.generation.next_token import NextTokenQuery, answers, next_token_records
     from hftool.models.references import endpoint_address
     from hftool.output.views.layers import layers_view
     from hftool.output.views.tokens import next_token_view
@@ -83,23 +82,25 @@ def topk(
     given = list(prompts(prompt, inputs, prompting))
     sampling = SamplingOptions(**asdict(filtering), seed=0) if sampled else None
     page = not everywhere and output.save is not None and output.save.suffix == ".html"
-    query = NextTokenQuery(k, tuple(target or ()), position, sampling, page)
     models = [load.model, *(compare.split(",") if compare else ())]
     several = {"models": len(models) > 1, "texts": len(given) > 1}
     if address := endpoint_address(load.model):
-        from hftool.endpoint import scores
+        from hftool.endpoint import next_tokens
         from hftool.endpoint.server import connect, refuse
 
         others = {"--target": target, "--position": position, "--compare": compare}
         refuse({**others, "--layers": layers, "--attention": attention})
         refuse({"a sampling option": sampled, "a page": page})
-        found = scores.next_token_records(connect(address, load), given, prompting, k)
+        found = next_tokens.next_token_records(connect(address, load), given, prompting, k)
         write(
             found,
             next_token_view(everywhere=False, sampled=False, targets=False, **several),
             output,
         )
         return
+    from hftool.generation.next_token import NextTokenQuery, answers, next_token_records
+
+    query = NextTokenQuery(k, tuple(target or ()), position, sampling, page)
     if attention:
         exclude({"--attention": True, "--layers": layers})
         exclude({"--attention": True, "--target": bool(target)})
