@@ -131,6 +131,8 @@ class RemoteInputs:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
 
         def opened() -> io.RawIOBase:
+            if kept.is_file():  # it was read to its end since
+                return io.FileIO(kept)
             try:
                 return ArrivingFile(answer_with_file(url, shown, headers), shown, kept)
             except HftoolError:  # the hub's own client tells more about the cause
@@ -200,7 +202,9 @@ class RemoteInputs:
             return kept
         first: list[Any] = [response]
 
-        def opened() -> ArrivingFile:
+        def opened() -> io.RawIOBase:
+            if not first and kept.is_file():  # it was read to its end since
+                return io.FileIO(kept)
             again = first.pop() if first else answer_with_file(url, shown, {})
             return ArrivingFile(again, shown, kept, mark)
 
