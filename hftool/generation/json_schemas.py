@@ -47,6 +47,23 @@ _STRICT_FORMATS = {
     "date-time": f"^{_DATE}[Tt]{_NO_LEAP_SECOND}$",
     "time": f"^{_NO_LEAP_SECOND}$",
 }
+_WORD = "[A-Za-z0-9._~-]+"
+_PATH = f"{_WORD}(/{_WORD})*/?"
+_URI = f"https?://[a-z0-9]+([.-][a-z0-9]+)*(:[0-9]{{1,4}})?(/({_PATH})?)?(\\?[A-Za-z0-9=&]*)?(#[A-Za-z0-9]*)?"
+_REFERENCE = f"({_URI}|/?{_PATH}|/?)"
+_POINTER = "(/([^/~]|~[01])*)*"
+_LABEL = "[a-z][a-z0-9]{0,62}"
+# Formats that llguidance does not know: patterns that match only such texts, if not all of them.
+_OTHER_FORMATS = {
+    "uri-template": "([A-Za-z0-9._~:/?#@!$&()*+,;=-]|\\{[A-Za-z0-9_]+(,[A-Za-z0-9_]+)*\\})*",
+    "uri-reference": _REFERENCE,
+    "iri": _URI,
+    "iri-reference": _REFERENCE,
+    "json-pointer": _POINTER,
+    "relative-json-pointer": f"(0|[1-9][0-9]*)(#|{_POINTER})",
+    "idn-hostname": f"{_LABEL}([.]{_LABEL}){{0,2}}",
+    "idn-email": f"{_LABEL}@{_LABEL}([.]{_LABEL}){{0,2}}",
+}
 _NO_BYTE_ORDER_MARK = "^[^\ufeff]*$"  # white space in JSON Schema's regular expressions
 
 
@@ -126,6 +143,9 @@ def _narrowed(schema: dict[str, Any]) -> dict[str, Any]:
     patterns = []
     if isinstance(name := schema.get("format"), str) and name in _STRICT_FORMATS:
         patterns.append(_STRICT_FORMATS[name])
+    if isinstance(name, str) and name in _OTHER_FORMATS:
+        schema = {keyword: value for keyword, value in schema.items() if keyword != "format"}
+        patterns.append(f"^({_OTHER_FORMATS[name]})$")
     if isinstance(pattern := schema.get("pattern"), str) and re.search(r"\\[sS]", pattern):
         patterns.append(_NO_BYTE_ORDER_MARK)
     if not patterns:

@@ -170,6 +170,28 @@ def test_no_text_is_wrongly_called_valid(tmp_path: Path) -> None:
     assert len(refused) < 0.1 * len(schemas), refused
 
 
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("uri-template", ["", "https://a.b/{id}/x", "/{a,b}"], ["{", "{}", "a}", "a b", "{a b}"]),
+        ("uri-reference", ["", "/", "a/b", "https://a.b/c?d#e"], ["\\\\a", "a b", ":a", "http://"]),
+        ("iri", ["http://a.b:80/c"], ["", "/a", "http://", "http://:80"]),
+        ("json-pointer", ["", "/a/~0b~1", "//"], ["a", "/~2", "/~"]),
+        ("relative-json-pointer", ["0", "12/a", "1#"], ["", "01", "-1", "/a", "1#/a"]),
+        ("idn-hostname", ["a", "a.b1"], ["", ".", "a..b", "-a", "xn--X"]),
+        ("idn-email", ["a@b", "a1@b.c"], ["a", "@b", "a@", "a@b@c"]),
+    ],
+)
+def test_formats_by_patterns(tmp_path: Path, name: str, good: list[str], bad: list[str]) -> None:
+    model = save(byte_level(), tmp_path)
+    schema = json.dumps({"items": {"type": "string", "format": name}, "type": "array"})
+    for text in [*good, *bad]:
+        state = ConstraintState(model, Constraint("schema", schema), [0])
+        written = json.dumps([text])
+        state.advance(model.tokenizer.encode(written, special=False).ids)
+        assert state.satisfied is (text in good), written
+
+
 def test_only_the_answer_after_a_thought_is_constrained(model: Any) -> None:
     end, think, end_think, turn = (
         model.tokenizer.backend.token_to_id(token) for token in (END, THINK, END_THINK, TURN)
