@@ -215,7 +215,7 @@ def encoded_ids(tokenizer: Tokenizer, ids: Sequence[int], max_tokens: int | None
     parts = [t.encode() if d is None else d for t, d in zip(tokens, data, strict=True)]
     ends = list(accumulate(map(len, parts)))
     whole = b"".join(parts)
-    begun = [0, *accumulate(byte & 0xC0 != 0x80 for byte in whole)]  # characters, by bytes
+    begun = [0, *accumulate(int(byte & 0xC0 != 0x80) for byte in whole)]  # characters, by bytes
     spans = [
         (begun[end - len(part)] - (begun[end] == begun[end - len(part)]), begun[end])
         for end, part in zip(ends, parts, strict=True)

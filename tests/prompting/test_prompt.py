@@ -166,15 +166,15 @@ def test_ids_that_no_text_gives(tokenizer: Tokenizer, notes: pytest.LogCaptureFi
 def test_ids_in_each_command(tmp_path: Path) -> None:
     folder = str(save_model(tmp_path))
     text = "ab é"
-    encoded = json.loads(run("encode", text, "-m", folder, "--json").stdout)[0]
+    written = run("encode", text, "-m", folder, "--json").stdout
+    encoded = json.loads(written)[0]
     ids = " ".join(map(str, encoded["ids"]))
-    by_ids = json.loads(run("encode", "--ids", "-m", folder, "--json", stdin=ids).stdout)[0]
-    assert by_ids == encoded
+    assert run("encode", "--ids", "-m", folder, "--json", stdin=ids).stdout == written
     for command in (("topk", "-k", "3"), ("score",), ("sample", "--steps", "2", "--greedy")):
         plain = run(*command, text, "-m", folder, "--json").stdout
         assert run(*command, "--ids", ids, "-m", folder, "--json").stdout == plain
-    piped = run("topk", "--ids", "-", "-m", folder, stdin=ids).stdout
-    assert piped == run("topk", text, "-m", folder).stdout
+        assert run(*command, "--ids", "-", "-m", folder, "--json", stdin=ids).stdout == plain
+    assert run("decode", "-", "-m", folder, stdin=ids).stdout == text + "\n"
     asked = ("-n", "4", "--greedy", "--echo", "-m", folder)
     plain = run("generate", text, *asked).stdout
     assert run("generate", "--ids", ids, *asked).stdout == plain

@@ -44,6 +44,6 @@ def decode(
     from hftool.tokenization.given_ids import parse_ids
 
     tokenizer = load_tokenizer(source.model, source)
-    given = texts(" ".join(ids) if ids else None, inputs)
+    given = texts(" ".join(ids) if ids and ids != ["-"] else None, inputs)
     decoded = (decode_ids(tokenizer, parse_ids(t), skip_special=skip_special) for t in given)
     write(decoded, DECODED, output)

@@ -67,6 +67,7 @@ def score(
     from hftool.output.views.score import parts_view, scores_view
     from hftool.output.writer import write
 
+    text = None if prompting.ids and text == ["-"] else text
     remote = RemoteInputs(load, whole=engine.on_ray)
     inputs = remote.tables(inputs)
     if engine.on_ray:
