@@ -17,7 +17,7 @@ from hftool.options.generation import GenerateOptions, GenerationOptions
 from hftool.options.inputs import FileOptions, InputOptions, PromptOptions, TableInputOptions
 from hftool.options.ranges import option_ranges
 from hftool.options.sampling import SamplingOptions
-from hftool.prompting.messages import TEMPLATE_FIELDS, as_chat
+from hftool.prompting.messages import FUNCTIONS, TEMPLATE_FIELDS, as_chat
 from hftool.prompting.prompt import (
     GivenIds,
     Prompt,
@@ -40,7 +40,7 @@ RECORD_OPTIONS = (
 """The options that a batch record can set for itself."""
 CHAT_FIELDS: dict[str, type] = {
     **dict(zip(TEMPLATE_FIELDS, (list, list, dict, bool), strict=True)),
-    **{"template": str, "no_generation_prompt": bool},
+    **{FUNCTIONS: list, "template": str, "no_generation_prompt": bool},
 }
 """What a batch record can say about its chat beside its messages."""
 KNOWN_FIELDS = {

@@ -20,6 +20,7 @@ _WITHOUT_EFFECT = ("model", "user", "metadata", "store", "service_tier", "stream
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     **{"n": (1,), "best_of": (1,), "stream": (False,), "echo": (False,), "suffix": ("",)},
     **{"logit_bias": ({},), "response_format": ({"type": "text"},), "tool_choice": ("auto",)},
+    **{"function_call": ("auto",)},
 }
 """Fields that are accepted with these values, for which there is no option."""
 

@@ -6,12 +6,20 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from hftool.prompting.messages import TEXT_PARTS, Message, is_parts, text_of, with_arguments
+from hftool.prompting.messages import (
+    TEXT_PARTS,
+    Message,
+    is_parts,
+    object_of,
+    text_of,
+    with_arguments,
+)
 
 _LATER_SYSTEM = "takes only one system message: the text of others goes into the user's message"
 _SYSTEM = "takes no system message: its text goes into the user's message"
 _ALTERNATE = "wants roles to alternate: consecutive messages of a role are joined"
 _DEVELOPER = "takes no developer message: it becomes a system message"
+_CALLS = "takes no function_call: it becomes a tool call, and a function's message a tool's"
 _JOINED = ("system", "user", "assistant")  # a tool's results answer calls of their own
 
 
@@ -36,8 +44,11 @@ def arrangements(messages: Sequence[Message]) -> Iterator[Arrangement]:
 
 def _rearranged(messages: list[Message]) -> Iterator[Arrangement]:
     yield Arrangement(messages)
-    for developer, system, alternating in product((0, 1), (0, 1, 2), (0, 1)):
+    for calls, developer, system, alternating in product((0, 1), (0, 1), (0, 1, 2), (0, 1)):
         arranged, changes = messages, []
+        if calls and (with_calls := list(_with_tool_calls(arranged))) != arranged:
+            arranged = with_calls
+            changes.append(_CALLS)
         if developer and any(m["role"] == "developer" for m in arranged):
             arranged = [_as_system(m) for m in arranged]
             changes.append(_DEVELOPER)
@@ -50,6 +61,26 @@ def _rearranged(messages: list[Message]) -> Iterator[Arrangement]:
             arranged = joined
             changes.append(_ALTERNATE)
         yield Arrangement(arranged, tuple(changes))
+
+
+def _with_tool_calls(messages: Sequence[Message]) -> Iterator[Message]:
+    """Yield the messages with OpenAI's older `function_call`, and the result after it from the role
+    `function`, as a tool call and its result. The ids have 9 letters and digits, as Mistral's
+    templates want them."""
+    call_id = {}
+    for number, message in enumerate(messages):
+        call = message.get("function_call")
+        if message["role"] == "assistant" and isinstance(call, dict):
+            call_id = {"id": f"call{number:05}"}
+            function = with_arguments(call, object_of)
+            calls = [{**call_id, "type": "function", "function": function}]
+            rest = {name: value for name, value in message.items() if name != "function_call"}
+            yield {**rest, "tool_calls": [*message.get("tool_calls", ()), *calls]}
+        elif message["role"] == "function":
+            answered = {"tool_call_id": call_id["id"]} if call_id else {}
+            yield {**message, "role": "tool", **answered}
+        else:
+            yield message
 
 
 def _as_system(message: Message) -> Message:
@@ -120,8 +151,9 @@ def _notations(messages: list[Message]) -> Iterator[list[Message]]:
     contents = (_unchanged, _in_text, _in_parts)
     arguments = (_unchanged, _with_json_arguments)
     absent = (_unchanged, _with_null_content, _with_empty_content)
-    for without, argument, content in product(absent, arguments, contents):
-        yield [without(argument(content(message))) for message in messages]
+    refusals = (_unchanged, _with_refusal)
+    for refusal, without, argument, content in product(refusals, absent, arguments, contents):
+        yield [without(argument(content(refusal(message)))) for message in messages]
 
 
 def _unchanged(message: Message) -> Message:
@@ -162,6 +194,14 @@ def _with_json_arguments(message: Message) -> Message:
 
 def _json(arguments: Any) -> str:
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+
+
+def _with_refusal(message: Message) -> Message:
+    """Write a refusal as what the model has said."""
+    if message.get("content") or not isinstance(message.get("refusal"), str):
+        return message
+    rest = {name: value for name, value in message.items() if name != "refusal"}
+    return {**rest, "content": message["refusal"]}
 
 
 def _with_empty_content(message: Message) -> Message:

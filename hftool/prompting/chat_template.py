@@ -197,7 +197,8 @@ class ChatTemplate:
 
     def _prompt(self, chat: Chat, variables: dict[str, Any]) -> str:
         *earlier, last = chat.messages
-        if last["role"] == "assistant" and chat.answer and "tool_calls" not in last:
+        calls = "tool_calls" in last or "function_call" in last
+        if last["role"] == "assistant" and chat.answer and not calls:
             return self._continued(earlier, last, variables)
         asking = chat.answer and last["role"] != "assistant"
         return self._fitted(chat.messages, {**variables, "add_generation_prompt": asking})

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hftool.prompting.messages import Chat, Message, is_parts, texts_of
+from hftool.prompting.messages import Chat, Message, is_parts, object_of, texts_of
 from hftool.prompting.reasoning import TAGS
 
 _CLOSING = ["</thinking>", *(tags.closing for tags in TAGS if not tags.turn)]
@@ -107,7 +107,7 @@ def _texts_of_message(message: Message, number: int) -> Iterator[GivenText]:
 def _arguments(message: Message) -> Iterator[Any]:
     for call in _calls(message):
         function = call.get("function")
-        yield (function if isinstance(function, dict) else call).get("arguments")
+        yield object_of((function if isinstance(function, dict) else call).get("arguments"))
 
 
 def _calls(message: Message) -> list[dict[str, Any]]:

@@ -10,6 +10,8 @@ from hftool.errors import HftoolError
 MESSAGES_HINT = 'as in [{"role": "user", "content": "Hello"}]'
 TEMPLATE_FIELDS = ("tools", "documents", "chat_template_kwargs", "think")
 """What may come with messages: by the names that servers use, and hftool's own `think`."""
+FUNCTIONS = "functions"
+"""What OpenAI called `tools` at first: a list of the functions themselves."""
 TEXT_PARTS = ("text", "input_text", "output_text")
 MAX_DEPTH = 100  # of objects and lists in a message, a tool or a document
 _MEDIA = ("image", "audio", "video", "file")
@@ -66,11 +68,11 @@ def parse_chat(text: str) -> tuple[Chat, list[str]]:
         raise HftoolError(f"the messages are not valid JSON: {error}") from None
     if not isinstance(content, dict):
         return Chat(as_messages(content)), []
-    return as_chat(content), sorted(content.keys() - {"messages", *TEMPLATE_FIELDS})
+    return as_chat(content), sorted(content.keys() - {"messages", FUNCTIONS, *TEMPLATE_FIELDS})
 
 
 def as_chat(content: Mapping[str, Any]) -> Chat:
-    """Make a chat of the field "messages" and of `TEMPLATE_FIELDS`.
+    """Make a chat of the field "messages", and of `TEMPLATE_FIELDS` or `FUNCTIONS`.
 
     Raises:
         HftoolError: a field has something else than it should.
@@ -87,7 +89,7 @@ def as_chat(content: Mapping[str, Any]) -> Chat:
         raise HftoolError('"think" must be true or false')
     return Chat(
         as_messages(content.get("messages")),
-        as_objects(content.get("tools"), "tools"),
+        as_objects(content.get("tools"), "tools") or _older_tools(content.get(FUNCTIONS)),
         as_objects(content.get("documents"), "documents"),
         {name: checked(value, name) for name, value in variables.items()},
         think,
@@ -171,7 +173,7 @@ def _as_calls(calls: Any, number: int) -> list[Any]:
             f"the tool_calls of message {number} must be a list of objects",
             'as in [{"type": "function", "function": {"name": "time", "arguments": {}}}]',
         )
-    return [with_arguments(call, _object_of) for call in calls]
+    return [with_arguments(call, object_of) for call in calls]
 
 
 def with_arguments(call: dict[str, Any], change: Any) -> dict[str, Any]:
@@ -183,7 +185,7 @@ def with_arguments(call: dict[str, Any], change: Any) -> dict[str, Any]:
     return call
 
 
-def _object_of(arguments: Any) -> Any:
+def object_of(arguments: Any) -> Any:
     """Return the object in a JSON text; anything else unchanged."""
     if not isinstance(arguments, str):
         return arguments
@@ -207,6 +209,11 @@ def as_objects(value: Any, name: str) -> list[dict[str, Any]] | None:
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise HftoolError(f"the {name} must be a list of objects")
     return [checked(item, f"one of the {name}") for item in value]
+
+
+def _older_tools(value: Any) -> list[dict[str, Any]] | None:
+    functions = as_objects(value, FUNCTIONS)
+    return functions and [{"type": "function", "function": each} for each in functions]
 
 
 def checked(value: Any, what: str) -> Any:

@@ -106,16 +106,57 @@ def test_a_template_gets_the_notation_that_it_wants(
     assert not notes.messages
 
 
-def test_older_calls_and_refusals_that_are_left_out_are_named(
+OLDER_CALL = {
+    "role": "assistant",
+    "content": None,
+    "function_call": {"name": "sky", "arguments": '{"city": "Köln"}'},
+}
+OLDER_RESULT = {"role": "function", "name": "sky", "content": "sunny"}
+NO_CALLS = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+KNOWS_OLDER = NO_CALLS.replace("{{ m.content }}", "{{ m.content }}{{ m.function_call or '' }}")
+
+
+@pytest.mark.parametrize("source", [TEXT, JSON_TEXT, CALLS_IF_NULL, NEEDS_TEXT, NO_CALLS])
+def test_a_function_call_is_what_a_tool_call_is(
+    source: str, ours: Tokenizer, notes: pytest.LogCaptureFixture
+) -> None:
+    older, newer = [USER, OLDER_CALL, OLDER_RESULT], [USER, CALL, RESULT]
+    template = ChatTemplate(ours, source)
+    for n in (3, 2):
+        chats = [Chat(as_messages(messages[:n])) for messages in (older, newer)]
+        if source != NO_CALLS:
+            assert template.render(chats[0]) == template.render(chats[1])
+    if source != NO_CALLS:
+        assert [note.partition(" takes ")[2] for note in notes.messages] == [
+            "no function_call: it becomes a tool call, and a function's message a tool's"
+        ]
+    else:
+        template.render(chats[0])
+        assert "leaves out a tool call of message 2 (assistant): sky, Köln" in notes.messages[-1]
+
+
+def test_a_template_that_knows_function_calls_gets_them(
     ours: Tokenizer, notes: pytest.LogCaptureFixture
 ) -> None:
-    call = {"role": "assistant", "function_call": {"name": "sky", "arguments": '{"city": "Rome"}'}}
+    template = ChatTemplate(ours, KNOWS_OLDER)
+    prompt = template.render(Chat(as_messages([USER, OLDER_CALL, OLDER_RESULT])))
+    call = str(OLDER_CALL["function_call"])
+    assert prompt == f"[user]Weather?[assistant]{call}[function]sunny"
+    assert not notes.messages
+
+
+def test_functions_of_a_request_are_tools() -> None:
+    function = {"name": "sky", "description": "Its colour", "parameters": {}}
+    chat, unknown = parse_chat(json.dumps({"messages": [USER], "functions": [function]}))
+    assert chat.tools == [{"type": "function", "function": function}]
+    assert unknown == []
+
+
+def test_a_refusal_is_what_the_model_said(ours: Tokenizer, notes: pytest.LogCaptureFixture) -> None:
     refusal = {"role": "assistant", "content": None, "refusal": "I will not."}
-    ChatTemplate(ours, TEXT).render(Chat(as_messages([USER, call, refusal, USER])))
-    assert [note.partition("out ")[2] for note in notes.messages] == [
-        'a tool call of message 2 (assistant): sky, {"city": "Rome"}',
-        "the refusal of message 3 (assistant): I will not.",
-    ]
+    prompt = ChatTemplate(ours, TEXT).render(Chat(as_messages([USER, refusal, USER])))
+    assert prompt == "[user]Weather?[assistant]I will not.[user]Weather?[assistant]"
+    assert not notes.messages
 
 
 def test_messages_keep_all_fields_but_null_ones() -> None:
