@@ -25,6 +25,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; 
   background: rgb(0 160 190 / .25) }
 #tokens span.new { background: rgb(220 170 0 / .6) }
 #tokens b { margin-right: .6em }
+#tokens small { margin-left: .4em; opacity: .7 }
 </style>
 </head>
 <body>
@@ -44,6 +45,11 @@ function show() {
     const span = document.createElement("span");
     span.textContent = token[0];
     if (token[1]) span.className = "new";
+    if (token[2] !== undefined) {
+      const id = document.createElement("small");
+      id.textContent = token[2];
+      span.append(id);
+    }
     return span;
   }), document.createElement("b")]));
 }
@@ -65,7 +71,8 @@ show();
 """
 
 Frame = dict[str, object]
-Shown = list[tuple[str, bool]]  # the tokens of a part, and whether the step has made each
+Shown = list[tuple[str, bool] | tuple[str, bool, int]]
+"""The tokens of a part, whether the step has made each, and at the end its id."""
 
 
 def explanation_page(records: Iterable["Explanation"]) -> str:
@@ -85,7 +92,8 @@ def _frames(record: "Explanation") -> Iterator[Frame]:
             parts[i] = shown
             yield _frame(f"{record.model}: {title}", parts)
         parts[i] = [(token, False) for token in part.tokens]
-    yield _frame("The tokens", parts)
+    final = (zip(part.tokens, part.ids, strict=True) for part in record.parts)
+    yield _frame("The tokens", [[(token, False, i) for token, i in part] for part in final])
 
 
 def _steps(part: "ExplainedPart") -> Iterator[tuple[str, Shown]]:
@@ -106,5 +114,5 @@ def _steps(part: "ExplainedPart") -> Iterator[tuple[str, Shown]]:
 def _frame(title: str, parts: list[Shown]) -> Frame:
     return {
         "title": visible(title),
-        "parts": [[(visible(token), new) for token, new in part] for part in parts],
+        "parts": [[(visible(token), *marks) for token, *marks in part] for part in parts],
     }

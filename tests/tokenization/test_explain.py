@@ -1,6 +1,10 @@
 """Explanations of tokens, against the tokens that tokenizers gives, and worked out by hand."""
 
+import html
 import random
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,19 +14,28 @@ from tokenizers import models, pre_tokenizers
 from hftool.errors import HftoolError
 from hftool.tokenization.explain import ExplainedStep, Explainer
 from hftool.tokenization.tokenizer import Tokenizer
+from tests.conftest import run
 from tests.tokenization.test_random_tokenizers import a_text, a_tokenizer
 from tests.tokenization.test_tokenizer import gemma_like, saved, unigram
 
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
-def test_merges_by_hand(tmp_path: Path) -> None:
-    """Sennrich et al. 2016: the pair that was merged first in training goes first."""
+
+@pytest.fixture
+def low(tmp_path: Path) -> Path:
+    """The example of Sennrich et al. 2016."""
     tokens = ["l", "o", "w", "e", "r", "lo", "low", "er", "we"]
     merges = [("e", "r"), ("l", "o"), ("w", "e"), ("lo", "w")]
     model = models.BPE({t: i for i, t in enumerate(tokens)}, merges)
     backend = tokenizers.Tokenizer(model)
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     backend.add_special_tokens(["<s>"])
-    explainer = Explainer(Tokenizer(saved(backend, tmp_path), "low"))
+    return saved(backend, tmp_path)
+
+
+def test_merges_by_hand(low: Path) -> None:
+    """The pair that was merged first in training goes first."""
+    explainer = Explainer(Tokenizer(low, "low"))
     explanation = explainer.explain("lower <s> we")
     assert [(part.text, part.added) for part in explanation.parts] == [
         ("lower", False),
@@ -37,6 +50,53 @@ def test_merges_by_hand(tmp_path: Path) -> None:
         ExplainedStep("low", "lo", "w", 3, ("low", "er")),
     )
     assert explanation.parts[2].steps[0].rank == 2
+
+
+def test_the_table_has_each_step(low: Path) -> None:
+    done = run("encode", "--explain", "lower <s>", "-m", str(low), "--format", "table")
+    assert done.stdout.splitlines() == [
+        "part   merge           tokens",
+        "lower  symbols         l o w e r",
+        "       0: e + r        l o w er",
+        "       1: l + o        lo w er",
+        "       3: lo + w       low er",
+        "       ids             low 6  er 7",
+        "<s>    an added token  <s> 9",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="it needs Chromium")
+@pytest.mark.parametrize(
+    ("clicks", "frame"),
+    [
+        ((), "1 of 8|The text|lower <s>"),
+        (("next",) * 5 + ("back",), "5 of 8|BPE: merge 0: e + r|l|o|w|er*|<s>"),
+        (("play",), "8 of 8|The tokens|low6|er7|<s>9"),
+        (("back", "back"), "1 of 8|The text|lower <s>"),
+    ],
+)  # fmt: skip
+def test_the_page_plays(clicks: tuple[str, ...], frame: str, low: Path, tmp_path: Path) -> None:
+    page = tmp_path / "steps.html"
+    run("encode", "--explain", "lower <s>", "-m", str(low), "--save", str(page))
+    script = "".join(f"find('{name}').click();" for name in clicks)
+    page.write_text(page.read_text("utf-8").replace("</body>", f"<script>{script}</script></body>"))
+    browser = subprocess.run(
+        [
+            *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
+            *("--virtual-time-budget=20000", f"--user-data-dir={tmp_path / 'profile'}"),
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    shown = browser.stdout.partition("<body>")[2].partition("<script>")[0]
+    assert ">Play<" in shown
+    new = re.findall(r'<span class="new">(.*?)</span>', shown)
+    texts = [html.unescape(re.sub("<.*?>", "", part)) for part in re.split("<(?:span|p id)", shown)]
+    cells = [text.partition(">")[2].strip() for text in texts[1:]]
+    assert "|".join(c + "*" * (c in new) for c in cells) == frame
 
 
 def test_bytes_of_an_unknown_character(tmp_path: Path) -> None:

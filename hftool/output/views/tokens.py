@@ -41,9 +41,9 @@ def _compared_counts_table(records: Iterable[Any], console: Any) -> Iterator[str
 
 
 def _explanation_table(records: Iterable[Any], console: Any) -> Iterator[str]:
-    from hftool.terminal import visible
+    from hftool.output.tables.explanation import explanations
 
-    return (visible(_explanation_text(record)) for record in records)
+    return explanations(records, console)
 
 
 def _explanation_page(records: list[Any]) -> str:
