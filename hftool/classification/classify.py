@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from hftool.errors import HftoolError, UsageError
 from hftool.generation.records import OPTIONAL
+from hftool.inputs.columns import MISSING, value_in
 from hftool.inputs.json_records import kind
 from hftool.inputs.readahead import read_ahead
 from hftool.inputs.row_errors import each_or_error, stopping_error
@@ -215,9 +216,10 @@ def _input(row: TextRow, pair_column: str | None) -> Input | HftoolError:
     """Return what a row gives to the scorer."""
     if row.error is not None or pair_column is None:
         return row.error or row.text
-    second = row.columns.get(pair_column)
+    second = value_in(row.columns, pair_column)
     if not isinstance(second, str):
-        cause = "is missing" if second is None else f"is {kind(second)}, not text"
+        absent = second in (None, MISSING)
+        cause = "is missing" if absent else f"is {kind(second)}, not text"
         return HftoolError(f"'{pair_column}' {cause}")
     return row.text, second
 

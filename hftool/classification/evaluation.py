@@ -11,6 +11,7 @@ from typing import Any
 from hftool.classification.classify import Classification
 from hftool.errors import CheckFailed, HftoolError, UsageError
 from hftool.generation.records import OPTIONAL
+from hftool.inputs.columns import MISSING, value_in
 
 log = logging.getLogger("hftool")
 
@@ -206,7 +207,8 @@ class _GoldLabels:
         Raises:
             UsageError: there is no such column or no such label.
         """
-        value = classification.columns.get(self._column)
+        value = value_in(classification.columns, self._column)
+        value = None if value is MISSING else value
         if value is None and not self._found:
             self._columns.update(classification.columns)
             self._without += 1

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from hftool.errors import HftoolError, UsageError, exclude
 from hftool.generation.mask_filling import mask_id
+from hftool.inputs.columns import MISSING, value_in
 from hftool.inputs.tables import TextRow
 from hftool.models.language_model import LanguageModel
 from hftool.options.inputs import FileOptions, PromptOptions
@@ -215,8 +216,8 @@ def text_in(row: TextRow, column: str) -> str:
     Raises:
         HftoolError: there is none.
     """
-    value = row.columns.get(column)
+    value = value_in(row.columns, column)
     if not isinstance(value, str):
-        cause = "is missing" if value is None else "is not text"
+        cause = "is missing" if value in (None, MISSING) else "is not text"
         raise HftoolError(f"--given-column: '{column}' {cause}")
     return value

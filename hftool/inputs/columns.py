@@ -4,7 +4,8 @@ import difflib
 import logging
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hftool.errors import HftoolError, UsageError
 
@@ -25,6 +26,10 @@ OTHER_NAMES = (
 )
 """Usual names of other columns, by which a header is recognised."""
 SHOWN = 20  # names in an error
+MISSING = object()
+"""The value of what a record lacks."""
+_STEP = re.compile(r"\[(-?\d+)\]|([^.\[\]]+)")
+_PATH = re.compile(r"\.?[^.\[\]]+(\.[^.\[\]]+|\[-?\d+\])*")
 
 
 def is_usual_name(cell: str) -> bool:
@@ -140,5 +145,32 @@ def require_column(names: Sequence[str], column: str | None) -> None:
     Raises:
         UsageError: with the columns.
     """
-    if column is not None and names and column not in names:
+    if column is not None and names and column not in names and not is_path(names, column):
         raise UsageError(f"no column '{column}'; the columns are {_listed(names)}")
+
+
+def is_path(names: Sequence[str], asked: str) -> bool:
+    """Return whether this is the name of no column, but a way into one: `data.text`."""
+    known = any(form(name) == form(asked) for form in (_same, _plain) for name in names)
+    return not known and bool(_PATH.fullmatch(asked)) and _steps(asked)[0] in names
+
+
+def value_in(columns: Mapping[str, Any], name: str) -> Any:
+    """Return the value of a column, or a value inside it, whose path is written as in jq
+    (`data.text`, `.messages[0].content`, `[-1]` for the last); MISSING if there is none. What is
+    inside a null is null."""
+    if name in columns or not _PATH.fullmatch(name):
+        return columns.get(name, MISSING)
+    value: Any = columns
+    for step in _steps(name):
+        if value is None:
+            return None
+        try:
+            value = value[step]
+        except (KeyError, IndexError, TypeError):
+            return MISSING
+    return value
+
+
+def _steps(path: str) -> list[str | int]:
+    return [int(index) if index else key for index, key in _STEP.findall(path)]

@@ -11,7 +11,7 @@ from typing import Any
 
 from hftool.arrow import ColumnType, ColumnTypes, pyarrow
 from hftool.errors import HftoolError, UsageError
-from hftool.inputs.columns import TEXT, is_text_name, unique_names
+from hftool.inputs.columns import TEXT, is_path, is_text_name, unique_names
 from hftool.inputs.delimited import (
     Dialect,
     Layout,
@@ -291,7 +291,10 @@ def _wrapping_key(record: Columns | HftoolError, options: TableInputOptions) -> 
     """Return the key under which an object without a text has a list of objects."""
     if isinstance(record, HftoolError):
         return None
-    if any(is_text_name(key) or key == options.column for key in record):
+    asked = options.column
+    if any(is_text_name(key) or key == asked for key in record):
+        return None
+    if asked is not None and is_path([*record], asked):
         return None
     lists = ((key, value) for key, value in record.items() if isinstance(value, list))
     return next((key for key, value in lists if value and isinstance(value[0], dict)), None)

@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 from hftool.errors import HftoolError, UsageError
-from hftool.inputs.columns import TEXT, is_text_name, text_column
+from hftool.inputs.columns import MISSING, TEXT, is_path, is_text_name, text_column, value_in
 from hftool.inputs.delimited import looks_like_table
 from hftool.inputs.files import input_files, is_table_name, one_format
 from hftool.inputs.json_records import begins_with_record, kind
@@ -27,7 +27,6 @@ from hftool.options.inputs import InputFormat, TableInputOptions
 
 log = logging.getLogger("hftool")
 
-MISSING = object()
 LOOKED_AT = 10  # lines of plain text that must not look like a table
 
 
@@ -57,7 +56,7 @@ class TextTable:
 
     Attributes:
         shape: what all rows have in common.
-        column: the name of the column that holds the text.
+        column: the name of the column that holds the text, or the text's path inside a column.
         rows: the rows, which can be read only once.
     """
 
@@ -219,10 +218,12 @@ def _require_plain_lines(head: Sequence[str], name: str, options: TableInputOpti
 
 
 def shape_column(shape: Shape, options: TableInputOptions, source: str) -> str:
-    """Return the name of the column with the texts, as `text_column`."""
-    if not shape.names:
-        return options.column or TEXT
+    """Return the name of the column with the texts, as `text_column`, or their path inside it."""
     header, asked = shape.header, options.column
+    if not shape.names:
+        return asked or TEXT
+    if asked is not None and is_path(shape.names, asked):
+        return asked
     return shape.names[text_column(header, asked, source, recognised=shape.recognised)]
 
 
@@ -250,7 +251,7 @@ def _text_rows(
         if isinstance(record, HftoolError):
             yield TextRow("", {}, place, record)
             continue
-        found = record.get(column, MISSING)
+        found = value_in(record, column)
         is_cell = records.unit == "row" and records.shape.types  # of a workbook: "10" is a number
         if isinstance(found, bytes):  # Impala and old versions of Spark write texts so
             found = _text_of_bytes(found, options)
@@ -261,8 +262,15 @@ def _text_rows(
             continue
         if not isinstance(found, HftoolError):
             cause = "is missing" if found is MISSING else f"is {kind(found)}, not text"
-            found = HftoolError(f"'{column}' {cause}")
+            found = HftoolError(f"'{column}' {cause}", _way_inside(column, found))
         yield TextRow("", record, place, found)
+
+
+def _way_inside(column: str, value: object) -> str | None:
+    """Return a hint at a text inside an object, None if there is none."""
+    texts = value.items() if isinstance(value, dict) else ()
+    key = next((key for key, item in texts if isinstance(item, str)), None)
+    return None if key is None else f"a text inside it: --column {column}.{key}"
 
 
 def _text_of_bytes(data: bytes, options: TableInputOptions) -> str | HftoolError:

@@ -96,7 +96,7 @@ class TableInputOptions:
             "--column",
             metavar="NAME|N",
             show_default="text, or another usual name",
-            help="Column of the table with the text.",
+            help="Column with the text; inside an object: data.text.",
             common=True,
         ),
     ] = None

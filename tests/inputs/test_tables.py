@@ -40,6 +40,63 @@ def read(file: Path, data: bytes, **options: Any) -> list[tuple[str, dict[str, A
     return [(row.text, dict(row.columns)) for row in rows]
 
 
+NESTED = [
+    {"id": 1, "a": {"b c": [{"t": "one"}, {"t": "last"}], "text": "x"}, "a.text": "literal"},
+    {"id": 2, "a": None, "a.text": "second"},
+]
+
+
+@pytest.mark.parametrize(
+    ("column", "texts"),
+    [
+        ("a.b c[0].t", ["one", ""]),
+        (".a.b c[-1].t", ["last", ""]),
+        ("a.text", ["literal", "second"]),  # the name of a column comes first
+        ("A.Text", ["literal", "second"]),
+        (".a.text", ["x", ""]),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "parquet"])
+def test_a_path_into_a_column_is_as_in_jq(
+    column: str, texts: list[str], suffix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(NESTED), path)
+    else:
+        lines = "\n".join(map(json.dumps, NESTED))
+        path.write_text(lines if suffix == "jsonl" else json.dumps(NESTED))
+    rows = list(read_table(None, TableInputOptions(files=[path], column=column)))
+    assert [row.text for row in rows] == texts
+    assert [dict(row.columns)["id"] for row in rows] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("column", "message", "hint"),
+    [
+        ("a.b", "line 1: 'a.b' is missing", None),
+        ("a[0]", "line 1: 'a[0]' is missing", None),
+        ("a", "line 1: 'a' is an object, not text", "a text inside it: --column a.text"),
+    ],
+)
+def test_a_path_to_no_text_is_an_error_of_its_record(
+    column: str, message: str, hint: str | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": {"text": "x"}}\n')
+    (row,) = read_table(None, TableInputOptions(files=[path], column=column))
+    assert row.error is not None
+    located = row.located(row.error)
+    assert (located.message, located.hint) == (f"{path}: {message}", hint)
+
+
+def test_a_path_into_no_column_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": {"text": "x"}}\n')
+    with pytest.raises(HftoolError, match=r"no column 'b\.text'"):
+        read_table(None, TableInputOptions(files=[path], column="b.text"))
+
+
 def test_csv_with_quoted_line_breaks(tmp_path: Path) -> None:
     data = b'\xef\xbb\xbfid,text\r\n1,"two\nlines, ""quoted"""\r\n\r\n2,\xe5\xa4\xa7\r\n'
     assert read(tmp_path / "a.csv", data) == [
