@@ -1,22 +1,20 @@
 """Compute the logits of many sequences, in batches of similar length."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
 from hftool.models.classifier import Classifier
 from hftool.models.model_errors import model_errors
 from hftool.nn.architectures import LENGTH_DEPENDENT_ROPE, PADDING_SENSITIVE
+from hftool.nn.threads import for_each
 from hftool.nn.weights import unknown_token
 
 WINDOW = 1024  # texts that are sorted by length together
 # Padded tokens of a batch. On a CPU a layer's results for so few stay in the cache of a core.
 BATCH_TOKENS = 1024
 BATCH_TOKENS_ON_GPU = 16_384
-
-T = TypeVar("T")
 
 Tokens = tuple[list[int], list[int]]  # token ids, and their type (segment) ids
 
@@ -51,7 +49,7 @@ def batched_logits(
         logits[batch] = _logits(classifier, [sequences[i] for i in batch])
 
     # The longest first: at the end, cores then wait for short batches only.
-    _for_each(compute, batches[::-1], _workers(model, len(batches)))
+    for_each(compute, batches[::-1], _workers(model, len(batches)))
     return logits
 
 
@@ -63,21 +61,6 @@ def _workers(model: Any, batches: int) -> int:
     cores = torch.get_num_threads()
     rescaled = any(getattr(m, "rope_type", "") in LENGTH_DEPENDENT_ROPE for m in model.modules())
     return 1 if model.device.type != "cpu" or batches < 2 * cores or rescaled else cores
-
-
-def _for_each(compute: Callable[[T], None], items: Sequence[T], workers: int) -> None:
-    if workers == 1:
-        for item in items:
-            compute(item)
-        return
-    torch.set_num_threads(1)  # in each worker
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for _ in pool.map(compute, items):
-            pass
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(workers)
 
 
 def _kind(ids: Sequence[int], classifier: Classifier) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from hftool.generation.next_token import entropy_bits, rank_of
 from hftool.generation.scored_logits import batches, scored_logits
 from hftool.generation.scored_sequences import ScoredSequence
 from hftool.models.language_model import LanguageModel
+from hftool.nn.threads import for_each
 
 # Given token ids and the logits that each model has for them [tokens, vocabulary], return something
 # for each.
@@ -98,7 +99,8 @@ def measure_sequences(
         HftoolError: a model fails, or its logits are not numbers.
     """
     results: list[list[Any]] = [[] for _ in sequences]
-    for batch in batches(language_models, sequences, batch_size):
+
+    def compute(batch: list[int]) -> None:
         together = [sequences[i] for i in batch]
         following = [[*s.ids[s.start :], *[0] * ends] for s in together]
         flat = [token_id for ids in following for token_id in ids]
@@ -108,7 +110,25 @@ def measure_sequences(
             values += measure(flat[len(values) : len(values) + len(logits[0])], *logits)
         for i, ids in zip(batch, following, strict=True):
             results[i], values = values[: len(ids)], values[len(ids) :]
+
+    all_batches = list(batches(language_models, sequences, batch_size))
+    # The longest first: at the end, cores then wait for short batches only.
+    for_each(compute, all_batches[::-1], _workers(language_models, len(all_batches)))
     return results
+
+
+def _workers(language_models: Sequence[LanguageModel], batches: int) -> int:
+    """Return how many batches to compute simultaneously.
+
+    On a CPU, given enough batches, one batch per core is faster than all cores on the same batch.
+    In other precisions than float32, a model adapts the number of threads by itself.
+    """
+    cores = torch.get_num_threads()
+    alone = any(
+        m.model.device.type != "cpu" or m.model.dtype != torch.float32 or m.length_dependence
+        for m in language_models
+    )
+    return 1 if alone or batches < 2 * cores else cores
 
 
 def _aligned(streams: Sequence[Iterator[torch.Tensor]]) -> Iterator[list[torch.Tensor]]:

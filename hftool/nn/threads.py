@@ -8,13 +8,18 @@ until the slowest thread gets a turn, and a model that made 70 tokens a second m
 import math
 import os
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import torch
 
 CHECK_SECONDS = 0.25  # between two looks at what other programs use
 CGROUPS = Path("/sys/fs/cgroup")
+
+T = TypeVar("T")
 
 
 class Threads:
@@ -53,6 +58,25 @@ def _used_by_others() -> float:
 
 
 threads = Threads()
+
+
+def for_each(compute: Callable[[T], None], items: Sequence[T], workers: int) -> None:
+    """Compute all items, in as many threads as there are workers; several have one core each.
+
+    Raises: what the first failing item raises; those that have not begun are left out.
+    """
+    if workers == 1:
+        for item in items:
+            compute(item)
+        return
+    torch.set_num_threads(1)  # in each worker
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for _ in pool.map(compute, items):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(workers)
 
 
 def limit_to_quota() -> None:

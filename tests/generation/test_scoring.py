@@ -132,6 +132,21 @@ def test_the_batch_size_changes_nothing(llama: Path, size: str) -> None:
             assert ours["logprob"] == pytest.approx(theirs["logprob"], rel=1e-5)
 
 
+def test_a_batch_for_each_thread(llama: Path, tmp_path: Path) -> None:
+    texts = [f"{i} {'x' * (i % 23)}" for i in range(200)]
+    (tmp_path / "t.txt").write_text("\n".join(texts))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        records = score(llama, "-f", str(tmp_path / "t.txt"), "-q")
+    finally:
+        torch.set_num_threads(threads)
+    assert [record["text"] for record in records] == texts
+    for record in records[::17]:
+        expected = sum(logprobs(llama, ids_of(llama, record["text"])))
+        assert record["logprob"] == pytest.approx(expected, rel=1e-4)
+
+
 def test_what_follows_a_given_text(llama: Path) -> None:
     given, text = "the sun", " rises"
     (record,) = score(llama, "--given", given, text)
