@@ -9,6 +9,7 @@ import torch
 from hftool.errors import HftoolError, NoCacheError, is_little_memory
 from hftool.generation.drawing import check_finite
 from hftool.models.language_model import LanguageModel, selected_sources
+from hftool.nn.products import OneDnnProducts
 
 log = logging.getLogger("hftool")
 
@@ -148,7 +149,8 @@ class CachedModel:
         cache.expect(len(ids) + width)
         source = selected_sources(self._source, [0] * len(branches))
         try:
-            logits = self._language_model.forward(rows, cache, **source)
+            with OneDnnProducts():
+                logits = self._language_model.forward(rows, cache, **source)
         except HftoolError as error:
             if not _is_of_cache(error, True):
                 raise
