@@ -36,6 +36,12 @@ run 'hftool topk "The capital of France is" -k 5 --format table'
 step 'Token by token: each step and its candidates'
 run 'hftool sample "Once upon a time" --steps 3 --seed 7 --temperature 1 --top-p 1 --format table'
 
+step 'Several tokens ahead: each token and each path with its probability'
+run 'hftool tree "The capital of France is" --depth 2 --branch 2 --format table'
+
+step 'How much each token of a text surprises the model'
+run 'hftool score "The capital of France is Banana." --by token --format table'
+
 step 'Generate'
 run 'hftool generate "Once upon a time" --max-new-tokens 40 --seed 7'
 run 'while read -r p; do hftool generate "$p" -n 8 --greedy; done < prompts.txt'

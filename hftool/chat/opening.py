@@ -11,6 +11,7 @@ from hftool.options.generation import AnswerOptions, Overflow
 from hftool.options.inputs import TemplateOptions
 from hftool.options.model import LoadOptions
 from hftool.prompting.messages import Chat
+from hftool.terminal import show_status
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def _with_model(
     The options that belong to the first model do not pass on: its revision, a template of the
     command line, a server's key, and the leave to run the repository's code.
     """
+    show_status(f"loading {reference} …")
     load = replace(
         options.load, model=reference, revision=None, api_key=None, trust_remote_code=False
     )

@@ -68,6 +68,13 @@ STOPS = (
         "Once upon a time",
     ),
     Stop(
+        "Several tokens ahead",
+        "A draw takes one path among many. The tree shows more of them: `prob` is a token's"
+        " probability after those before it, and `path` that of the whole path.",
+        "tree TEXT --depth 3 --branch 2",
+        "The capital of France is",
+    ),
+    Stop(
         "Only the text",
         "This is what most programs show you: the same, without the numbers.",
         "generate TEXT -n 40 --seed 7",
@@ -94,6 +101,13 @@ STOPS = (
         "The capital of France is Banana.",
     ),
     Stop(
+        "Layer by layer",
+        "The numbers of each token pass through 30 layers, and what comes out is the prediction."
+        " These are the predictions as if the model ended after each layer.",
+        "topk TEXT --layers -k 4",
+        "The capital of France is",
+    ),
+    Stop(
         "Another kind of model",
         "A classifier reads a whole text, and gives probabilities to labels instead of tokens.",
         "sentiment TEXT",
@@ -108,7 +122,7 @@ See what else it can: hftool --help
 
 
 def tour(context: typer.Context) -> None:
-    """Walk through what a language model does, in eleven steps.
+    """Walk through what a language model does, in thirteen steps.
 
     After each step, Enter goes on, a text of your own takes the place of the example, and Ctrl-D
     leaves. Without a terminal, all steps follow one another.
