@@ -41,7 +41,7 @@ log = logging.getLogger("hftool")
 
 @dataclass(frozen=True)
 class AliasEntry:
-    """An alias, and the model that it stands for; see `ModelEntry`.
+    """An alias, and the model that it stands for.
 
     `here` is true if the model can be used without a network. `size_bytes` is then the size of its
     files, or of what it is yet to be converted from.

@@ -46,7 +46,7 @@ class EncodeOptions:
     ] = False
 
     explain: Annotated[
-        bool, option("--explain", help="Show how the tokens come about, step by step.")
+        bool, option("--explain", help="Show how the text is split, step by step.")
     ] = False
 
     def __post_init__(self) -> None:

@@ -22,7 +22,18 @@ LONG_DTYPES: dict[str, Dtype] = {
 }
 
 _model = functools.partial(option, panel="Model")
-MODEL_HELP = "Alias, hub id, folder, .gguf file, or URL#NAME of an endpoint."
+_language_model = functools.partial(
+    option,
+    "--model",
+    "-m",
+    panel="Model",
+    metavar="REF",
+    envvar="HFTOOL_MODEL",
+    autocompletion=known_models,
+    common=True,
+)
+MODEL_HELP = "Alias, hub id, folder or .gguf file."
+REMOTE_MODEL_HELP = "Alias, hub id, folder, .gguf file, or URL#NAME of an endpoint."
 
 
 @dataclass(frozen=True)
@@ -65,18 +76,7 @@ class DaemonClientOptions(SourceOptions):
 class ModelOptions(DaemonClientOptions):
     """A language model, and the source of its files."""
 
-    model: Annotated[
-        str,
-        _model(
-            "--model",
-            "-m",
-            metavar="REF",
-            envvar="HFTOOL_MODEL",
-            help=MODEL_HELP,
-            autocompletion=known_models,
-            common=True,
-        ),
-    ] = DEFAULT_MODEL
+    model: Annotated[str, _language_model(help=MODEL_HELP)] = DEFAULT_MODEL
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,8 @@ class ComputeOptions:
 class LoadOptions(ComputeOptions, EndpointOptions, ModelOptions):
     """A language model to load."""
 
+    model: Annotated[str, _language_model(help=REMOTE_MODEL_HELP)] = DEFAULT_MODEL
+
     target_lang: Annotated[
         str | None,
         _model(
@@ -150,7 +152,7 @@ class ClassifierOptions(ComputeOptions, EndpointOptions, DaemonClientOptions):
             "-m",
             metavar="REF",
             envvar="HFTOOL_SENTIMENT_MODEL",
-            help=MODEL_HELP,
+            help=REMOTE_MODEL_HELP,
             show_default=f"{DEFAULT_CLASSIFIER}, with --labels {DEFAULT_MODEL}",
             autocompletion=known_models,
             common=True,

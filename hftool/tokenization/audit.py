@@ -53,7 +53,7 @@ class Finding:
 
 
 def audit_vocabulary(tokenizer: Tokenizer, selection: VocabularyOptions) -> Iterator[Finding]:
-    """Yield what may be faults of a vocabulary, by kind and then by id.
+    """Yield possible defects of a vocabulary, by kind and then by id.
 
     Raises: as `vocabulary`.
     """

@@ -39,7 +39,7 @@ def score(
     engine: EngineOptions,
     output: TableOptions,
 ) -> None:
-    """Tell how probable texts are to a language model.
+    """Measure how probable texts are to a language model.
 
     Each line of output is a text's surprisal in bits, its perplexity, and the text. A masked model
     gives the pseudo-log-likelihood.

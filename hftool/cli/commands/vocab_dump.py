@@ -24,7 +24,7 @@ def vocab_dump(
     raw: Annotated[bool, option("--raw", help="Do not escape control characters.")] = False,
     stats: Annotated[bool, option("--stats", help="Show statistics instead of tokens.")] = False,
     audit: Annotated[
-        bool, option("--audit", help="Show only what may be faults of the vocabulary.")
+        bool, option("--audit", help="Show only possible defects of the vocabulary.")
     ] = False,
     diff: Annotated[
         str | None,
