@@ -1,7 +1,9 @@
 """Slash commands: which messages are commands, what they do, and what they report."""
 
+import gc
 import json
 import re
+import weakref
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -435,6 +437,16 @@ def test_a_model_that_cannot_be_loaded_changes_nothing(folder: Path, tmp_path: P
         with pytest.raises(HftoolError, match=reference):
             list(respond(chat, f"/model {reference}"))
     assert isinstance(list(respond(chat, "Hello"))[-1], Turn)
+
+
+def test_the_first_model_leaves_memory(folder: Path) -> None:
+    load, templating = LoadOptions(model=str(folder)), TemplateOptions()
+    chat = open_conversation(ConversationOptions(load, templating, AnswerOptions(), Chat([])))
+    other, _ = respond(chat, f"/model {folder}")
+    first = weakref.ref(chat)
+    del chat
+    gc.collect()
+    assert first() is None and isinstance(other, Conversation)
 
 
 def test_error_in_a_turn_ends_a_scripted_chat(folder: Path, tmp_path: Path) -> None:
