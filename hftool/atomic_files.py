@@ -67,7 +67,10 @@ def write_error(path: Path, error: OSError) -> Exception:
     """Return the error to raise for one of writing `path`; a broken pipe stays what it is."""
     if isinstance(error, BrokenPipeError):
         return error
-    return HftoolError(f"cannot write {path}: {error.strerror or error}")
+    cause = error.strerror or error
+    if isinstance(error, FileNotFoundError) and not path.parent.exists():
+        cause = f"the folder {path.parent} does not exist"
+    return HftoolError(f"cannot write {path}: {cause}")
 
 
 def permissions(target: Path, *, private: bool = False) -> int:
