@@ -197,7 +197,10 @@ def _alone(language_model: LanguageModel, request: Request) -> int:
 
 
 def _side_by_side(language_model: LanguageModel, requests: list[Request]) -> int:
-    return _count(record for _, record in generate_side_by_side(language_model, requests))
+    outcomes = [outcome for _, outcome in generate_side_by_side(language_model, requests)]
+    if errors := [outcome for outcome in outcomes if isinstance(outcome, HftoolError)]:
+        raise errors[0]
+    return _count(outcomes)
 
 
 def _count(records: Iterable[object]) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from hftool.errors import HftoolError
-from hftool.generation.batch import PADDING_ERROR, PADDING_ERROR_HALF
+from hftool.generation.batched_model import PADDING_ERROR, PADDING_ERROR_HALF
 from hftool.generation.drawing import check_finite
 from hftool.generation.mask_filling import mask_id
 from hftool.generation.prefix_cache import CachedModel

@@ -39,6 +39,17 @@ class Cache(Protocol):
     def repeated(self, count: int) -> "Cache":
         """Return a cache with `count` copies of the only sequence; this one stays as it is."""
 
+    def join(self, others: Any) -> None:
+        """Add the sequences of other caches of the same model after those in this one. All end at
+        the same place; what comes before the shorter ones must be masked.
+
+        Raises:
+            NoCacheError: the caches hold other things than keys and values.
+        """
+
+    def forget(self, tokens: int) -> None:
+        """Remove the first `tokens` tokens."""
+
     @property
     def nbytes(self) -> int:
         """The memory that the keys and values take, in bytes."""

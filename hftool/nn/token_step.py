@@ -105,7 +105,7 @@ class TokenStep:
             cached = [
                 kernels().Cached(
                     *(layer.keys.data_ptr(), layer.values.data_ptr()),
-                    *(layer.keys.shape[2], layer.start, window or 0),
+                    *(layer.keys.stride(1) // layer.keys.shape[3], layer.start, window or 0),
                 )
                 for layer, window in zip(layers, self._config.windows, strict=True)
             ]

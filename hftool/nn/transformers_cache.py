@@ -2,14 +2,18 @@
 
 import copy
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from hftool.errors import NoCacheError
+
+KEYS_AND_VALUES = (DynamicLayer, DynamicSlidingWindowLayer)
 
 
 class TransformersCache:
@@ -73,6 +77,35 @@ class TransformersCache:
         copied._cache.batch_repeat_interleave(count)
         return copied
 
+    def join(self, others: Sequence["TransformersCache"]) -> None:
+        """Add the sequences of other caches after those in this one; see `Cache.join`.
+
+        Raises:
+            NoCacheError: a layer holds other things than keys and values.
+        """
+        layers = list(zip(self._layers, *(other._layers for other in others), strict=True))
+        if not layers or any(type(one) not in KEYS_AND_VALUES for same in layers for one in same):
+            raise NoCacheError("the model's cache can't be joined with another")
+        joined = [
+            (_joined([one.keys for one in same]), _joined([one.values for one in same]))
+            for same in layers
+        ]
+        self._length = max(self._length, *(other._length for other in others))
+        for layer, (keys, values) in zip(self._layers, joined, strict=True):
+            layer.keys, layer.values = keys, values
+            if layer.is_sliding:
+                layer.cumulative_length = self._length
+
+    def forget(self, tokens: int) -> None:
+        """Remove the first `tokens` tokens."""
+        self._length -= tokens
+        for layer in self._layers:
+            kept = min(self._length, layer.keys.shape[-2])
+            first = layer.keys.shape[-2] - kept
+            layer.keys, layer.values = layer.keys[:, :, first:], layer.values[:, :, first:]
+            if layer.is_sliding:
+                layer.cumulative_length = self._length
+
     @property
     def nbytes(self) -> int:
         """The memory that the keys and values take, in bytes."""
@@ -105,7 +138,7 @@ def holds_only_keys_and_values(config: Any) -> bool:
     """Return whether the cache of such a model holds only keys and values, not a state as Mamba's,
     in which the tokens seen are merged."""
     layers = DynamicCache(config=config).layers if can_make_cache(config) else [None]
-    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+    return all(type(layer) in KEYS_AND_VALUES for layer in layers)
 
 
 def can_make_cache(config: Any) -> bool:
@@ -137,10 +170,16 @@ def _record_past(layers: list[Any]) -> None:
 
 
 def _removable_tokens(layer: Any) -> int:
-    if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
+    if type(layer) not in KEYS_AND_VALUES:
         return 0
     seen: int = layer.get_seq_length()
     if type(layer) is DynamicLayer or seen < layer.sliding_window:
         return seen
     stored: int = layer.keys.shape[-2]
     return stored - layer.sliding_window + 1 if layer.record_past else 0
+
+
+def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Concatenate keys or values [sequences, heads, tokens, size] of several caches."""
+    tokens = max(part.shape[2] for part in parts)
+    return torch.cat([F.pad(part, (0, 0, tokens - part.shape[2], 0)) for part in parts])

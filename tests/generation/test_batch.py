@@ -12,9 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hftool.generation import batch
-from hftool.generation.batch import BatchedModel, generate_batch, generate_side_by_side
+from hftool.errors import HftoolError
+from hftool.generation import batch, batched_model
+from hftool.generation.batch import generate_batch, generate_side_by_side
 from hftool.generation.batch_file import numbered_records
+from hftool.generation.batched_model import BatchedModel
 from hftool.generation.generate import generate
 from hftool.generation.records import BeamSettings, FailedRequest, Generation, Request
 from hftool.generation.requests import requests_of_records
@@ -66,13 +68,13 @@ def alone(model: LanguageModel, request: Request) -> Generation:
     return record
 
 
-def in_order(model: LanguageModel, requests: list[Request]) -> list[Generation | FailedRequest]:
+def in_order(model: LanguageModel, requests: list[Request]) -> list[batch.Outcome]:
     """Return the records of one batch in the order of its requests."""
     records = dict(generate_side_by_side(model, requests))
     return [records[i] for i in range(len(requests))]
 
 
-def same(record: Generation | FailedRequest) -> dict[str, Any]:
+def same(record: batch.Outcome) -> dict[str, Any]:
     assert isinstance(record, Generation)
     times = ("seconds", "tokens_per_second", "logprobs")
     return {name: value for name, value in vars(record).items() if name not in times}
@@ -86,7 +88,7 @@ def test_padding_changes_no_logits(folder: Path, model: LanguageModel) -> None:
     reference = transformers_model(folder)
     rows = [[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], [40], [7, 7, 7, 20]]
     decoder = BatchedModel(model)
-    logits = decoder.prefill(rows)
+    logits = decoder.add(rows)
     for more in ([5, 6, 7], [8, 9, 10], [11, 12, 13]):
         for row, ids in zip(logits, rows, strict=True):
             torch.testing.assert_close(row, all_logits(reference, ids)[-1], atol=1e-4, rtol=1e-4)
@@ -94,8 +96,34 @@ def test_padding_changes_no_logits(folder: Path, model: LanguageModel) -> None:
         logits = decoder.step(more)
     decoder.keep([2, 0])
     logits = decoder.step([3, 4])
-    for row, ids in zip(logits, ([*rows[2], 3], [*rows[0], 4]), strict=True):
+    rows = [[*rows[2], 3], [*rows[0], 4]]
+    for row, ids in zip(logits, rows, strict=True):
         torch.testing.assert_close(row, all_logits(reference, ids)[-1], atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_rows_join_and_leave(folder: Path, model: LanguageModel) -> None:
+    reference = transformers_model(folder)
+    decoder = BatchedModel(model)
+    rows: list[list[int]] = []
+    # of each time: the rows that stay, in their new order, and how long those are that join
+    for kept, lengths in (
+        ([], [9, 2]),
+        ([0, 1], [30, 1]),  # longer than all before
+        ([0, 3, 1], []),  # the last one takes the place of the longest
+        ([0, 1, 2], [3]),  # in the place of one that has left
+        ([3, 1], [4, 3, 12]),
+        ([4, 0, 2], [1]),
+    ):
+        if len(kept) < len(rows):
+            decoder.keep(kept)
+        rows = [rows[row] for row in kept]
+        new = [list(range(5 + n, 5 + 2 * n)) for n in lengths]
+        found = [decoder.step([7] * len(rows))] if rows else []
+        found += [decoder.add(new)] if new else []
+        rows = [[*row, 7] for row in rows] + new
+        for row, ids in zip(torch.cat(found), rows, strict=True):
+            torch.testing.assert_close(row, all_logits(reference, ids)[-1], atol=1e-4, rtol=1e-4)
 
 
 @torch.inference_mode()
@@ -103,9 +131,9 @@ def test_prefill_in_slices(
     folder: Path, model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [list(range(1, 24)), [5, 6], list(range(30, 41))]
-    whole = BatchedModel(model).prefill(rows)
-    monkeypatch.setattr(batch, "PREFILL_SLICE", 4)
-    torch.testing.assert_close(BatchedModel(model).prefill(rows), whole, atol=1e-4, rtol=1e-4)
+    whole = BatchedModel(model).add(rows)
+    monkeypatch.setattr(batched_model, "PREFILL_SLICE", 4)
+    torch.testing.assert_close(BatchedModel(model).add(rows), whole, atol=1e-4, rtol=1e-4)
 
 
 def test_real_prompts_padded_are_those_of_transformers(
@@ -251,18 +279,18 @@ def test_each_record_comes_as_soon_as_it_is_known(
 ) -> None:
     model = load_model(tiny)
     computed: list[int] = []
-    single, rows = batch._generate_single, batch.generate_side_by_side
+    single, row = batch._generate_single, batch._Row
 
     def spy_single(model: Any, request: Request, guesses: Any) -> Any:
         computed.append(request.index)
         return single(model, request, guesses)
 
-    def spy_rows(model: Any, requests: list[Request]) -> Any:
-        computed.extend(request.index for request in requests)
-        return rows(model, requests)
+    def spy_row(model: Any, request: Request) -> Any:
+        computed.append(request.index)
+        return row(model, request)
 
     monkeypatch.setattr(batch, "_generate_single", spy_single)
-    monkeypatch.setattr(batch, "generate_side_by_side", spy_rows)
+    monkeypatch.setattr(batch, "_Row", spy_row)
     by_beams = {"beams": range(8), "mixed": (1, 3, 6), "guesses": ()}[kind]
     requests = [
         Request(
@@ -302,20 +330,55 @@ def test_a_short_text_does_not_wait_for_a_long_one(
 def test_batches_hold_what_fits(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(tiny)
     sizes: list[int] = []
-    records = batch._records
+    forward = BatchedModel._forward
 
-    def counted(model: LanguageModel, requests: Any, guesses: Any) -> Any:
-        sizes.append(len(requests))
-        return records(model, requests, guesses)
+    def counted(self: BatchedModel, ids: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(ids))
+        return forward(self, ids, filled)
 
-    monkeypatch.setattr(batch, "_records", counted)
+    monkeypatch.setattr(BatchedModel, "_forward", counted)
     monkeypatch.setattr(batch, "_tokens_that_fit", lambda model: 100)
     requests = [Request("", (5,) * length, GREEDY, 10) for length in (10, 10, 10, 10, 10, 40, 90)]
+    model.pads = True
     assert len(list(generate_batch(model, requests))) == 7
-    assert sizes == [5, 1, 1]  # 5 of 20 tokens; 50; 100
+    assert sizes == [5] * 10 + [1] * 20  # 5 of 20 tokens; 50; 100
     sizes.clear()
     list(generate_batch(model, requests, 3))  # a size that was asked for holds
-    assert sizes == [3, 3, 1]
+    assert max(sizes) == 3
+
+
+def test_requests_take_the_places_of_those_that_ended(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model(tiny)
+    model.pads = True
+    steps: list[int] = []
+    step = BatchedModel.step
+
+    def counted(self: BatchedModel, ids: Any) -> torch.Tensor:
+        steps.append(len(ids))
+        return step(self, ids)
+
+    monkeypatch.setattr(BatchedModel, "step", counted)
+    requests = [
+        Request("", (5, *range(i)), GREEDY, tokens, index=i)
+        for i, tokens in enumerate((2, 9, 2, 5, 4, 3))
+    ]
+    records = list(generate_batch(model, requests, 3))
+    assert [same(record) for record in records] == [same(alone(model, r)) for r in requests]
+    assert steps == [3, 1, 3, 3, 3, 2, 2, 2]  # the first token of each comes from its prompt
+
+
+def test_a_request_that_fails_leaves_the_batch_alone(tiny: Path) -> None:
+    model = load_model(tiny)
+    requests = [
+        Request("", ids, GREEDY, 6, index=i, line=i)
+        for i, ids in enumerate([(1,), (2,), (VOCABULARY + 7,), (3,), (4,)])
+    ]
+    outcomes = dict(generate_side_by_side(model, requests, 2))
+    assert [i for i, found in outcomes.items() if isinstance(found, HftoolError)] == [2, 3]
+    for i in (0, 1, 4):
+        assert same(outcomes[i]) == same(alone(model, requests[i]))
 
 
 def test_input_is_read_no_further_than_needed(tiny: Path) -> None:
