@@ -103,11 +103,15 @@ class Encoder(nn.Module):
             self._types = weights.tensor(f"{tables}token_type_embeddings.weight")
         self._norm = _Norm(weights, f"{tables}LayerNorm", config)
         self._layers = [
-            _Layer(config, family, weights, family.layer.format(i)) for i in range(config.layers)
+            _Layer(
+                *(config, family, weights, family.layer.format(i)),
+                first_only=i == config.layers - 1,
+            )
+            for i in range(config.layers)
         ]
         name, self._activation = family.pooler
-        self._pooler = weights.product(name)
-        self._classifier = weights.product(family.classifier)
+        self._pooler = weights.fused(name)
+        self._classifier = weights.fused(family.classifier)
         self._padding_id = config.pad_token_id if family.counts_from_padding else None
 
     def forward(
@@ -133,9 +137,9 @@ class Encoder(nn.Module):
         mask = None
         if attention_mask is not None and not bool(attention_mask.all()):
             mask = attention_mask.bool()[:, None, None]
-        for layer in self._layers[:-1]:
-            hidden = layer.forward(hidden, hidden, mask)
-        first = self._layers[-1].forward(hidden[:, :1], hidden, mask)[:, 0]
+        for layer in self._layers:
+            hidden = layer.forward(hidden, mask)
+        first = hidden[:, 0].contiguous()
         return ClassifierOutput(self._classifier(self._activation(self._pooler(first))))
 
     @property
@@ -164,33 +168,48 @@ class _Norm:
 
 
 class _Layer:
-    """Attention, then a feed-forward network, each added to its input and then normalized."""
+    """Attention, then a feed-forward network, each added to its input and then normalized.
+
+    Args:
+        first_only: compute only the first token of each sequence.
+    """
 
     def __init__(
-        self, config: EncoderConfig, family: Family, weights: Weights, prefix: str
+        self,
+        config: EncoderConfig,
+        family: Family,
+        weights: Weights,
+        prefix: str,
+        *,
+        first_only: bool,
     ) -> None:
         parts = {part: f"{prefix}{name}" for part, name in family.parts.items()}
-        query, *keys_values = (f"{prefix}{name}" for name in family.attention)
+        attention = [f"{prefix}{name}" for name in family.attention]
         self._size = config.hidden // config.heads
-        self._query = weights.product(query)
-        self._keys_values = weights.product(*keys_values)
-        self._out = weights.product(parts["out"])
+        self._first_only = first_only
+        self._attention = [weights.fused(*attention)]
+        if first_only:
+            self._attention = [weights.fused(attention[0]), weights.fused(*attention[1:])]
+        self._out = weights.fused(parts["out"])
         self._attention_norm = _Norm(weights, parts["attention_norm"], config)
-        self._up = weights.product(parts["up"])
-        self._down = weights.product(parts["down"])
+        self._up = weights.fused(parts["up"], gelu=True)
+        self._down = weights.fused(parts["down"])
         self._norm = _Norm(weights, parts["norm"], config)
 
-    def forward(
-        self, hidden: torch.Tensor, context: torch.Tensor, mask: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Return the next hidden states [sequences, tokens, hidden] of some tokens, which attend to
-        `context` [sequences, all tokens, hidden]."""
-        query = self._by_heads(self._query(hidden))
-        keys, values = self._by_heads(self._keys_values(context)).chunk(2, dim=1)
+    def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Return the hidden states [sequences, tokens, hidden] after this layer."""
+        if self._first_only:
+            of_first, of_others = self._attention
+            context, hidden = hidden, hidden[:, :1].contiguous()
+            query = self._by_heads(of_first(hidden))
+            keys, values = self._by_heads(of_others(context)).chunk(2, dim=1)
+        else:
+            [of_all] = self._attention
+            query, keys, values = self._by_heads(of_all(hidden)).chunk(3, dim=1)
         output = F.scaled_dot_product_attention(query, keys, values, mask)
         output = self._out(output.transpose(1, 2).reshape(hidden.shape))
-        hidden = self._attention_norm(output + hidden)
-        return self._norm(self._down(F.gelu(self._up(hidden))) + hidden)
+        hidden = self._attention_norm(output.add_(hidden))
+        return self._norm(self._down(self._up(hidden)).add_(hidden))
 
     def _by_heads(self, states: torch.Tensor) -> torch.Tensor:
         """Split the last dimension: [sequences, heads, tokens, size]. The heads of concatenated

@@ -1,4 +1,4 @@
-"""Products of float32 matrices by oneDNN, where torch's own are slower."""
+"""Products of matrices by oneDNN, where torch's own are slower."""
 
 import functools
 import platform
@@ -9,6 +9,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
+
+PACKED_TOKENS = 1024  # for which weights are arranged; other numbers work as well
 
 
 class OneDnnProducts(TorchFunctionMode):
@@ -55,3 +57,25 @@ def _mkl_is_slow() -> bool:
     cpu = Path("/proc/cpuinfo").read_text(errors="replace")
     available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return available and "AuthenticAMD" in cpu
+
+
+def can_pack(dtype: torch.dtype) -> bool:
+    """Return whether this torch, on this machine, has the kernels."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(
+        torch.ops.mkldnn, "_linear_pointwise"
+    ):
+        return False
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32
+
+
+def packed_linear(
+    weight: torch.Tensor, bias: torch.Tensor | None, *, gelu: bool
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a function that computes a linear layer with a weight [outputs, inputs], and GELU of
+    its outputs if asked for. Its inputs [..., inputs] are contiguous."""
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), PACKED_TOKENS)
+    name, algorithm = ("gelu", "none") if gelu else ("none", "")
+    linear = torch.ops.mkldnn._linear_pointwise
+    return lambda inputs: linear(inputs, packed, bias, name, [], algorithm)

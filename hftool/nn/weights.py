@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from hftool.errors import HftoolError
 from hftool.json_files import read_json
 from hftool.nn.architectures import NotComputed
+from hftool.nn.products import can_pack, packed_linear
 from hftool.nn.quantization import HEAD_BITS, linear_class, quantized_linear
 from hftool.nn.quantized_linear import Bits
 
@@ -151,6 +152,15 @@ class Weights:
         weight = (torch.cat(weights) if len(weights) > 1 else weights[0]).to(self.dtype)
         bias = self._bias(names)
         return lambda inputs: F.linear(inputs, weight, bias)
+
+    def fused(self, *names: str, gelu: bool = False) -> Linear:
+        """Return a function like that of `product`, with GELU afterwards if asked for, which rounds
+        differently from transformers in exchange for speed."""
+        if self.bits is None and can_pack(self.dtype):
+            weights = [self.tensor(f"{name}.weight") for name in names]
+            return packed_linear(torch.cat(weights), self._bias(names), gelu=gelu)
+        product = self.product(*names)
+        return (lambda inputs: F.gelu(product(inputs))) if gelu else product
 
     def _quantized(self, bits: Bits, names: Sequence[str]) -> Linear | None:
         prefix = "+".join(names)
