@@ -61,9 +61,7 @@ def _mkl_is_slow() -> bool:
 
 def can_pack(dtype: torch.dtype) -> bool:
     """Return whether this torch, on this machine, has the kernels."""
-    if not torch.backends.mkldnn.is_available() or not hasattr(
-        torch.ops.mkldnn, "_linear_pointwise"
-    ):
+    if not torch._C._has_mkldnn or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
     if dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
