@@ -26,6 +26,10 @@ class EncodeOptions:
         int | None, option("--max-tokens", metavar="N", min=0, help="Keep only the first N tokens.")
     ] = None
     count: Annotated[bool, option("--count", help="Write only the number of tokens.")] = False
+    check: Annotated[
+        bool,
+        option("--check", help="With --count: check gigatoken's tokens of every text."),
+    ] = False
     show_template: Annotated[
         bool, option("--show-template", help="Write only the text that the chat template makes.")
     ] = False
@@ -59,6 +63,8 @@ class EncodeOptions:
         exclude({**others, "--count": self.count})
         exclude({**others, "--compare": self.compare is not None})
 
+        if self.check and not self.count:
+            raise UsageError("--check needs --count")
         if self.diff_arg and not self.show_template:
             raise UsageError("--diff-arg needs --show-template")
 

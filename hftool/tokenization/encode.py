@@ -14,6 +14,7 @@ from hftool.errors import HftoolError
 from hftool.inputs.readahead import read_ahead
 from hftool.options.encode import EncodeOptions
 from hftool.tokenization.explain import Explainer, Explanation
+from hftool.tokenization.fast_counts import FastCounter
 from hftool.tokenization.given_ids import require_in_vocabulary
 from hftool.tokenization.tokenizer import Tokenizer
 from hftool.tokenization.unknown import NoTokenError
@@ -184,7 +185,7 @@ def encode_records(
             most = options.max_tokens
             return _encoded_or_failed(tokenizer, own, special, most, flush)
         case "count":
-            return count_tokens(tokenizer, own, special=special, flush=flush)
+            return count_tokens(tokenizer, own, special=special, check=options.check, flush=flush)
         case "template":
             return map(Rendered, own)
         case "diff":
@@ -308,11 +309,20 @@ def count_tokens(
     texts: Iterable[str],
     *,
     special: bool,
+    check: bool = False,
     flush: Callable[[], None] = lambda: None,
 ) -> Iterator[Counted | FailedText]:
-    """Yield each text with its number of tokens."""
+    """Yield each text with its number of tokens.
+
+    Args:
+        check: compare the tokens of each text with those of the tokenizers library, where another
+            one counts them.
+    """
+    fast = None if special else FastCounter(tokenizer.backend, check=check)
 
     def counted(part: Sequence[str]) -> list[Counted | FailedText]:
+        if fast is not None and (counts := fast.counts(part)) is not None:
+            return list(map(Counted, part, counts))
         return list(
             _or_failures(lambda p: map(Counted, p, tokenizer.count_batch(p, special)), part)
         )

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +14,13 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from hftool.errors import HftoolError, UsageError
+from hftool.models.local_files import load_tokenizer
 from hftool.options.encode import EncodeOptions
+from hftool.options.model import SourceOptions
 from hftool.tokenization.encode import (
     ComparedTotal,
+    Counted,
+    count_tokens,
     decode_ids,
     encode_records,
     encode_texts,
@@ -79,6 +84,56 @@ def test_encode_lines(theirs: Any) -> None:
 def test_count(theirs: Any) -> None:
     result = run("encode", "--count", "--lines", stdin="good morning\n大家好\n")
     assert result.stdout == f"2\n{len(theirs.encode('大家好'))}\n"
+
+
+MANY_LINES = [
+    f"line {i}: naïve 大家好 \U0001f469\u200d\U0001f467 x\t{i * 7919}" for i in range(6000)
+]
+
+
+def test_gigatoken_counts_as_the_tokenizers_library(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("gigatoken")
+    tokenizer = byte_level_tokenizer(tmp_path)
+    expected = [len(e.ids) for e in tokenizer.backend.encode_batch(MANY_LINES)]
+    with caplog.at_level("DEBUG", logger="hftool"):
+        for check in (False, True):
+            records = count_tokens(tokenizer, MANY_LINES, special=False, check=check)
+            assert [r.count for r in records if isinstance(r, Counted)] == expected
+    assert "counts the tokens" in caplog.text
+
+
+def test_another_count_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    awkward = pytest.importorskip("awkward")
+    gigatoken = pytest.importorskip("gigatoken")
+    tokenizer = byte_level_tokenizer(tmp_path)
+    expected = [len(e.ids) for e in tokenizer.backend.encode_batch(MANY_LINES)]
+    wrong = SimpleNamespace(encode_batch=lambda texts: awkward.Array([[1, 2]] * len(texts)))
+    monkeypatch.setattr(gigatoken.Tokenizer, "from_json", lambda content: wrong)
+    records = count_tokens(tokenizer, MANY_LINES, special=False)
+    assert [r.count for r in records if isinstance(r, Counted)] == expected
+    assert caplog.text.count("gigatoken gives other tokens") == 1
+
+
+def byte_level_tokenizer(folder: Path) -> Any:
+    """Return a tokenizer with all bytes and some merges, as Llama 3's and GPT-2's."""
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    backend.train_from_iterator(MANY_LINES[:200], trainer)
+    backend.save(str(folder / "tokenizer.json"))
+    return load_tokenizer(str(folder), SourceOptions())
 
 
 @pytest.mark.parametrize("options", [EncodeOptions(), EncodeOptions(count=True)])
