@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 
-from hftool.generation.batch import generate_side_by_side
+from hftool.generation.batch import generate_batch, generate_side_by_side
 from hftool.generation.generate import generate
 from hftool.generation.records import Generation, Request
 from hftool.generation.sampling import SamplingSettings
@@ -51,6 +52,7 @@ def pairs(tokens: int) -> Iterator[Pair]:
         yield Pair(f"generate --quantize {bits}", other, "tokens", ours, beside)
         if importlib.util.find_spec("llama_cpp"):  # never a dependency: it compiles for minutes
             yield from _beside_llama_cpp(quantized, bits, one[0], long)
+    yield from _unequal(model, tokens)
     few = partial(_alone, model, _requests(model, 4, tokens))
     for rows in (16, 64):
         many = _requests(model, rows, tokens)
@@ -58,6 +60,48 @@ def pairs(tokens: int) -> Iterator[Pair]:
         yield Pair(what, "hftool, one by one", "tokens", ours, few)
         beside = partial(_transformers, model, many, tokens)
         yield Pair(what, f"transformers' generate, {rows} rows", "tokens", ours, beside)
+
+
+def _unequal(model: LanguageModel, tokens: int) -> Iterator[Pair]:
+    """Yield 64 prompts of 8 to 256 tokens, and 256 texts of 1 to twice as many tokens, beside equal
+    ones with as many tokens in all."""
+    ids = model.tokenizer.encode(" ".join(PROMPTS) * 20, special=True).ids
+    draw = random.Random(1)
+    lengths = [8 + 248 * i // 63 for i in range(64)]
+    texts = [1 + (2 * tokens - 2) * i // 255 for i in range(256)]
+    for what, prompts, counts in (
+        ("64 prompts of unequal lengths", lengths, [tokens] * 64),
+        ("256 texts of unequal lengths", [24] * 256, texts),
+    ):
+        unequal = list(zip(prompts, counts, strict=True))
+        draw.shuffle(unequal)
+        same = (sum(prompts) // len(prompts), sum(counts) // len(counts))
+        yield Pair(
+            what,
+            "equal ones",
+            "tokens",
+            partial(_records, model, _endless(ids, unequal)),
+            partial(_records, model, _endless(ids, [same] * len(unequal))),
+        )
+
+
+def _endless(ids: Sequence[int], lengths: Sequence[tuple[int, int]]) -> list[Request]:
+    """Return requests with prompts and texts of so many tokens."""
+    return [
+        Request(
+            "",
+            tuple(ids[i % 50 : i % 50 + prompt]),
+            SamplingSettings(greedy=False, seed=i, top_k=50, ignore_eos=True),
+            count,
+            index=i,
+        )
+        for i, (prompt, count) in enumerate(lengths)
+    ]
+
+
+def _records(model: LanguageModel, requests: list[Request]) -> int:
+    records = generate_batch(model, requests)
+    return sum(r.completion_tokens for r in records if isinstance(r, Generation))
 
 
 def _beside_llama_cpp(
