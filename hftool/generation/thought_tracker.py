@@ -5,7 +5,7 @@ from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 
-from hftool.prompting.reasoning import known_tags, prompt_end, tags_of
+from hftool.prompting.reasoning import known_tags, prompt_end, tag_tokens, tags_of
 from hftool.tokenization.tokenizer import Tokenizer
 
 _HEADER = 4  # tokens after the control token of a turn: "<|im_start|>assistant\n"
@@ -22,7 +22,8 @@ class TokenBytes:
 class ThoughtTracker:
     """Tells whether the tokens so far are a thought, a tag, or the answer.
 
-    Tags are compared as bytes, whatever tokens spell them.
+    Tags are compared as bytes, whatever tokens spell them. But a tag before the answer is only
+    spelled where the vocabulary has no token for it.
 
     Args:
         prompt_ids: the tokens before the text.
@@ -37,6 +38,7 @@ class ThoughtTracker:
     def __init__(self, tokens: TokenBytes, tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> None:
         self._tokens, self._tags = tokens, tags_of(tokenizer)
         self._closing = self._tags.closing.encode()
+        self._whole = {name.encode(): i for name, i in tag_tokens(tokenizer).items()}
         self._tail = self._tag = b""  # the end of the thought; as much of a tag as there is
         self._next: dict[bytes, bool] = {}  # the tags that may come; whether a thought follows
         self.needs_tag = self.passed = False
@@ -93,8 +95,15 @@ class ThoughtTracker:
         """Return the tokens that begin a tag, or go on with it."""
         found: list[int] = []
         for tag, thought in self._next.items():
-            if tag.startswith(self._tag):
-                found += _continuing(self._tokens, tag[len(self._tag) :], thought)
+            if not tag.startswith(self._tag):
+                continue
+            left = tag[len(self._tag) :]
+            places = {left.find(name): i for name, i in self._whole.items() if name in left}
+            if 0 in places:
+                found.append(places[0])
+            else:
+                spelled = left[: min(places, default=len(left))]
+                found += _continuing(self._tokens, spelled, thought and spelled == left)
         return found
 
     def excluded(self) -> list[int]:

@@ -82,11 +82,18 @@ def tags_of(tokenizer: Tokenizer) -> Tags:
 
 
 @lru_cache(maxsize=16)
-def tag_ids(tokenizer: Tokenizer) -> frozenset[int]:
-    """Return the special tokens in a model's tags, which texts leave out elsewhere."""
+def tag_tokens(tokenizer: Tokenizer) -> dict[str, int]:
+    """Return the tokens in a model's tags that its vocabulary has as a whole, with their ids."""
     tags = tags_of(tokenizer)
     tokens = _TOKEN.findall(tags.opening + tags.to_answer)
-    return tokenizer.skipped & {tokenizer.backend.token_to_id(token) for token in tokens}
+    ids = {token: tokenizer.backend.token_to_id(token) for token in tokens}
+    return {token: token_id for token, token_id in ids.items() if token_id is not None}
+
+
+@lru_cache(maxsize=16)
+def tag_ids(tokenizer: Tokenizer) -> frozenset[int]:
+    """Return the special tokens in a model's tags, which texts leave out elsewhere."""
+    return tokenizer.skipped & set(tag_tokens(tokenizer).values())
 
 
 def opens_thought(tokenizer: Tokenizer, ids: Sequence[int]) -> bool:

@@ -87,6 +87,10 @@ def test_reasoning_is_apart_from_the_answer(family: Any) -> None:
 def test_only_the_answer_is_constrained(family: Any) -> None:
     model, prompt, ids, _, answer = family
     state = ConstraintState(model, Constraint("choice", '["b"]'), prompt)
+    name = model.tokenizer.decode(ids[:1])
+    first = state.allowed(model.embedding_rows).nonzero()[:, 0].tolist()
+    spelled = model.tokenizer.encode(name[0], special=False).ids[0]
+    assert spelled not in first or len(name) == 1  # where there is a token for the tag
     text = model.tokenizer.decode(ids)
     last = len(model.tokenizer.encode(text[: text.rindex(answer)], special=False).ids)
     for number, token_id in enumerate(ids[: last + 1]):
