@@ -32,7 +32,7 @@ Try these first; they need no download:
 
   hftool encode "good morning"             text to tokens
   hftool topk "The capital of France is"   the most probable next tokens
-  hftool sample "Once upon a time"         how a text is made, step by step
+  hftool sample "Once upon a time" --pick  a text whose tokens you choose
   hftool generate "Once upon a time"       a text
   hftool chat                              a conversation; exit leaves
   hftool sentiment "I love programming!"   a label and its score

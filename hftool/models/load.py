@@ -181,11 +181,12 @@ def _require(folder: Path, name: str, suffixes: tuple[str, ...], what: str) -> N
     """Raise an error if config.json names architectures, but none with one of these suffixes."""
     architectures = architectures_of(folder)
     if architectures and not any(a.endswith(suffixes) for a in architectures):
-        hint = (
-            "`sentiment` takes classifiers"
-            if any(a.endswith(CLASSIFIER_SUFFIX) for a in architectures)
-            else "`hftool models list` shows models for each task"
-        )
+        if any(a.endswith(CLASSIFIER_SUFFIX) for a in architectures):
+            hint = "`sentiment` takes classifiers"
+        elif any(a.endswith(GENERATOR_SUFFIXES) for a in architectures):
+            hint = "a language model needs the labels: --labels positive,negative"
+        else:
+            hint = "`hftool models list` shows models for each task"
         raise HftoolError(f"{name} is not {what} (it is a {architectures[0]})", hint)
 
 

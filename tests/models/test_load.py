@@ -123,7 +123,7 @@ def test_the_embedded_classifier_is_not_a_language_model(minilm_folder: Path) ->
 def test_a_language_model_is_not_a_classifier(smollm2_folder: Path) -> None:
     assert refusal(sentiment("smollm2")) == [
         "Error: smollm2 is not a text classifier (it is a LlamaForCausalLM)",
-        "Hint: `hftool models list` shows models for each task",
+        "Hint: a language model needs the labels: --labels positive,negative",
     ]
 
 
