@@ -23,7 +23,7 @@ class ScoreOptions:
         Unit | None,
         _score(
             "--by",
-            show_default="token for one text at a terminal, else text",
+            show_default="token for one text at a terminal or with --save, else text",
             help="What to write a record for.",
             common=True,
         ),

@@ -158,7 +158,8 @@ def _compare(
 
 def _default_unit(texts: Sequence[str] | None, output: TableOptions) -> Unit:
     shown = output.output is None and output.format in (None, "table") and not output.json
-    return "token" if shown and len(texts or ()) == 1 and is_terminal(sys.stdout) else "text"
+    drawn = output.save is not None or is_terminal(sys.stdout)
+    return "token" if shown and drawn and len(texts or ()) == 1 else "text"
 
 
 def _require_text(by: Unit, output: TableOptions) -> None:
