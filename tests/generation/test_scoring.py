@@ -242,6 +242,13 @@ def test_tokens(folder: Path) -> None:
     assert perplexity["perplexity"] == pytest.approx(math.exp(mean), rel=1e-3)
 
 
+def test_the_picture_of_one_text_is_that_of_its_tokens(llama: Path, tmp_path: Path) -> None:
+    done = run("score", "-m", str(llama), "the sun", "--save", str(tmp_path / "heat.html"))
+    assert done.exit_code == 0, done.stderr
+    page = (tmp_path / "heat.html").read_text()
+    assert all(word in page for word in ("position", "entropy", "perplexity"))
+
+
 def test_words_are_corrected_for_where_they_end(llama: Path) -> None:
     """Pimentel and Meister (2024): times the probability that the word ends after its last token,
     divided by that it begins after the token before; by minicons' own definition, with what begins
