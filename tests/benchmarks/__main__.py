@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import constraining, generating, judging, scoring, starting
+from tests.benchmarks import busy, constraining, generating, judging, scoring, starting
 from tests.benchmarks.pairs import Pair
 
 
@@ -64,7 +64,7 @@ def main() -> None:
     """Run the benchmarks named on the command line, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "names", nargs="*", help="start, count, generate, constrain, sentiment, score"
+        "names", nargs="*", help="start, count, generate, large, busy, constrain, sentiment, score"
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--texts", type=int, default=1000)
@@ -77,6 +77,8 @@ def main() -> None:
         "start": starting.pairs,
         "count": lambda: starting.counting(args.megabytes),
         "generate": lambda: generating.pairs(args.tokens),
+        "large": lambda: generating.large(args.tokens),
+        "busy": lambda: busy.pairs(args.tokens, args.texts),
         "constrain": lambda: constraining.pairs(args.tokens),
         "sentiment": lambda: judging.pairs(args.texts),
         "score": lambda: scoring.pairs(args.texts),

@@ -1,12 +1,11 @@
 """Benchmarks of generation: batches, single prompts and transformers' own `generate`."""
 
-import importlib
-import importlib.util
 import random
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,42 +19,45 @@ from hftool.models.load import load_language_model
 from hftool.models.references import GgufFile, resolve_reference
 from hftool.options.model import LoadOptions, Quantization
 from tests.benchmarks.pairs import Pair
+from tests.benchmarks.peers import FORMATS, has_llama_cpp, llama_cpp_runs, reads, requantized
+from tests.benchmarks.random_model import save_random_model
 
 LONG, LONGEST = 1000, 5500  # tokens
+BITS: tuple[Quantization, ...] = ("int8", "int4")
 PROMPTS = ("Once upon a time", "The capital of France is", "A good way to cook rice is", "In 1969")
 
 
 def pairs(tokens: int) -> Iterator[Pair]:
     """Yield SmolLM2 with the dtype of `auto` and quantized, on one prompt, long ones, 16 and 64."""
     model = load_language_model(LoadOptions(device="cpu", offline=True))
-    one = _requests(model, 1, tokens)
+    one = requests(model, 1, tokens)
     long, longest = (
         replace(one[0], ids=one[0].ids * (count // len(one[0].ids)), max_new_tokens=1)
         for count in (LONG, LONGEST)
     )
     other = "transformers' generate"
     beside = partial(_transformers, model, one, tokens)
-    yield Pair("generate, one prompt", other, "tokens", partial(_alone, model, one), beside)
+    yield Pair("generate, one prompt", other, "tokens", partial(alone, model, one), beside)
     for prompt in (long, longest):
-        prefill = partial(_prefilled, prompt)
+        prefill = partial(prefilled, prompt)
         yield Pair(
             f"a prompt of {len(prompt.ids):,} tokens",
             other,
             "tokens",
-            partial(prefill, partial(_alone, model, [prompt])),
+            partial(prefill, partial(alone, model, [prompt])),
             partial(prefill, partial(_transformers, model, [prompt], 1)),
         )
-    quantizations: tuple[Quantization, ...] = ("int8", "int4")
-    for bits in quantizations:
+    source = resolve_reference("smollm2")
+    assert isinstance(source, GgufFile)
+    for bits in BITS:
         quantized = load_language_model(LoadOptions(device="cpu", offline=True, quantize=bits))
-        ours = partial(_alone, quantized, one)
+        ours = partial(alone, quantized, one)
         yield Pair(f"generate --quantize {bits}", other, "tokens", ours, beside)
-        if importlib.util.find_spec("llama_cpp"):  # never a dependency: it compiles for minutes
-            yield from _beside_llama_cpp(quantized, bits, one[0], long)
+        yield from _quantized(quantized, bits, source.path, tokens, "SmolLM2")
     yield from _unequal(model, tokens)
-    few = partial(_alone, model, _requests(model, 4, tokens))
+    few = partial(alone, model, requests(model, 4, tokens))
     for rows in (16, 64):
-        many = _requests(model, rows, tokens)
+        many = requests(model, rows, tokens)
         ours, what = partial(_batch, model, many), f"generate --batch, {rows} prompts"
         yield Pair(what, "hftool, one by one", "tokens", ours, few)
         beside = partial(_transformers, model, many, tokens)
@@ -99,48 +101,53 @@ def _endless(ids: Sequence[int], lengths: Sequence[tuple[int, int]]) -> list[Req
     ]
 
 
-def _records(model: LanguageModel, requests: list[Request]) -> int:
-    records = generate_batch(model, requests)
+def _records(model: LanguageModel, asked: list[Request]) -> int:
+    records = generate_batch(model, asked)
     return sum(r.completion_tokens for r in records if isinstance(r, Generation))
 
 
-def _beside_llama_cpp(
-    model: LanguageModel, bits: Quantization, request: Request, long: Request
+def large(tokens: int) -> Iterator[Pair]:
+    """Yield a model of a billion random weights, quantized."""
+    with tempfile.TemporaryDirectory() as folder:
+        gguf = save_random_model(Path(folder))
+        for bits in BITS:
+            options = LoadOptions(model=folder, device="cpu", offline=True, quantize=bits)
+            yield from _quantized(load_language_model(options), bits, gguf, tokens, "a billion")
+
+
+def _quantized(
+    model: LanguageModel, bits: Quantization, gguf: Path, tokens: int, name: str
 ) -> Iterator[Pair]:
-    """Yield a quantized model and llama.cpp on the same GGUF file of Q4_1 weights: a greedy
-    continuation, and a long prompt."""
-    source = resolve_reference("smollm2")
-    assert isinstance(source, GgufFile)
-    llama: Any = importlib.import_module("llama_cpp").Llama(
-        str(source.path), n_ctx=2048, n_threads=torch.get_num_threads(), verbose=False
-    )
-
-    def evaluated(ids: Sequence[int], count: int) -> int:
-        llama.reset()
-        tokens = llama.generate(list(ids), temp=0.0)
-        return len(list(islice(tokens, count)))
-
-    greedy = replace(request, settings=SamplingSettings(greedy=True, seed=None))
-    ours = partial(_alone, model, [greedy])
-    count = ours()  # llama.cpp generates as many
-    other, prefill = "llama.cpp, Q4_1", partial(_prefilled, long)
-    theirs = partial(evaluated, greedy.ids, count)
-    yield Pair(f"generate --quantize {bits}, greedy", other, "tokens", ours, theirs)
-    yield Pair(
-        f"a prompt of {len(long.ids):,} tokens, {bits}",
-        other,
-        "tokens",
-        partial(prefill, partial(_alone, model, [long])),
-        partial(prefill, partial(evaluated, long.ids, 1)),
-    )
+    """Yield a quantized model beside a plain read of its weights, and beside llama.cpp's formats of
+    the same GGUF file: a greedy continuation, and a long prompt."""
+    [one] = requests(model, 1, tokens)
+    greedy = replace(one, settings=SamplingSettings(greedy=True, seed=None))
+    prompt = replace(greedy, ids=one.ids * (LONG // len(one.ids)), max_new_tokens=1)
+    decode = partial(alone, model, [greedy])
+    prefill = partial(prefilled, prompt, partial(alone, model, [prompt]))
+    count = decode()  # the others generate as many
+    what = f"generate --quantize {bits}, {name}"
+    yield Pair(what, "a plain read of its weights", "tokens", decode, reads(model, count))
+    if not has_llama_cpp():
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in FORMATS[bits]:
+            run = llama_cpp_runs(requantized(gguf, kind, Path(folder)))
+            other = f"llama.cpp, {kind}"
+            yield Pair(what, other, "tokens", decode, partial(run, greedy.ids, count))
+            theirs = partial(prefilled, prompt, partial(run, prompt.ids, 1))
+            long = f"a prompt of {LONG:,} tokens, {bits}, {name}"
+            yield Pair(long, other, "tokens", prefill, theirs)
 
 
-def _prefilled(request: Request, run: Callable[[], int]) -> int:
+def prefilled(request: Request, run: Callable[[], int]) -> int:
+    """Compute a prompt, and return the number of its tokens."""
     run()
     return len(request.ids)
 
 
-def _requests(model: LanguageModel, count: int, tokens: int) -> list[Request]:
+def requests(model: LanguageModel, count: int, tokens: int) -> list[Request]:
+    """Return `count` requests of a few different prompts, to be sampled."""
     found = []
     for i in range(count):
         prompt = PROMPTS[i % len(PROMPTS)]
@@ -150,26 +157,27 @@ def _requests(model: LanguageModel, count: int, tokens: int) -> list[Request]:
     return found
 
 
-def _alone(model: LanguageModel, requests: list[Request]) -> int:
+def alone(model: LanguageModel, asked: list[Request]) -> int:
+    """Answer one request after the other, and return the number of tokens."""
     count = 0
-    for request in requests:
+    for request in asked:
         *_, record = generate(model, request)
         assert isinstance(record, Generation)
         count += record.completion_tokens
     return count
 
 
-def _batch(model: LanguageModel, requests: list[Request]) -> int:
-    records = generate_side_by_side(model, requests)
+def _batch(model: LanguageModel, asked: list[Request]) -> int:
+    records = generate_side_by_side(model, asked)
     return sum(r.completion_tokens for _, r in records if isinstance(r, Generation))
 
 
-def _transformers(model: LanguageModel, requests: list[Request], tokens: int) -> int:
+def _transformers(model: LanguageModel, asked: list[Request], tokens: int) -> int:
     """Sample with the same filters, padded on the left; return the number of tokens."""
-    width = max(len(request.ids) for request in requests)
+    width = max(len(request.ids) for request in asked)
     end = min(model.end_ids)
-    padded = [[end] * (width - len(r.ids)) + list(r.ids) for r in requests]
-    mask = [[0] * (width - len(r.ids)) + [1] * len(r.ids) for r in requests]
+    padded = [[end] * (width - len(r.ids)) + list(r.ids) for r in asked]
+    mask = [[0] * (width - len(r.ids)) + [1] * len(r.ids) for r in asked]
     found: Any = model.transformers_model.generate(
         torch.tensor(padded), attention_mask=torch.tensor(mask), max_new_tokens=tokens,
         do_sample=True, top_k=50, pad_token_id=end,
