@@ -1,5 +1,4 @@
-"""Quantized layers, and a decoder's step for one token, by the package `hftool_kernels`: C code for
-CPUs with AVX-512's products of 8-bit integers (VNNI).
+"""Quantized layers by the package `hftool_kernels`: C code for CPUs with AVX2 or AVX-512 VNNI.
 
 Without the package, and on other CPUs, torch's own kernels compute.
 """
@@ -37,8 +36,8 @@ def fits(shape: Sequence[int]) -> bool:
 class KernelLinear(QuantizedLinear):
     """A linear layer with a scale for each group of weights, and in 4 bits a least value.
 
-    Its inputs are rounded to 8 bits, with a scale for each group: as exact as the inputs' last
-    256th part. The products are summed in float32.
+    Its inputs are rounded to 8 bits, with a scale for each group; of a few rows what is left over
+    is rounded again. The products are summed in float32.
     """
 
     PARTS = ("levels", "scales")

@@ -51,7 +51,13 @@ class Rotation(Structure):
     _fields_ = [*((name, c_void_p) for name in ("cos", "sin"))]
 
 
-_library = ctypes.CDLL(str(Path(__file__).with_name("_kernels.abi3.so")))
+def _loaded(instructions: str) -> ctypes.CDLL:
+    return ctypes.CDLL(str(Path(__file__).with_name(f"_{instructions}.abi3.so")))
+
+
+_library = _loaded("avx512")
+if not _library.hftool_supported():
+    _library = _loaded("avx2")
 supported = _library.hftool_supported
 product = _library.hftool_product
 product.argtypes = [POINTER(Linear), c_void_p, c_int32, c_int64, c_void_p]

@@ -16,7 +16,7 @@
 #define GROUP 32
 #define BLOCK 16
 #define TILE 4 /* rows of activations that share the loads of weights */
-#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,avx512dq,avx2,fma,f16c")))
+#define FEW 4  /* up to so many rows are rounded twice */
 #define INLINE static inline __attribute__((always_inline))
 
 typedef struct {
@@ -66,7 +66,7 @@ INLINE float exponential(float x) {
 }
 
 /* A NaN has greater bits than any number, so that a group with one gets the scale NaN. */
-AVX512 static void round_row(const float *x, int n, rounded row) {
+static void round_row(const float *x, int n, rounded row) {
     for (int g = 0; g < n / GROUP; g++, x += GROUP) {
         uint32_t most = 0;
         for (int i = 0; i < GROUP; i++) {
@@ -85,65 +85,120 @@ AVX512 static void round_row(const float *x, int n, rounded row) {
     }
 }
 
-AVX512 INLINE __m512i four(const int8_t *q) {
+INLINE int32_t four(const int8_t *q) {
     int32_t value;
     memcpy(&value, q, 4);
-    return _mm512_set1_epi32(value);
+    return value;
 }
 
-/* out[r] = the 16 outputs of a block for rows[r] */
-AVX512 INLINE void block_of(const linear *w, int block, const rounded *rows, const int count,
-                            const int bits, float *out) {
-    const int groups = w->inputs / GROUP, bytes = GROUP * BLOCK * bits / 8;
-    const uint8_t *levels = w->levels + (size_t)block * groups * bytes;
-    const uint16_t *scales = w->scales + (size_t)block * groups * BLOCK * (bits == 4 ? 2 : 1);
-    const __m512i low = _mm512_set1_epi8(15);
-    __m512 total[TILE];
-    for (int r = 0; r < count; r++) total[r] = _mm512_setzero_ps();
-    for (int g = 0; g < groups; g++, levels += bytes) {
-        __m512i even[TILE], odd[TILE];
-        for (int r = 0; r < count; r++) even[r] = odd[r] = _mm512_setzero_si512();
-        for (int part = 0; part < 4; part++) {
-            __m512i first, second;
-            if (bits == 4) {
-                const __m512i both = _mm512_loadu_si512(levels + 64 * part);
-                first = _mm512_and_si512(both, low);
-                second = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
-            } else {
-                first = _mm512_loadu_si512(levels + 64 * part);
-                second = _mm512_loadu_si512(levels + 64 * (part + 4));
-            }
-            _mm_prefetch((const char *)levels + 64 * part + 4096, _MM_HINT_T0);
-            if (bits == 8) _mm_prefetch((const char *)levels + 64 * part + 4352, _MM_HINT_T0);
-            for (int r = 0; r < count; r++) {
-                const int8_t *q = rows[r].q + g * GROUP + 4 * part;
-                even[r] = _mm512_dpbusd_epi32(even[r], first, four(q));
-                odd[r] = _mm512_dpbusd_epi32(odd[r], second, four(q + 16));
-            }
-        }
-        const __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)scales));
-        scales += BLOCK;
-        __m512 least;
+/* The 16 rows of a block are one vector or two halves. `products` returns for each row of activations the sums
+   of a group's levels * q. */
+#ifdef __AVX512VNNI__
+
+#define LANES 16
+#define PARTS 1
+typedef __m512 vector;
+typedef __m512i integers;
+INLINE vector zero(void) { return _mm512_setzero_ps(); }
+INLINE vector all(float x) { return _mm512_set1_ps(x); }
+INLINE void put(float *x, vector y) { _mm512_storeu_ps(x, y); }
+INLINE vector times(vector x, vector y) { return _mm512_mul_ps(x, y); }
+INLINE vector plus_product(vector x, vector y, vector z) { return _mm512_fmadd_ps(x, y, z); }
+INLINE vector to_float(integers x) { return _mm512_cvtepi32_ps(x); }
+INLINE vector from_float16(const uint16_t *x) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)x)); }
+
+INLINE void products(const uint8_t *levels, const rounded *rows, const int count, int g, const int bits,
+                     integers *dot) {
+    integers even[TILE], odd[TILE];
+    for (int r = 0; r < count; r++) even[r] = odd[r] = _mm512_setzero_si512();
+    for (int i = 0; i < 4; i++) {
+        integers first = _mm512_loadu_si512(levels + 64 * i), second;
         if (bits == 4) {
-            least = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)scales));
-            scales += BLOCK;
+            const integers low = _mm512_set1_epi8(15);
+            second = _mm512_and_si512(_mm512_srli_epi16(first, 4), low);
+            first = _mm512_and_si512(first, low);
         } else {
-            least = _mm512_mul_ps(scale, _mm512_set1_ps(-128));
+            second = _mm512_loadu_si512(levels + 64 * (i + 4));
         }
         for (int r = 0; r < count; r++) {
-            const __m512 dot = _mm512_cvtepi32_ps(_mm512_add_epi32(even[r], odd[r]));
-            const __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(rows[r].scale[g]));
-            total[r] = _mm512_fmadd_ps(both, dot, total[r]);
-            total[r] = _mm512_fmadd_ps(least, _mm512_set1_ps(rows[r].sum[g]), total[r]);
+            const int8_t *q = rows[r].q + g * GROUP + 4 * i;
+            even[r] = _mm512_dpbusd_epi32(even[r], first, _mm512_set1_epi32(four(q)));
+            odd[r] = _mm512_dpbusd_epi32(odd[r], second, _mm512_set1_epi32(four(q + 16)));
+        }
+    }
+    for (int r = 0; r < count; r++) dot[r] = _mm512_add_epi32(even[r], odd[r]);
+}
+
+#else
+
+#define LANES 8
+#define PARTS 2
+typedef __m256 vector;
+typedef __m256i integers;
+INLINE vector zero(void) { return _mm256_setzero_ps(); }
+INLINE vector all(float x) { return _mm256_set1_ps(x); }
+INLINE void put(float *x, vector y) { _mm256_storeu_ps(x, y); }
+INLINE vector times(vector x, vector y) { return _mm256_mul_ps(x, y); }
+INLINE vector plus_product(vector x, vector y, vector z) { return _mm256_fmadd_ps(x, y, z); }
+INLINE vector to_float(integers x) { return _mm256_cvtepi32_ps(x); }
+INLINE vector from_float16(const uint16_t *x) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)x)); }
+
+/* The sums of a group's products with numbers from 0 to 15 stay below 8 * 2 * 15 * 127, so that 16 bits hold
+   them. Numbers of 8 bits are split in two of 4. */
+INLINE void products(const uint8_t *levels, const rounded *rows, const int count, int g, const int bits,
+                     integers *dot) {
+    const integers low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+    integers sum[TILE], sixteens[TILE];
+    for (int r = 0; r < count; r++) sum[r] = sixteens[r] = _mm256_setzero_si256();
+    for (int i = 0; i < (bits == 4 ? 4 : 8); i++) {
+        const integers both = _mm256_loadu_si256((const integers *)(levels + 64 * i));
+        const integers first = _mm256_and_si256(both, low);
+        const integers second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+        for (int r = 0; r < count; r++) {
+            const int8_t *q = rows[r].q + g * GROUP + 4 * i;
+            const integers of_first = _mm256_maddubs_epi16(first, _mm256_set1_epi32(four(q)));
+            const integers of_second = _mm256_maddubs_epi16(second, _mm256_set1_epi32(four(bits == 4 ? q + 16 : q)));
+            sum[r] = _mm256_add_epi16(sum[r], of_first);
+            if (bits == 4) sum[r] = _mm256_add_epi16(sum[r], of_second);
+            else sixteens[r] = _mm256_add_epi16(sixteens[r], of_second);
         }
     }
     for (int r = 0; r < count; r++) {
-        if (w->bias) total[r] = _mm512_add_ps(total[r], _mm512_loadu_ps(w->bias + block * BLOCK));
-        _mm512_storeu_ps(out + r * BLOCK, total[r]);
+        dot[r] = _mm256_madd_epi16(sum[r], ones);
+        if (bits == 8)
+            dot[r] = _mm256_add_epi32(dot[r], _mm256_slli_epi32(_mm256_madd_epi16(sixteens[r], ones), 4));
     }
 }
 
-AVX512 static void block_of_rows(const linear *w, int block, const rounded *rows, int count, float *out) {
+#endif
+
+/* out[r] = the 16 outputs of a block for rows[r] */
+INLINE void block_of(const linear *w, int block, const rounded *rows, const int count, const int bits, float *out) {
+    const int groups = w->inputs / GROUP, bytes = GROUP * BLOCK * bits / 8;
+    const uint8_t *levels = w->levels + (size_t)block * groups * bytes;
+    const uint16_t *scales = w->scales + (size_t)block * groups * BLOCK * (bits == 4 ? 2 : 1);
+    vector total[TILE][PARTS];
+    for (int r = 0; r < count; r++)
+        for (int p = 0; p < PARTS; p++) total[r][p] = zero();
+    for (int g = 0; g < groups; g++, levels += bytes) {
+        for (int ahead = 0; ahead < bytes; ahead += 64) _mm_prefetch((const char *)levels + 4096 + ahead, _MM_HINT_T0);
+        for (int p = 0; p < PARTS; p++) {
+            integers dot[TILE];
+            products(levels + 64 / PARTS * p, rows, count, g, bits, dot);
+            const vector scale = from_float16(scales + LANES * p);
+            const vector least = bits == 4 ? from_float16(scales + BLOCK + LANES * p) : times(scale, all(-128));
+            for (int r = 0; r < count; r++) {
+                total[r][p] = plus_product(times(scale, all(rows[r].scale[g])), to_float(dot[r]), total[r][p]);
+                total[r][p] = plus_product(least, all(rows[r].sum[g]), total[r][p]);
+            }
+        }
+        scales += bits == 4 ? 2 * BLOCK : BLOCK;
+    }
+    for (int r = 0; r < count; r++)
+        for (int p = 0; p < PARTS; p++) put(out + r * BLOCK + LANES * p, total[r][p]);
+}
+
+static void block_of_rows(const linear *w, int block, const rounded *rows, int count, float *out) {
     switch (count + w->bits * 10) {
     case 41: block_of(w, block, rows, 1, 4, out); break;
     case 42: block_of(w, block, rows, 2, 4, out); break;
@@ -156,17 +211,53 @@ AVX512 static void block_of_rows(const linear *w, int block, const rounded *rows
     }
 }
 
+/* Round a row twice: what the first time leaves over makes a second row, so that the sum of both rows' products is
+   as exact as with 16 bits. With few rows the CPU waits for the weights, and has the time. */
+static void round_twice(const float *x, int n, const rounded rows[2]) {
+    float rest[n];
+    round_row(x, n, rows[0]);
+    for (int i = 0; i < n; i++) rest[i] = x[i] - rows[0].q[i] * rows[0].scale[i / GROUP];
+    round_row(rest, n, rows[1]);
+}
+
+/* The outputs of a block for `count` rows of activations, each of which was rounded `times` times. */
+static void outputs_of(const linear *w, int block, const rounded *rows, int count, int times, float *out) {
+    float parts[TILE * BLOCK];
+    block_of_rows(w, block, rows, count * times, parts);
+    for (int r = 0; r < count; r++)
+        for (int i = 0; i < BLOCK; i++) {
+            float sum = w->bias ? w->bias[block * BLOCK + i] : 0;
+            for (int t = 0; t < times; t++) sum += parts[(r * times + t) * BLOCK + i];
+            out[r * BLOCK + i] = sum;
+        }
+}
+
 int hftool_supported(void) {
+#ifdef __AVX512VNNI__
     return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+#else
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+}
+
+static void store(const float *x, int n, int bfloat16, void *to, int64_t at) {
+    if (!bfloat16) memcpy((float *)to + at, x, n * sizeof(float));
+    else
+        for (int i = 0; i < n; i++) ((uint16_t *)to)[at + i] = to_bfloat16(x[i]);
+}
+
+INLINE rounded row_at(int8_t *q, float *scales, int64_t row, int64_t inputs) {
+    float *scale = scales + 2 * row * (inputs / GROUP);
+    return (rounded){q + row * inputs, scale, scale + inputs / GROUP};
 }
 
 /* out [rows, outputs] = x [rows, inputs] * weights, both float32 or both bfloat16. Returns 1 without memory. */
-AVX512 int hftool_product(const linear *w, const void *x, int32_t bfloat16, int64_t rows, void *out) {
-    const int64_t inputs = w->inputs, outputs = w->outputs, groups = inputs / GROUP;
-    if (!rows) return 0;
-    int8_t *q = malloc(rows * inputs);
-    float *scales = malloc(2 * rows * groups * sizeof(float));
+int hftool_product(const linear *w, const void *x, int32_t bfloat16, int64_t rows, void *out) {
+    const int64_t inputs = w->inputs, outputs = w->outputs;
+    const int times = rows <= FEW ? 2 : 1, most = TILE / times;
+    int8_t *q = malloc(rows * times * inputs + 1);
+    float *scales = malloc(2 * rows * times * (inputs / GROUP) * sizeof(float) + 1);
     if (!q || !scales) {
         free(q);
         free(scales);
@@ -183,31 +274,23 @@ AVX512 int hftool_product(const linear *w, const void *x, int32_t bfloat16, int6
                     values[i] = from_bfloat16(((const uint16_t *)x)[r * inputs + i]);
                 row = values;
             }
-            rounded one = {q + r * inputs, scales + 2 * r * groups, scales + (2 * r + 1) * groups};
-            round_row(row, inputs, one);
+            const rounded to[2] = {row_at(q, scales, r * times, inputs), row_at(q, scales, r * times + 1, inputs)};
+            if (times == 2) round_twice(row, inputs, to);
+            else round_row(row, inputs, to[0]);
         }
         /* A few hundred rows stay in the cache while all blocks pass over them. */
         for (int64_t begin = 0; begin < rows; begin += 256) {
             const int64_t end = begin + 256 < rows ? begin + 256 : rows;
 #pragma omp for schedule(static) nowait
             for (int64_t block = 0; block < outputs / BLOCK; block++) {
-                for (int64_t r = begin; r < end; r += TILE) {
-                    const int count = end - r < TILE ? (int)(end - r) : TILE;
+                for (int64_t r = begin; r < end; r += most) {
+                    const int count = end - r < most ? (int)(end - r) : most;
                     rounded tile[TILE];
-                    float part[TILE * BLOCK];
-                    for (int t = 0; t < count; t++) {
-                        const int64_t row = r + t;
-                        tile[t] = (rounded){q + row * inputs, scales + 2 * row * groups,
-                                            scales + (2 * row + 1) * groups};
-                    }
-                    block_of_rows(w, block, tile, count, part);
-                    for (int t = 0; t < count; t++) {
-                        const int64_t at = (r + t) * outputs + block * BLOCK;
-                        if (!bfloat16) memcpy((float *)out + at, part + t * BLOCK, BLOCK * sizeof(float));
-                        else
-                            for (int i = 0; i < BLOCK; i++)
-                                ((uint16_t *)out)[at + i] = to_bfloat16(part[t * BLOCK + i]);
-                    }
+                    float found[TILE * BLOCK];
+                    for (int t = 0; t < count * times; t++) tile[t] = row_at(q, scales, r * times + t, inputs);
+                    outputs_of(w, block, tile, count, times, found);
+                    for (int t = 0; t < count; t++)
+                        store(found + t * BLOCK, BLOCK, bfloat16, out, (r + t) * outputs + block * BLOCK);
                 }
             }
         }
@@ -248,7 +331,7 @@ typedef struct {
     const float *cos, *sin;
 } rotation;
 
-AVX512 static void normed(const float *x, const float *weight, int n, float eps, float *out) {
+static void normed(const float *x, const float *weight, int n, float eps, float *out) {
     float sum = 0;
     for (int i = 0; i < n; i++) sum += x[i] * x[i];
     const float inverse = 1 / sqrtf(sum / n + eps);
@@ -256,7 +339,7 @@ AVX512 static void normed(const float *x, const float *weight, int n, float eps,
 }
 
 /* Normalize, if there is a weight, and rotate a head. */
-AVX512 static void turned(const float *x, const float *norm, const decoder *d, const rotation *by, float *out) {
+static void turned(const float *x, const float *norm, const decoder *d, const rotation *by, float *out) {
     const int size = d->head_dim, turned = by->cos ? d->rotated : 0, half = turned / 2;
     float y[size];
     if (norm) normed(x, norm, size, d->eps, y);
@@ -268,14 +351,8 @@ AVX512 static void turned(const float *x, const float *norm, const decoder *d, c
     memcpy(out + turned, y + turned, (size - turned) * sizeof(float));
 }
 
-AVX512 static void store(const float *x, int n, int bfloat16, void *to, int64_t at) {
-    if (!bfloat16) memcpy((float *)to + at, x, n * sizeof(float));
-    else
-        for (int i = 0; i < n; i++) ((uint16_t *)to)[at + i] = to_bfloat16(x[i]);
-}
-
 /* out [size] = the attention of a query over keys and values [tokens][size] */
-AVX512 INLINE void attend(const float *query, const void *keys, const void *values, int tokens, int size,
+INLINE void attend(const float *query, const void *keys, const void *values, int tokens, int size,
                           float scaling, const int bfloat16, float *scores, float *out) {
     float most = -INFINITY, total = 0;
     for (int t = 0; t < tokens; t++) {
@@ -304,7 +381,7 @@ INLINE int seen(const cached *c, int position) {
     return c->window && c->window < tokens ? c->window : tokens;
 }
 
-AVX512 static void attend_head(const decoder *d, const cached *c, int position, int head, const float *query,
+static void attend_head(const decoder *d, const cached *c, int position, int head, const float *query,
                                float *scores, float *out) {
     const int size = d->head_dim, tokens = seen(c, position);
     const int64_t kv = head / (d->heads / d->kv_heads);
@@ -314,7 +391,7 @@ AVX512 static void attend_head(const decoder *d, const cached *c, int position, 
     else attend(query, (float *)c->keys + at, (float *)c->values + at, tokens, size, d->scaling, 0, scores, out);
 }
 
-AVX512 static void activate(const float *gate, const float *up, int gelu, float *out) {
+static void activate(const float *gate, const float *up, int gelu, float *out) {
     for (int i = 0; i < BLOCK; i++) {
         const float x = gate[i];
         /* gelu: 0.5 x (1 + tanh(y)) is x / (1 + exp(-2 y)) */
@@ -325,7 +402,7 @@ AVX512 static void activate(const float *gate, const float *up, int gelu, float 
 
 /* logits [head.outputs] of the token after `length` others, whose embedding is in `hidden`, which is
    overwritten. Keys and values are added to the caches. Returns 1 without memory. */
-AVX512 int hftool_step(const decoder *d, const cached *caches, const rotation *rotations, int32_t length,
+int hftool_step(const decoder *d, const cached *caches, const rotation *rotations, int32_t length,
                        float *hidden, float *logits) {
     const int size = d->head_dim, heads = d->heads, kv_heads = d->kv_heads;
     const int middle = d->layers[0].down.inputs, n = d->hidden, wide = heads * size;
@@ -341,16 +418,16 @@ AVX512 int hftool_step(const decoder *d, const cached *caches, const rotation *r
     float *attended = qkv + qkv_size, *inner = attended + wide, *output = inner + middle, *scores = output + n;
 #pragma omp parallel
     {
-        int8_t q[widest];
-        float values[n], scale[widest / GROUP], sum[widest / GROUP];
-        const rounded row = {q, scale, sum};
+        int8_t q[2 * widest];
+        float values[n], scale[widest / GROUP * 2], sum[widest / GROUP * 2];
+        const rounded rows[2] = {{q, scale, sum}, {q + widest, scale + widest / GROUP, sum + widest / GROUP}};
         for (int l = 0; l < d->count; l++) {
             const layer *m = d->layers + l;
             const cached *c = caches + l;
             normed(hidden, m->attention_norm, n, d->eps, values);
-            round_row(values, n, row); /* by each thread: it costs less than to wait for another */
+            round_twice(values, n, rows); /* by each thread: it costs less than to wait for another */
 #pragma omp for schedule(static)
-            for (int b = 0; b < m->qkv.outputs / BLOCK; b++) block_of_rows(&m->qkv, b, &row, 1, qkv + b * BLOCK);
+            for (int b = 0; b < m->qkv.outputs / BLOCK; b++) outputs_of(&m->qkv, b, rows, 1, 2, qkv + b * BLOCK);
 #pragma omp for schedule(static)
             for (int h = 0; h < kv_heads; h++) {
                 float key[size];
@@ -365,26 +442,26 @@ AVX512 int hftool_step(const decoder *d, const cached *caches, const rotation *r
                 turned(qkv + h * size, m->query_norm, d, rotations + m->rotation, query);
                 attend_head(d, c, length, h, query, scores + (size_t)h * longest, attended + h * size);
             }
-            round_row(attended, wide, row);
+            round_twice(attended, wide, rows);
 #pragma omp for schedule(static)
-            for (int b = 0; b < n / BLOCK; b++) block_of_rows(&m->out, b, &row, 1, output + b * BLOCK);
+            for (int b = 0; b < n / BLOCK; b++) outputs_of(&m->out, b, rows, 1, 2, output + b * BLOCK);
 #pragma omp single
             {
                 if (m->after_attention) normed(output, m->after_attention, n, d->eps, output);
                 for (int i = 0; i < n; i++) hidden[i] += output[i];
             }
             normed(hidden, m->mlp_norm, n, d->eps, values);
-            round_row(values, n, row);
+            round_twice(values, n, rows);
 #pragma omp for schedule(static)
             for (int b = 0; b < middle / BLOCK; b++) {
                 float gate[BLOCK], up[BLOCK];
-                block_of_rows(&m->gate_up, b, &row, 1, gate);
-                block_of_rows(&m->gate_up, b + middle / BLOCK, &row, 1, up);
+                outputs_of(&m->gate_up, b, rows, 1, 2, gate);
+                outputs_of(&m->gate_up, b + middle / BLOCK, rows, 1, 2, up);
                 activate(gate, up, d->gelu, inner + b * BLOCK);
             }
-            round_row(inner, middle, row);
+            round_twice(inner, middle, rows);
 #pragma omp for schedule(static)
-            for (int b = 0; b < n / BLOCK; b++) block_of_rows(&m->down, b, &row, 1, output + b * BLOCK);
+            for (int b = 0; b < n / BLOCK; b++) outputs_of(&m->down, b, rows, 1, 2, output + b * BLOCK);
 #pragma omp single
             {
                 if (m->after_mlp) normed(output, m->after_mlp, n, d->eps, output);
@@ -392,9 +469,9 @@ AVX512 int hftool_step(const decoder *d, const cached *caches, const rotation *r
             }
         }
         normed(hidden, d->norm, n, d->eps, values);
-        round_row(values, n, row);
+        round_twice(values, n, rows);
 #pragma omp for schedule(static)
-        for (int b = 0; b < d->head.outputs / BLOCK; b++) block_of_rows(&d->head, b, &row, 1, logits + b * BLOCK);
+        for (int b = 0; b < d->head.outputs / BLOCK; b++) outputs_of(&d->head, b, rows, 1, 2, logits + b * BLOCK);
     }
     free(qkv);
     return 0;

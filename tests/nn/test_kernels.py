@@ -1,7 +1,5 @@
 """The C code of `hftool_kernels`, against products of the weights as it rounds them."""
 
-import copy
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +44,10 @@ def test_weights_are_close_and_on_the_grid(kind: Kinds) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 300])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 7, 300])
 def test_the_error_is_that_of_the_rounded_inputs(kind: Kinds, rows: int) -> None:
-    """An input is wrong by at most half a step, the 254th part of its group's greatest one."""
+    """An input is wrong by at most half a step, the 254th part of its group's greatest one; in few
+    rows by the 254th part of that, because what is left over is rounded too."""
     torch.manual_seed(rows)
     weight, bias = torch.randn(64, 160), torch.randn(64)
     layer = kind(weight, bias, torch.float32)
@@ -56,12 +55,14 @@ def test_the_error_is_that_of_the_rounded_inputs(kind: Kinds, rows: int) -> None
     weights = rounded(kind(weight, None, torch.float32), 160)
     exact = inputs.double() @ weights.T + bias.double()
     half = inputs.double().reshape(rows, 5, GROUP).abs().amax(-1) / 254
+    half /= 254 if rows <= 4 else 1
     bound = half @ weights.abs().reshape(64, 5, GROUP).sum(-1).T
+    sums = inputs.double().abs() @ weights.abs().T + bias.double().abs()
     error = (layer(inputs).double() - exact).abs()
-    assert (error <= bound + 1e-5 * exact.abs() + 1e-6).all()
-    assert (error / bound).mean() < 0.2  # the errors of 160 inputs cancel out for the most part
-    alone = torch.cat([layer(row[None]) for row in inputs])
-    assert torch.equal(layer(inputs), alone)
+    assert (error <= bound + 1e-6 * sums).all()
+    assert rows <= 4 or (error / bound).mean() < 0.2  # most errors of 160 inputs cancel out
+    others = layer(inputs.flip(0)).flip(0)
+    assert torch.equal(layer(inputs), others)
     half_precision = layer(inputs.bfloat16())
     assert half_precision.dtype == torch.bfloat16
     torch.testing.assert_close(half_precision, layer(inputs.bfloat16().float()).bfloat16())
@@ -110,22 +111,18 @@ def test_a_step_is_what_the_layers_compute(folder: Path, bits: Bits) -> None:  #
     layers._step = None
     for prompt in (drawn(1, 50), drawn(1, 1)):
         own, expected = steps(prompt), layers(prompt)
-        errors = []
         for i in range(70):
-            ids, same = drawn(1, i + 1)[:, -1:], copy.deepcopy(expected.cache)
+            ids = drawn(1, i + 1)[:, -1:]
             own, expected = steps(ids, cache=own.cache), layers(ids, cache=expected.cache)
-            errors.append(error(steps(ids, cache=same).logits, expected.logits))
-            assert error(own.logits, expected.logits) < 0.1
-        # Where a sum differs in its last bit, an input may be rounded up here and down there.
-        assert statistics.median(errors) < 1e-5
-        assert max(errors) < 0.1
+            # Where a sum differs in its last bit, an input may be rounded up here and down there.
+            assert error(own.logits, expected.logits) < 5e-3
         assert own.cache.length == expected.cache.length
         if own.cache.can_crop(4):
             own.cache.crop(4)
             expected.cache.crop(4)
         found = steps(drawn(1, 3), cache=own.cache)
         expected = layers(drawn(1, 3), cache=expected.cache)
-        assert error(found.logits, expected.logits) < 0.1
+        assert error(found.logits, expected.logits) < 5e-3
 
 
 def error(found: torch.Tensor, expected: torch.Tensor) -> float:

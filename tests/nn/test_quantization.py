@@ -12,7 +12,15 @@ from hftool.errors import HftoolError
 from hftool.generation.prefix_cache import CachedModel
 from hftool.models.language_model import LanguageModel
 from hftool.models.load import load_language_model
-from hftool.nn.quantization import INT4_GROUP, Int4Linear, Int8Linear, Int8Products, quantize
+from hftool.nn.kernels import Int4KernelLinear
+from hftool.nn.quantization import (
+    INT4_GROUP,
+    Int4Linear,
+    Int8Linear,
+    Int8Products,
+    linear_class,
+    quantize,
+)
 from hftool.options.model import LoadOptions
 from tests.conftest import run
 from tests.tiny_models import load_model, save_classifier, save_model
@@ -70,7 +78,7 @@ def test_the_output_layer_has_8_bits(architecture: str, tmp_path: Path) -> None:
     model = load_model(folder).transformers_model
     quantize(model, "int4")
     assert type(model.get_output_embeddings()) is Int8Linear
-    assert any(type(layer) is Int4Linear for layer in model.modules())
+    assert any(isinstance(layer, Int4Linear | Int4KernelLinear) for layer in model.modules())
 
 
 @pytest.mark.parametrize("rows", [1, 5, 70])
@@ -136,7 +144,8 @@ def test_layers_computed_as_one_give_what_each_gives(
 def test_layers_of_another_shape_are_left(tmp_path: Path) -> None:
     layers = nn.Sequential(nn.Linear(32, 16), nn.Linear(16, 16), nn.Linear(32, 8))
     quantize(layers, "int4")
-    assert [type(layer) for layer in layers] == [Int4Linear, nn.Linear, nn.Linear]
+    kind = linear_class("int4", (16, 32), inputs_too=False)
+    assert [type(layer) for layer in layers] == [kind, nn.Linear, nn.Linear]
     with pytest.raises(HftoolError, match="no layer of the model can be quantized to int4"):
         quantize(nn.Sequential(nn.Linear(5, 5)), "int4")
     with pytest.raises(HftoolError, match="--quantize int8 needs a CPU, not meta"):
