@@ -31,7 +31,7 @@ def instead_of_option(name: str, context: Any) -> str | None:
         commands = context.command.commands.values()
         if any(name in _options(command) for command in commands):
             return f"options come after the command: hftool COMMAND {name} …"
-        return None
+        return _did_you_mean(name, _options(context.command), foreign_names.OPTIONS)
     if hint := foreign_names.OPTION_HINTS.get((context.info_name, name.replace("_", "-"))):
         return hint
     name = name.replace("_", "-")

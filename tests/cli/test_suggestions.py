@@ -89,6 +89,15 @@ Hint: put the text in quotes: hftool encode "good morning"; several texts: --lin
 $ hftool encode –-json x
 Error: unexpected argument 'x'
 Hint: '–-json' begins with a dash, not with two hyphens (--)
+$ hftool -V
+Error: no such option: -V
+Hint: did you mean '--version'?
+$ hftool generate x --stream
+Error: no such option: --stream
+Hint: text is streamed anyway; --no-stream turns it off
+$ hftool generate --stop-words a b
+Error: no such option: --stop-words
+Hint: did you mean '--stop'?
 $ hftool ENCODE x
 Error: no such command 'ENCODE'
 Hint: did you mean 'encode'?
