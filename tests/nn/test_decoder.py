@@ -216,10 +216,10 @@ def test_smollm2_generates_what_transformers_generates() -> None:
     assert isinstance(ours.model, Decoder)
     ids = ours.tokenizer.encode("The three laws of robotics are", special=True).ids
     theirs = transformers_own(folder, torch.bfloat16)
-    asked = {"max_new_tokens": 250, "do_sample": False}
+    asked = {"max_new_tokens": 110, "do_sample": False}
     expected = theirs.generate(torch.tensor([ids]), **asked)[0].tolist()
     done = run(
-        *("generate", "The three laws of robotics are", "--greedy", "-n", "250", "--json"),
+        *("generate", "The three laws of robotics are", "--greedy", "-n", "110", "--json"),
         *("--dtype", "bfloat16", "--logprobs"),
     )
     found = [token["id"] for token in json.loads(done.stdout)[0]["logprobs"]]
