@@ -41,7 +41,7 @@ def attention_view(model: str, maps: Sequence["AttentionMap"], k: int) -> View:
         return mean_attention(records, keys, k, console)
 
     def page(_: list[Any]) -> str:
-        from hftool.output.attention_page import attention_page
+        from hftool.output.pages.attention import attention_page
 
         return attention_page(model, maps)
 

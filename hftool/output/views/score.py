@@ -117,7 +117,7 @@ def _token_table(records: Iterable[Any], console: Any) -> Iterator[str]:
 
 
 def _token_page(records: list[Any]) -> str:
-    from hftool.output import heatmap
+    from hftool.output.pages import heatmap
 
     return heatmap.scored(records)
 

@@ -47,7 +47,7 @@ def _explanation_table(records: Iterable[Any], console: Any) -> Iterator[str]:
 
 
 def _explanation_page(records: list[Any]) -> str:
-    from hftool.output.explanation_page import explanation_page
+    from hftool.output.pages.explanation import explanation_page
 
     return explanation_page(records)
 
@@ -77,7 +77,7 @@ def _positions_table(records: Iterable[Any], console: Any) -> Iterator[str]:
 
 
 def _candidates_page(records: list[Any]) -> str:
-    from hftool.output.slider_page import slider_page
+    from hftool.output.pages.sliders import slider_page
 
     return slider_page(records)
 
@@ -89,7 +89,7 @@ def _candidates_compared_table(records: Iterable[Any], console: Any) -> Iterator
 
 
 def _encoded_page(records: list[Any]) -> str:
-    from hftool.output import heatmap
+    from hftool.output.pages import heatmap
 
     return heatmap.encoded(records)
 

@@ -27,7 +27,7 @@ def tree_view(prompt: str, *, depth: int, sampled: bool) -> View:
         return drawn(prompt, depth, records, console)
 
     def page(records: list[Any]) -> str:
-        from hftool.output.tree_page import tree_page
+        from hftool.output.pages.tree import tree_page
 
         return tree_page(prompt, records)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from hftool.output.pages.page import render
 from hftool.output.tables.base import counted
 from hftool.output.token_spans import Span, encoded_spans, scored_spans
 from hftool.output.view import number
@@ -16,27 +17,6 @@ if TYPE_CHECKING:
 TOKEN_COLORS = 4  # used in turn, .t0 to .t3 below
 LONGEST_UNBROKEN = 40  # characters
 HOTTEST = 16  # bits of surprisal from which on the colour is the strongest
-STYLE = """\
-:root { color-scheme: light dark; --heat: 230 80 20; --line: rgb(128 128 128 / .45) }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto 9em; padding: 0 1em }
-p { color: GrayText; margin: .4em 0 }
-pre { font: 17px/1.9 ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace;
-  white-space: pre-wrap; overflow-wrap: anywhere; tab-size: 8; margin: 1.5em 0 .8em }
-pre span { border-radius: 3px; padding: .12em 0; box-shadow: inset 1px 0 var(--line);
-  -webkit-box-decoration-break: clone; box-decoration-break: clone }
-pre .k { white-space: pre }
-pre i { color: GrayText; font-style: normal; user-select: none }
-.t0 { background: rgb(0 160 190 / .3) } .t1 { background: rgb(220 170 0 / .3) }
-.t2 { background: rgb(60 170 60 / .3) } .t3 { background: rgb(190 70 180 / .3) }
-.h { background: rgb(var(--heat) / calc(var(--s) * .75)) }
-.legend { display: flex; gap: .6em; align-items: center }
-.legend b { width: 12em; height: .8em; border-radius: 3px; border: 1px solid var(--line);
-  background: linear-gradient(90deg, rgb(var(--heat) / 0), rgb(var(--heat) / .75)) }
-pre span:hover, pre span:focus { outline: 2px solid; outline-offset: 1px }
-pre span:hover::after { content: attr(data-tip); position: fixed; left: 0; right: 0; bottom: 0;
-  padding: .7em 1.2em; background: Canvas; color: CanvasText; border-top: 1px solid var(--line);
-  font-size: 14px; line-height: 1.5; white-space: pre-wrap; max-height: 8em; overflow: hidden }
-"""
 
 
 def encoded(records: Iterable["Encoded"]) -> str:
@@ -120,9 +100,4 @@ def _span(span: Span, attributes: str, tips: Iterable[str]) -> str:
 
 
 def _page(parts: Iterable[str]) -> str:
-    return (
-        '<!DOCTYPE html>\n<html>\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width">\n'
-        f"<title>hftool</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n"
-        f"{''.join(parts)}</body>\n</html>\n"
-    )
+    return render("heatmap", texts="".join(parts))

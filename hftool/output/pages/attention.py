@@ -1,14 +1,12 @@
 """A page of attention: the heads of all layers, and lines between the tokens that they connect."""
 
 import base64
-import json
 import zlib
 from collections.abc import Sequence
-from html import escape
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from hftool.errors import HftoolError
+from hftool.output.pages.page import render
 from hftool.output.tables.base import shown
 from hftool.output.view import number
 
@@ -53,10 +51,7 @@ def attention_page(name: str, maps: Sequence["AttentionMap"]) -> str:
         "floor": f"Weights below {number(floor)} are left out. " if floor else "",
         "data": base64.b64encode(data).decode("ascii"),
     }
-    template = files("hftool.output").joinpath("attention.html").read_text("utf-8")
-    dumped = json.dumps(content, ensure_ascii=False).replace("<", "\\u003c")
-    before, _, after = template.replace("NAME", escape(name)).rpartition("CONTENT")
-    return before + dumped + after
+    return render("attention", name=name, content=content)
 
 
 def _compressed(maps: Sequence["AttentionMap"]) -> tuple[bytes, float]:
