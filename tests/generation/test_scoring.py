@@ -123,6 +123,16 @@ def test_texts(folder: Path) -> None:
         )
 
 
+def test_a_table_counts_in_whole_numbers(llama: Path) -> None:
+    done = run("score", "-m", str(llama), "the sun", "", "--format", "table")
+    [_, *rows] = [line.split() for line in done.stdout.splitlines()]
+    [whole] = json.loads(run("score", "-m", str(llama), "the sun", "--json").stdout)
+    assert rows[0][0] == str(whole["tokens"])
+    assert [float(number) for number in rows[0][1:3]] == pytest.approx(
+        [whole["surprisal"], whole["perplexity"]], rel=1e-3
+    )
+
+
 @pytest.mark.parametrize("size", ["1", "2", "64"])
 def test_the_batch_size_changes_nothing(llama: Path, size: str) -> None:
     records = score(llama, *TEXTS, "--batch-size", size)

@@ -24,7 +24,7 @@ def scores(records: Iterable["TextScore"], console: Console) -> Iterator[str]:
     yield rendered(console, Text(f"{head}  {HEADER[-1]}", "dim"))
     for score in records:
         values = (score.tokens, score.surprisal, score.perplexity)
-        cells = ("-" if value is None else number(value) for value in values)
+        cells = [_cell(value) for value in values]
         shown = "  ".join(cell.rjust(width) for cell, width in zip(cells, WIDTHS, strict=True))
         text = Text(f"{shown}  {one_line(score.text)}")
         if score.error is not None:
@@ -54,6 +54,12 @@ def comparison(records: Iterable["ModelComparison"], console: Console) -> Iterat
         for name, value, error, remark in rows:
             text = Text(f"{name:<15}  {value:>10} ± {_spread(error):<10}")
             yield rendered(console, text.append(remark, "dim"))
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else number(value)
 
 
 def _spread(error: float | None) -> str:
