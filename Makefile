@@ -93,7 +93,8 @@ $(VENV)/installed: pyproject.toml constraints.txt weights.txt
 
 $(VENV)/ready: $(VENV)/installed
 	$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
-	case "$$(uname -sm) $$(command -v cc)" in "Linux x86_64 /"*) $(PIP) install --quiet ./kernels;; esac
+	case "$$(uname -sm) $$(command -v cc)" in "Linux x86_64 /"*) \
+		$(PIP) install --quiet ./kernels || echo "hftool-kernels can't be built: its tests are skipped";; esac
 	touch $@
 
 $(VENV)/docs: $(VENV)/installed
