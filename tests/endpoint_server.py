@@ -42,7 +42,6 @@ class Server:
         fields: of the requests to each path: their names, or their schemas by name.
         logprobs: what the next answers have instead of the log-probabilities of "a" and "b".
         owner: what the list of models says of who owns them.
-        masked: give log-probabilities among the tokens that a grammar allows.
         faults: what goes wrong with the next requests for text, in turn: a key of `FAULTS`.
         requests: the path, the body and the key of each request for text.
     """
@@ -56,7 +55,6 @@ class Server:
     owner: str = "vllm"
     logprobs: list[Any] = field(default_factory=list)
     shifted: bool = False
-    masked: bool = False
     most_at_once: int = 0
     _now: int = 0
 
@@ -70,21 +68,14 @@ class Server:
             ids = self.tokenizer(body["prompt"])["input_ids"]
         prompt, rows = list(ids), []
         torch.manual_seed(body.get("seed") or 0)
-        forced = self._forced(body.get("grammar"))
-        for number in range(body.get("max_tokens", 16)):
+        for _ in range(body.get("max_tokens", 16)):
             logits = tiny_models.all_logits(self.model, ids)[-1]
             rows.append(torch.log_softmax(logits.double(), dim=-1))
-            if forced:
-                ids = [*ids, forced[number]]
-                if self.masked:
-                    rows[-1] = torch.full_like(rows[-1], -9e9).index_fill(
-                        0, torch.tensor(ids[-1:]), 0
-                    )
-            elif body.get("temperature") == 0:
+            if body.get("temperature") == 0:
                 ids = [*ids, int(logits.argmax())]
             else:
                 ids = [*ids, int(torch.multinomial(torch.softmax(logits, dim=-1), 1))]
-            if ids[-1] == tiny_models.END or number + 1 == len(forced):
+            if ids[-1] == tiny_models.END:
                 break
         new = ids[len(prompt) :]
         if body.get("echo"):
@@ -108,11 +99,6 @@ class Server:
             choice["logprobs"] = given and lists
         usage = {"prompt_tokens": len(prompt), "completion_tokens": len(new)}
         return {"model": body["model"], "choices": [choice], "usage": usage}
-
-    def _forced(self, grammar: str | None) -> list[int]:
-        """Return the tokens of the one text that a grammar allows."""
-        text = "" if grammar is None else json.loads(grammar.removeprefix("root ::= "))
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _name(self, token_id: int) -> str:
         text = str(self.tokenizer.decode([token_id]))

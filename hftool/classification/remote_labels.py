@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from hftool.classification.classify import EncodedText
 from hftool.classification.label_probability import filled_template
-from hftool.endpoint.scores import Scorer, logprobs_of_texts
+from hftool.endpoint.scores import logprobs_of_texts
+from hftool.endpoint.server import Endpoint
 from hftool.options.labels import LabelScoring
 
 
@@ -22,7 +23,7 @@ class RemoteScorer:
 
     def __init__(
         self,
-        score: Scorer,
+        endpoint: Endpoint,
         labels: Sequence[str],
         template: str,
         scoring: LabelScoring,
@@ -30,7 +31,7 @@ class RemoteScorer:
     ) -> None:
         self.labels = tuple(labels)
         self.window = concurrency
-        self._score, self._scoring = score, scoring
+        self._endpoint, self._scoring = endpoint, scoring
         self._template = filled_template(template, labels)
         self._space = "" if self._template[-1].isspace() else " "
 
@@ -46,7 +47,7 @@ class RemoteScorer:
         """
         prompts = [prompt for text in encoded for prompt in text.sequences]
         pairs = [(f"{self._space}{label}", prompt) for prompt in prompts for label in self.labels]
-        found = iter(logprobs_of_texts(self._score, pairs, self.window))
+        found = iter(logprobs_of_texts(self._endpoint, pairs, self.window))
         return [self._shares([next(found) for _ in self.labels]) for _ in prompts]
 
     def _shares(self, of_labels: Sequence[Sequence[float]]) -> list[float]:

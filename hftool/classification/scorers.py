@@ -5,9 +5,10 @@ from hftool.classification.label_probability import PROMPT, PromptScorer
 from hftool.classification.remote_labels import RemoteScorer
 from hftool.classification.sequence_classifier import ClassifierScorer
 from hftool.classification.zero_shot import HYPOTHESIS, EntailmentScorer
-from hftool.endpoint.scores import label_scorer
+from hftool.endpoint.client import HttpError
+from hftool.endpoint.scores import require_right_logprobs
 from hftool.endpoint.server import connect
-from hftool.errors import UsageError
+from hftool.errors import HftoolError, UsageError
 from hftool.models.classifier import Classifier
 from hftool.models.load import load_classifier, load_classifier_or_language_model
 from hftool.models.references import endpoint_address
@@ -26,8 +27,15 @@ def _remote_scorer(
         if given:
             raise UsageError(f"{name} does not work with an endpoint")
     labels, template = _candidate_labels(options.labels), options.prompt_template or PROMPT
-    score = label_scorer(connect(address, load, concurrency))
-    return RemoteScorer(score, labels, template, options.label_scoring, concurrency)
+    endpoint = connect(address, load, concurrency)
+    try:
+        require_right_logprobs(endpoint)
+    except HttpError:
+        raise
+    except HftoolError as error:
+        hint = "vLLM gives right ones; generate --choice LABEL chooses a label without a score"
+        raise HftoolError(error.message, hint) from None
+    return RemoteScorer(endpoint, labels, template, options.label_scoring, concurrency)
 
 
 def load_scorer(

@@ -2,15 +2,13 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 
 from hftool.endpoint.answers import read_answer
-from hftool.endpoint.client import HttpError
 from hftool.endpoint.generate import in_order
 from hftool.endpoint.next_tokens import usage_of
-from hftool.endpoint.parameters import choice_grammar, unknown
+from hftool.endpoint.parameters import unknown
 from hftool.endpoint.server import Endpoint
 from hftool.errors import HftoolError
 from hftool.generation.records import TokenLogprob
@@ -25,9 +23,6 @@ log = logging.getLogger("hftool")
 
 PROBES = ("One, two, three, four,", "The capital of France is", "a b c d e f g", "1 + 1 =")
 TOLERANCE = 0.5  # between two computations of a log-probability, in the lowest precision
-
-Scorer = Callable[[str, str], list[float]]
-"""Returns the log-probability of each token of a text after what is given."""
 
 
 def require_right_logprobs(endpoint: Endpoint) -> None:
@@ -154,73 +149,10 @@ def score_texts(
 
 
 def logprobs_of_texts(
-    score: Scorer, pairs: Sequence[tuple[str, str]], concurrency: int
+    endpoint: Endpoint, pairs: Sequence[tuple[str, str]], concurrency: int
 ) -> list[list[float]]:
-    """Return the log-probabilities of each pair of a text and what is given.
+    """Return `logprobs_of_text` of each pair of a text and what is given.
 
     Raises: as `logprobs_of_text`.
     """
-    return list(in_order(lambda pair: score(*pair), pairs, concurrency))
-
-
-def label_scorer(endpoint: Endpoint) -> Scorer:
-    """Return what scores short texts: by the server's log-probabilities of a prompt, or where it
-    has none, or wrong ones, by those of a text that a grammar forces it to write.
-
-    Raises:
-        HftoolError: the server can do neither, or fails.
-    """
-    try:
-        require_right_logprobs(endpoint)
-    except HttpError:
-        raise
-    except HftoolError:
-        if not all(endpoint.knows("completions", name) for name in ("grammar", "logprobs")):
-            raise
-        _require_raw_logprobs(endpoint)
-        return partial(_forced, endpoint)
-    return partial(logprobs_of_text, endpoint)
-
-
-def _require_raw_logprobs(endpoint: Endpoint) -> None:
-    """Raise where a server gives other log-probabilities for a token that a grammar forces it to
-    write than for one that it could have chosen: those among the allowed tokens.
-
-    Raises:
-        HftoolError: it does, or fails.
-    """
-    for prompt in PROBES:
-        body = {"model": endpoint.name, "prompt": prompt, "max_tokens": 1, "temperature": 0}
-        answer = read_answer(endpoint.client.post("completions", {**body, "logprobs": 5}))
-        for token in answer.logprobs[0].top[1:] if answer.logprobs else ():
-            if token.token.strip().isalpha() and token.token.isascii() and token.logprob < -1:
-                forced = math.fsum(_forced(endpoint, token.token, prompt))
-                if abs(forced - token.logprob) <= TOLERANCE:
-                    return
-                break
-    raise HftoolError(
-        f"{endpoint.client.server} gives no log-probabilities of a text, or wrong ones", "vLLM does"
-    )
-
-
-def _forced(endpoint: Endpoint, text: str, given: str) -> list[float]:
-    """Return the log-probability of each token of a text after what is given, which a grammar
-    forces the server to write."""
-    body = {"model": endpoint.name, "prompt": given, "grammar": choice_grammar([text])}
-    most = len(text.encode()) + 1  # tokens, of at least a byte each
-    answer = read_answer(
-        endpoint.client.post(
-            "completions", {**body, "max_tokens": most, "temperature": 0, "logprobs": 1}
-        )
-    )
-    tokens = answer.logprobs or ()
-    written = "".join(token.token for token in tokens)
-    if answer.text != text or not written.startswith(text):
-        raise HftoolError(f"{endpoint.client.server} does not keep to a grammar")
-    of_text, seen = list[float](), ""
-    for token in tokens:
-        if len(seen) >= len(text):
-            break
-        of_text.append(token.logprob)
-        seen += token.token
-    return of_text
+    return list(in_order(lambda pair: logprobs_of_text(endpoint, *pair), pairs, concurrency))

@@ -30,7 +30,7 @@ def server(running: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     running.faults.clear()
     running.requests.clear()
     running.fields = dict(FIELDS)
-    running.shifted = running.masked = False
+    running.shifted = False
     running.owner = "vllm"
     running.logprobs.clear()
     monkeypatch.setenv("HFTOOL_API_KEY", KEY)

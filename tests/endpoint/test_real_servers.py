@@ -102,12 +102,6 @@ def test_llama_cpp_python(tmp_path: Path) -> None:
         assert 0 < step["unseen"] < 0.3
         made = record(url, "generate", prompt, "-n", "4", "--seed", "5", "--min-p", "0.1")
         assert made["usage"] == {"prompt_tokens": 5, "completion_tokens": 4}
-        texts = ("How dare you!", "What a lovely day.")
-        for text in texts:  # by a grammar
-            labels = ("--labels", "joy,anger,fear", "--all-scores", text)
-            theirs, own = record(url, "sentiment", *labels), record("smollm2", "sentiment", *labels)
-            assert theirs["label"] == own["label"]
-            assert theirs["scores"] == pytest.approx(own["scores"], abs=0.1)
         chosen = record(url, "generate", "Is the sky blue?", "--choice", " Yes", "--choice", " No")
         assert chosen["text"] in (" Yes", " No") and chosen["valid"]
         invent = ("--chat", "Invent a person.", "--schema", "name, age int", "--greedy")
@@ -116,6 +110,8 @@ def test_llama_cpp_python(tmp_path: Path) -> None:
         for option in (["--regex", "a"], ["--top-n-sigma", "1"], ["--schema", "name"]):
             refused = run("generate", "-m", url, "a cat", *option)
             assert refused.exit_code == 1 and f"does not know {option[0]}" in refused.stderr
+        labels = run("sentiment", "-m", url, "--labels", "joy,anger", "How dare you!")
+        assert labels.exit_code == 1 and "generate --choice LABEL" in labels.stderr
         result = run("score", "-m", url, "--given", prompt, " Paris.")
         if result.exit_code == 0:
             surprisal = float(result.stdout.split("\t")[0])

@@ -105,20 +105,6 @@ def test_own_labels(server: Server, tiny: Path) -> None:
             assert a["label"] == b["label"] and a["scores"] == pytest.approx(b["scores"], abs=1e-5)
 
 
-def test_own_labels_by_a_grammar(server: Server, tiny: Path, monkeypatch: Any) -> None:
-    fields = ("prompt", "max_tokens", "temperature", "logprobs", "grammar")
-    server.fields = {"/v1/completions": fields}  # it has no log-probabilities of a prompt
-    monkeypatch.setattr(scores, "PROBES", tuple(a + b for a in "abcdefgh" for b in "stuvwxyz"))
-    arguments = ("--labels", "joy,anger,fear", "--all-scores")
-    theirs, ours = both(server, tiny, "sentiment", *arguments, stdin="a cat\nnot\n")
-    for a, b in zip(theirs, ours, strict=True):
-        assert a["label"] == b["label"] and a["scores"] == pytest.approx(b["scores"], abs=1e-5)
-    assert 'root ::= " anger"' in [body.get("grammar") for _, body, _ in server.requests]
-    server.masked = True
-    result = run("sentiment", *arguments, "a cat", "-m", server.address)
-    assert result.exit_code == 1 and "no log-probabilities of a text, or wrong" in result.stderr
-
-
 def test_errors_keep_their_place(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scores, "PROBES", ())
     server.faults += ["", "400", ""]
@@ -163,6 +149,7 @@ def test_servers_without_logprobs(server: Server) -> None:
     for arguments in (["score", "ab"], ["sentiment", "--labels", "a,b", "ab"]):
         result = run(*arguments, "-m", server.address)
         assert result.exit_code == 1 and "no log-probabilities of a text" in result.stderr
+        assert ("generate --choice LABEL" in result.stderr) is (arguments[0] == "sentiment")
     for command in ("topk", "sample"):
         result = run(command, "ab", "-m", server.address)
         assert result.exit_code == 1 and "gives no log-probabilities" in result.stderr
