@@ -9,6 +9,7 @@ from heapq import nlargest
 from typing import Any
 
 from hftool.classification.classify import Classification
+from hftool.classification.intervals import Interval, wilson
 from hftool.errors import CheckFailed, HftoolError, UsageError
 from hftool.generation.records import OPTIONAL
 from hftool.inputs.columns import MISSING, value_in
@@ -17,9 +18,6 @@ log = logging.getLogger("hftool")
 
 ROWS_WITHOUT = 100  # rows to read before a column is taken for missing
 BINS = 10  # of the scores, for the calibration error
-Z = 1.959963984540054  # standard deviations on either side that hold 95 % of a normal distribution
-
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -164,15 +162,6 @@ def require_accuracy(evaluation: Evaluation, least: float | None) -> None:
             f"the accuracy is {evaluation.accuracy:.4f}, less than {least:g}"
             f" (95 % interval: {low:.4f} to {high:.4f})"
         )
-
-
-def wilson(successes: int, trials: int) -> Interval:
-    """Return the 95 % score interval of a share (Wilson 1927)."""
-    share, z2 = successes / trials, Z * Z
-    middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    spread = math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials))
-    half = spread * Z / (1 + z2 / trials)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 class _GoldLabels:

@@ -80,8 +80,12 @@ class ClassifierScorer:
     def _encoded(self, windows: Sequence[Any]) -> EncodedText:
         if not any(0 in window.sequence_ids for window in windows):
             return EncodedText([])
-        is_unknown = self._classifier.tokenizer.is_mostly_unknown(windows[0])
-        return EncodedText([(window.ids, window.type_ids) for window in windows], is_unknown)
+        tokenizer, first = self._classifier.tokenizer, windows[0]
+        return EncodedText(
+            [(window.ids, window.type_ids) for window in windows],
+            tokenizer.is_mostly_unknown(first),
+            tokenizer.known_words(first),
+        )
 
     def scores(self, encoded: Sequence[EncodedText]) -> list[list[float]]:
         """Return a score for each label, for each text; none for a text without tokens."""

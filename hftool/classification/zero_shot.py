@@ -71,6 +71,7 @@ class EntailmentScorer:
             EncodedText(
                 [(pair.ids, pair.type_ids) for pair in of_text],
                 tokenizer.is_mostly_unknown(of_text[0]),
+                tokenizer.known_words(of_text[0]),
             )
             for of_text in by_text
         ]

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
 from hftool.classification.classify import (
     Classification,
@@ -43,7 +43,7 @@ class LabelJob(TableJob):
     def log(self, counts: Counter[str]) -> None:
         """Log what was truncated, and what the model does not know."""
         log_truncated(counts["truncated"])
-        TextCounts(counts["total"], counts["unknown"], counts["tokenless"]).log()
+        TextCounts(**{item.name: counts[item.name] for item in fields(TextCounts)}).log()
 
 
 @dataclass

@@ -28,6 +28,19 @@ from hftool.tokenization.tokenizer_file import read_backend
 from hftool.tokenization.unknown import NoTokenError, UnknownParts
 
 log = logging.getLogger("hftool")
+MOST_OF_A_LANGUAGE = 60_000  # tokens: BERT has 30,522 for English, 119,547 for 104 languages
+
+
+def words_of(tokens: Iterable[str], continuing: str) -> Iterator[list[str]]:
+    """Yield the tokens of each word; those after its first one begin with `continuing`."""
+    word: list[str] = []
+    for token in tokens:
+        if word and not token.startswith(continuing):
+            yield word
+            word = []
+        word.append(token)
+    if word:
+        yield word
 
 
 class Tokenizer(Detokenizer):
@@ -220,6 +233,21 @@ class Tokenizer(Detokenizer):
         tokens = zip(encoding.ids, encoding.sequence_ids, strict=True)
         known = [self._is_known(token_id) for token_id, sequence in tokens if sequence == 0]
         return known.count(False) > known.count(True)
+
+    def known_words(self, encoding: tokenizers.Encoding) -> tuple[int, int]:
+        """Return how many words of a text are in the vocabulary, and how many words it has.
+
+        (0, 0) unless the tokenizer is WordPiece, which takes other words apart, with the vocabulary
+        of one language: that of a multilingual model is larger, and has few whole words of each.
+        """
+        model = self.backend.model
+        if not isinstance(model, tokenizers.models.WordPiece) or self.size > MOST_OF_A_LANGUAGE:
+            return 0, 0
+        pairs = zip(encoding.tokens, encoding.sequence_ids, strict=True)
+        tokens = [token for token, sequence in pairs if sequence == 0]
+        words = words_of(tokens, model.continuing_subword_prefix)
+        letters = [word for word in words if word[0].isalpha() or word[0] == model.unk_token]
+        return sum(len(word) == 1 and word[0] != model.unk_token for word in letters), len(letters)
 
     def _is_known(self, token_id: int) -> bool | None:
         """Return whether a token is more than the unknown token or a part of a character; None if

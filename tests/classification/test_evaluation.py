@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from hftool.classification.classify import UNCERTAIN, Classification
-from hftool.classification.evaluation import evaluate, wilson
+from hftool.classification.evaluation import evaluate
+from hftool.classification.intervals import wilson
 from hftool.errors import HftoolError, UsageError
 from tests.conftest import run
 

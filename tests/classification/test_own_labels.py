@@ -15,6 +15,7 @@ from hftool.errors import HftoolError, UsageError
 from hftool.inputs.tables import TextRow
 from hftool.options.labels import LabelOptions
 from hftool.options.model import ClassifierOptions, LoadOptions
+from hftool.tokenization.tokenizer import Tokenizer
 from tests.conftest import run
 from tests.tiny_models import PAD, VOCABULARY, save_classifier, save_model, save_tokenizer
 
@@ -149,6 +150,50 @@ def test_texts_in_words_that_the_model_does_not_know(
     )
     shown = run("sentiment", "-m", str(minilm_folder), "👎", "-q")
     assert shown.stderr == ""
+
+
+GERMAN = [
+    "Das Essen war furchtbar, und die Bedienung liess uns eine Stunde warten.",
+    "Leider gar nicht zu empfehlen.",
+    "Sehr gutes Produkt, jederzeit wieder!",
+    "Die Lieferung kam rechtzeitig, aber die Verpackung war zerrissen.",
+]
+RUSSIAN = ["Еда была ужасной, обслуживание медленным.", "Замечательный фильм, всем советую."]
+ENGLISH = [
+    "Battery drains within two hours and the device overheats.",
+    "omg sooo good lol, thx 4 the quick shipping",
+    "Absolutely gorgeous cinematography by Villeneuve and Deakins, ngl this slaps.",
+]
+
+
+@pytest.mark.parametrize(
+    ("texts", "warning"),
+    [
+        (ENGLISH, ""),
+        (GERMAN[1:2], ""),  # too few words to tell
+        (GERMAN, "only 35 % of the words of these texts are in this model's vocabulary"),
+        (RUSSIAN * 3, "only 0 % of the words of these texts are in this model's vocabulary"),
+        ([*ENGLISH, " ".join(GERMAN)], "1 of 4 texts is mostly words this model does not know"),
+    ],
+)
+def test_texts_in_another_language_with_the_models_letters(
+    texts: list[str], warning: str, minilm_folder: Path, notes: pytest.LogCaptureFixture
+) -> None:
+    classified(minilm_folder, *texts)
+    assert [note[: len(warning)] for note in notes.messages] == ([warning] if warning else [])
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("Good films, 2 unbelievably dull ones!", (4, 5)),  # un ##bel ##ie ##va ##bly
+        ("😡 12 ... don't", (2, 3)),  # [UNK]; don, t
+        ("", (0, 0)),
+    ],
+)
+def test_known_words_by_hand(text: str, known: tuple[int, int], minilm_folder: Path) -> None:
+    tokenizer = Tokenizer(minilm_folder, "minilm")
+    assert tokenizer.known_words(tokenizer.encode(text, special=True)) == known
 
 
 def test_bytes_of_characters_are_not_known_words(
