@@ -1,22 +1,16 @@
 """Compare classifications with the right labels, which a column of the input has."""
 
-import logging
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
-from typing import Any
 
 from hftool.classification.classify import Classification
+from hftool.classification.gold_labels import GoldLabels
 from hftool.classification.intervals import Interval, wilson
-from hftool.errors import CheckFailed, HftoolError, UsageError
+from hftool.errors import CheckFailed
 from hftool.generation.records import OPTIONAL
-from hftool.inputs.columns import MISSING, value_in
 
-log = logging.getLogger("hftool")
-
-ROWS_WITHOUT = 100  # rows to read before a column is taken for missing
 BINS = 10  # of the scores, for the calibration error
 
 
@@ -57,7 +51,9 @@ class CalibrationBin:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A text with another label than the right one. `gold_score` is the score of the right one."""
+    """A text with another label than the right one. `gold_score` is the score of the right one. If
+    texts can have several labels, `score` is how far the worst score is from 1 for a right label,
+    or from 0 for another one, and there is no `gold_score`."""
 
     text: str
     gold: str
@@ -76,6 +72,10 @@ class Evaluation:
     the expected calibration error: the mean difference between score and accuracy in ten bins of
     the score, weighted by their texts. `confusion` counts texts by the right label, then by the
     given one. `no_gold` counts the rows without a right label, which are left out.
+
+    If texts can have several labels, those are `correct` that were given exactly the right ones,
+    `micro_f1` is the F1 of all decisions, one for each label of each text, and so are the
+    calibration bins; `confusion` is empty.
     """
 
     texts: int
@@ -88,6 +88,7 @@ class Evaluation:
     labels: tuple[LabelEvaluation, ...]
     confusion: dict[str, dict[str, int]]
     calibration: tuple[CalibrationBin, ...]
+    micro_f1: float | None = field(default=None, metadata=OPTIONAL)
     mistakes: tuple[Mistake, ...] | None = field(default=None, metadata=OPTIONAL)
 
 
@@ -97,42 +98,47 @@ def evaluate(
     gold: str,
     *,
     mistakes: int = 0,
+    several: bool = False,
 ) -> Evaluation:
     """Return how well the labels of texts agree with those in the column `gold`.
 
     Args:
         labels: the labels in the order of the scores.
         mistakes: how many of the worst mistakes to include: those with the highest scores.
+        several: whether a text can have several labels, or none.
 
     Raises:
         UsageError: the column is missing, has a value that is not one of the labels, or is empty.
     """
-    right_labels = _GoldLabels(labels, gold)
+    right_labels = GoldLabels(labels, gold, several=several)
     confusion: Counter[tuple[str, str]] = Counter()
-    golds: list[str] = []
-    scores: list[dict[str, float]] = []
+    counts = {label: _Counts() for label in labels}
     tops: list[tuple[float, bool]] = []
     wrong: list[Mistake] = []
-    no_gold = 0
+    texts = correct = no_gold = 0
     for c in classifications:
         right = right_labels.of(c)
         if right is None or c.error is not None:
             no_gold += right is None
             continue
-        confusion[right, c.label] += 1
-        if c.score is not None:
-            golds.append(right)
-            scores.append(c.scores)
-            tops.append((c.score, max(c.scores, key=c.scores.__getitem__) == right))
-        if c.label != right and mistakes:
-            wrong.append(Mistake(c.text, right, c.label, c.score, c.scores.get(right)))
+        given = {c.label} if c.labels is None else {*c.labels}
+        texts += 1
+        correct += given == right
+        for label, count in counts.items():
+            count.add(label in right, label in given, c.scores.get(label))
+        if several:
+            tops += ((score, label in right) for label, score in c.scores.items())
+        else:
+            confusion[", ".join(right), c.label] += 1
+            if c.score is not None:
+                tops.append((c.score, max(c.scores, key=c.scores.__getitem__) in right))
+        if given != right and mistakes:
+            wrong.append(_mistake(c, right, several=several))
             if len(wrong) > 2 * mistakes + 1000:
                 wrong = nlargest(mistakes, wrong, key=_badness)
-    texts = confusion.total()
     if not texts:
         raise right_labels.missing()
-    correct = sum(count for (right, label), count in confusion.items() if right == label)
-    evaluations = tuple(_label(label, confusion, golds, scores) for label in labels)
+    evaluations = tuple(count.evaluation(label) for label, count in counts.items())
     used = [e.f1 for e in evaluations if e.support or e.predicted]
     bins = _calibration(tops)
     return Evaluation(
@@ -144,8 +150,9 @@ def evaluate(
         calibration_error=_calibration_error(bins),
         no_gold=no_gold,
         labels=evaluations,
-        confusion=_by_gold(confusion, labels),
+        confusion={} if several else _by_gold(confusion, labels),
         calibration=bins,
+        micro_f1=_micro_f1(counts.values()) if several else None,
         mistakes=tuple(nlargest(mistakes, wrong, key=_badness)) if mistakes else None,
     )
 
@@ -164,75 +171,13 @@ def require_accuracy(evaluation: Evaluation, least: float | None) -> None:
         )
 
 
-class _GoldLabels:
-    """Finds the label that a row's value in a column means."""
-
-    def __init__(self, labels: Sequence[str], column: str) -> None:
-        self._column = column
-        self._labels = labels
-        self._by_name = {label: label for label in labels}
-        folded = Counter(label.casefold() for label in labels)
-        self._by_folded = {x.casefold(): x for x in labels if folded[x.casefold()] == 1}
-        self._by_number = {str(i): label for i, label in enumerate(labels)}
-        self._numbered: bool | None = None  # whether the column has the labels' numbers
-        self._found = False
-        self._without = 0  # rows without a value, before the first one with a value
-        self._columns: dict[str, Any] = {}  # those of these rows
-
-    def missing(self) -> HftoolError:
-        """Return the error of an input in which no row has a right label."""
-        if self._column in self._columns or self._found:
-            return HftoolError(f"no row has a label in the column '{self._column}'")
-        if not self._columns:
-            return UsageError(
-                "--gold needs a table with a column of labels", "as in -f reviews.csv"
-            )
-        names = ", ".join(f"'{name}'" for name in self._columns)
-        return UsageError(f"--gold: there is no column '{self._column}'; there are {names}")
-
-    def of(self, classification: Classification) -> str | None:
-        """Return the right label of a text, None if the row has none.
-
-        Raises:
-            UsageError: there is no such column or no such label.
-        """
-        value = value_in(classification.columns, self._column)
-        value = None if value is MISSING else value
-        if value is None and not self._found:
-            self._columns.update(classification.columns)
-            self._without += 1
-            if self._without == ROWS_WITHOUT and self._column not in self._columns:
-                raise self.missing()
-            return None
-        self._found = True
-        name = "" if value is None else _name(value)
-        if not name:
-            return None
-        label = self._by_name.get(name) or self._by_folded.get(name.casefold())
-        if label is None and self._numbered is not False:
-            label = self._by_number.get(name)
-            if label is not None and self._numbered is None:
-                numbers = ", ".join(f"{i} is {x}" for i, x in enumerate(self._labels))
-                log.info("--gold: the column has the numbers of the labels: %s", numbers)
-            self._numbered = label is not None
-        elif label is not None and self._numbered is None:
-            self._numbered = False
-        if label is None:
-            listed = ", ".join(self._labels)
-            raise UsageError(
-                f"--gold: '{name}' is not one of the labels: {listed}",
-                "rename the values of the column, or leave those rows out",
-            )
-        return label
-
-
-def _name(value: Any) -> str:
-    """Return a value of a column as the name of a label: 1.0 of pandas is 1."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, float) and math.isnan(value):
-        return ""
-    return str(value).strip()
+def _mistake(c: Classification, right: set[str], *, several: bool) -> Mistake:
+    if not several:
+        [gold] = right
+        return Mistake(c.text, gold, c.label, c.score, c.scores.get(gold))
+    gold = ", ".join(label for label in c.scores if label in right)
+    error = max((abs(score - (x in right)) for x, score in c.scores.items()), default=None)
+    return Mistake(c.text, gold, c.label, error, None)
 
 
 def _badness(mistake: Mistake) -> float:
@@ -240,30 +185,53 @@ def _badness(mistake: Mistake) -> float:
     return (mistake.score or 0.0) - (mistake.gold_score or 0.0)
 
 
-def _label(
-    label: str,
-    confusion: Counter[tuple[str, str]],
-    golds: Sequence[str],
-    scores: Sequence[dict[str, float]],
-) -> LabelEvaluation:
-    support = sum(count for (right, _), count in confusion.items() if right == label)
-    predicted = sum(count for (_, given), count in confusion.items() if given == label)
-    hits = confusion[label, label]
-    best = _best_threshold(
-        [(s[label], right == label) for right, s in zip(golds, scores, strict=True)]
-    )
-    return LabelEvaluation(
-        label=label,
-        support=support,
-        predicted=predicted,
-        precision=hits / predicted if predicted else None,
-        precision_interval=wilson(hits, predicted) if predicted else None,
-        recall=hits / support if support else None,
-        recall_interval=wilson(hits, support) if support else None,
-        f1=2 * hits / (support + predicted) if hits else 0.0,
-        best_threshold=best[0] if best else None,
-        best_f1=best[1] if best else None,
-    )
+@dataclass
+class _Counts:
+    """How many texts have a label, were given it, and both; and its score for each text, with
+    whether the text has it."""
+
+    support: int = 0
+    predicted: int = 0
+    hits: int = 0
+    scored: list[tuple[float, bool]] = field(default_factory=list)
+
+    def add(self, is_right: bool, is_given: bool, score: float | None) -> None:
+        """Count a text."""
+        self.support += is_right
+        self.predicted += is_given
+        self.hits += is_right and is_given
+        if score is not None:
+            self.scored.append((score, is_right))
+
+    def evaluation(self, label: str) -> LabelEvaluation:
+        """Return what the counts mean."""
+        best = _best_threshold(self.scored)
+        hits, predicted, support = self.hits, self.predicted, self.support
+        return LabelEvaluation(
+            label=label,
+            support=support,
+            predicted=predicted,
+            precision=hits / predicted if predicted else None,
+            precision_interval=wilson(hits, predicted) if predicted else None,
+            recall=hits / support if support else None,
+            recall_interval=wilson(hits, support) if support else None,
+            f1=_f1(self),
+            best_threshold=best[0] if best else None,
+            best_f1=best[1] if best else None,
+        )
+
+
+def _f1(counts: _Counts) -> float:
+    return 2 * counts.hits / (counts.support + counts.predicted) if counts.hits else 0.0
+
+
+def _micro_f1(counts: Iterable[_Counts]) -> float:
+    total = _Counts()
+    for each in counts:
+        total.support += each.support
+        total.predicted += each.predicted
+        total.hits += each.hits
+    return _f1(total)
 
 
 def _best_threshold(scored: list[tuple[float, bool]]) -> tuple[float, float] | None:

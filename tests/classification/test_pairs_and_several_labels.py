@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,61 @@ def test_all_labels_above_the_threshold(tmp_path: Path) -> None:
             assert one["mean_score"] == pytest.approx(sum(having) / len(having))
     text, labels = next((f["text"], f["labels"]) for f in found if f["labels"])
     assert run("sentiment", "-m", str(folder), text, "--check", labels[-1]).exit_code == 0
-    (tmp_path / "t.csv").write_text("text,label\nx,joy\n")
-    done = run("sentiment", "-m", str(folder), "-f", str(tmp_path / "t.csv"), "--gold", "label")
-    assert done.exit_code == 2 and "--gold" in done.stderr
+
+
+GOLD = ["joy, anger", "joy", "", "fear|anger", "JOY;fear", None, "anger"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_right_labels_of_several(suffix: str, tmp_path: Path) -> None:
+    """Against the definitions of Tsoumakas, Katakis and Vlahavas (2010), worked out by counting."""
+    folder = save_classifier(tmp_path, LABELS, problem_type="multi_label_classification")
+    table = tmp_path / f"t.{suffix}"
+    lists = [None if g is None else re.findall("joy|anger|fear", g.lower()) for g in GOLD]
+    texts = [f"text number {i}" for i in range(len(GOLD))]
+    if suffix == "csv":
+        lines = [
+            f'{text},"{"NA" if g is None else g}"' for text, g in zip(texts, GOLD, strict=True)
+        ]
+        table.write_text("\n".join(["text,truth", *lines]) + "\n")
+    else:
+        rows = [{"text": t, "truth": g} for t, g in zip(texts, lists, strict=True)]
+        table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = (
+        "sentiment",
+        "-m",
+        str(folder),
+        "-f",
+        str(table),
+        "--null",
+        "NA",
+        "--threshold",
+        "0.6",
+    )
+    given = [r["labels"] for r in json.loads(run(*command, "--format", "json").stdout)]
+    gold = ("--gold", "truth", "--mistakes", "9")
+    (found,) = json.loads(run(*command, *gold, "--json").stdout)
+    pairs = [(set(g), set(x)) for g, x in zip(lists, given, strict=True) if g is not None]
+    assert any(x for _, x in pairs) and any(x != g for g, x in pairs)
+    exact = sum(g == x for g, x in pairs)
+    assert (found["texts"], found["correct"], found["no_gold"]) == (6, exact, 1)
+    assert found["accuracy"] == exact / 6
+    hits = sum(len(g & x) for g, x in pairs)
+    assert found["micro_f1"] == 2 * hits / sum(len(g) + len(x) for g, x in pairs)
+    for label in found["labels"]:
+        name = label["label"]
+        assert label["support"] == sum(name in g for g, _ in pairs)
+        assert label["predicted"] == sum(name in x for _, x in pairs)
+        both = sum(name in g and name in x for g, x in pairs)
+        assert label["precision"] == (both / label["predicted"] if label["predicted"] else None)
+        assert label["recall"] == both / label["support"]
+    assert found["macro_f1"] == sum(x["f1"] for x in found["labels"]) / 3
+    assert sum(b["count"] for b in found["calibration"]) == 3 * len(pairs)
+    assert len(found["mistakes"]) == 6 - exact
+    shown = run(*command, *gold, "--format", "table").stdout
+    assert "with exactly the right labels" in shown and "micro-F1" in shown
+    refused = run(*command, *gold, "--min-accuracy", "0.99")
+    assert refused.exit_code == 3
 
 
 def test_pairs(tmp_path: Path) -> None:

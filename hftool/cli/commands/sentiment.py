@@ -111,7 +111,6 @@ def sentiment(
     require_column(table.names, labelling.pair_column)
     scorer = load_scorer(load, labelling, concurrency)
     several = scorer.is_multi_label
-    exclude({"--gold": evaluation.gold is not None, "a model that gives several labels": several})
     checked = Check(check, scorer.labels)
     results: list[Evaluation] = []
     view = classifications_view(
@@ -127,7 +126,8 @@ def sentiment(
 
     def evaluated(records: Iterator[Classification]) -> list[Evaluation]:
         assert evaluation.gold is not None
-        found = evaluate(records, scorer.labels, evaluation.gold, mistakes=evaluation.mistakes)
+        most = evaluation.mistakes
+        found = evaluate(records, scorer.labels, evaluation.gold, mistakes=most, several=several)
         results.append(found)
         return results
 

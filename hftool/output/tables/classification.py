@@ -90,13 +90,17 @@ def evaluation(records: Iterable["Evaluation"], console: Console) -> Iterator[st
             f" {e.correct:,} of {counted(e.texts, 'text')}",
             f"macro-F1 {number(e.macro_f1)}",
         ]
+        if e.micro_f1 is not None:
+            lines[0] += " with exactly the right labels"
+            lines.append(f"micro-F1 {number(e.micro_f1)}")
         if e.calibration_error is not None:
             lines.append(f"calibration error {number(e.calibration_error)}")
         if e.no_gold:
             lines.append(f"{counted(e.no_gold, 'row')} without a right label left out")
         yield rendered(console, Text("\n".join(lines)), Text())
         yield rendered(console, _by_label(e, console), Text())
-        yield rendered(console, _confusion(e, console))
+        if e.confusion:
+            yield rendered(console, _confusion(e, console))
         if e.calibration:
             yield rendered(console, Text(), _calibration(e, console))
         if e.mistakes:

@@ -101,7 +101,8 @@ def _short(value: float | None) -> str | float | None:
 
 def _evaluation_text(evaluation: "Evaluation") -> str:
     e = evaluation
-    totals = ("accuracy", "macro_f1", "calibration_error", "texts", "correct", "no_gold")
+    micro = ("micro_f1",) if e.micro_f1 is not None else ()
+    totals = ("accuracy", "macro_f1", *micro, "calibration_error", "texts", "correct", "no_gold")
     lines = [line(name, _short(getattr(e, name))) for name in totals]
     lines += [
         line(name, escaped(label.label), _short(getattr(label, name)))
