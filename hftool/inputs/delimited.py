@@ -255,11 +255,11 @@ def layout_of(
 
 def _header_index(rows: Sequence[Row], asked: str | None) -> int:
     """Return the index of the header: the first row with a usual name, if those before it have a
-    title or a comment in their first cell and nothing else; else 0."""
+    title or a comment in their first cell and nothing else, or nothing at all; else 0."""
     for index, row in enumerate(rows[:PREAMBLE_ROWS]):
         if len(row) > 1 and any(is_name(cell or "", asked) for cell in row):
             return index
-        if not row[0] or any(row[1:]) or is_usual_name(row[0]):
+        if any(row) and (not row[0] or any(row[1:]) or is_usual_name(row[0])):
             break
     return 0
 

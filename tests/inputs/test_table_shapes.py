@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import lzma
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,13 @@ def table(path: Path, data: bytes, **options: Any) -> TextTable:
     """Return the table in a file with this content."""
     path.write_bytes(data)
     return read_table(None, TableInputOptions(files=[path], **options))
+
+
+def zipped(name: str, content: bytes) -> bytes:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr(name, content)
+    return archive.getvalue()
 
 
 def lines_of(texts: list[str], header: str = "id;text\r\n") -> str:
@@ -211,6 +219,12 @@ SHAPES: dict[str, tuple[str, bytes | str, dict[str, Any], list[str]]] = {
     "a title": (
         "a.csv",
         f"Survey export 2024\n\nid,text\n1,{LOVE}\n2,{WORST}\n",
+        {},
+        [LOVE, WORST],
+    ),
+    "a title between empty rows, filled up by Excel": (
+        "a.csv",
+        f";;\r\nSurvey;;\r\n;;\r\nid;text;n\r\n1;{LOVE};2\r\n2;{WORST};3\r\n",
         {},
         [LOVE, WORST],
     ),
@@ -584,6 +598,7 @@ ERRORS: dict[str, tuple[str, bytes | str, dict[str, Any], str, str]] = {
         "an old Excel workbook",
         ".xlsx",
     ),
+    "a zip archive": ("a.zip", zipped("a.csv", b"text\na\n"), {}, "a zip archive", "unpack it"),
     "a workbook that is none": ("a.xlsx", b"PK\x03\x04 nothing", {}, "as an Excel workbook", ""),
     "lines and a column": (
         "a.txt",
