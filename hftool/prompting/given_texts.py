@@ -140,12 +140,14 @@ def _missing(given: Sequence[GivenText], prompt: str) -> list[GivenText]:
         position = found + len(texts[item.text])
     else:
         return []
-    everything = "\0".join(texts[item.text] for item in given)
-    missing = set()
-    for text, short in texts.items():
+    missing: set[str] = set()
+    rest = "\0".join(texts[item.text] for item in given)
+    # Longer ones first: what a missing text says too is not expected more often for that.
+    for text, short in sorted(texts.items(), key=lambda pair: -len(pair[1])):
         there = sum(squeezed.count(form) for form in _forms(text, short))
-        if short and there < everything.count(short):
+        if short and there < rest.count(short):
             missing.add(text)
+            rest = "\0".join(texts[item.text] for item in given if item.text not in missing)
     return [item for item in given if item.text in missing]
 
 

@@ -159,6 +159,17 @@ def test_a_refusal_is_what_the_model_said(ours: Tokenizer, notes: pytest.LogCapt
     assert not notes.messages
 
 
+def test_what_a_missing_text_says_too_is_not_missing(
+    ours: Tokenizer, notes: pytest.LogCaptureFixture
+) -> None:
+    source = "{% for m in messages if m.role != 'critic' %}{{ m.content }}{% endfor %}"
+    messages = [USER, {"role": "critic", "content": "bad"}, {"role": "user", "content": "b"}]
+    assert ChatTemplate(ours, source).render(Chat(as_messages(messages))) == "Weather?b"
+    assert [note.partition("leaves out ")[2] for note in notes.messages] == [
+        "the text of message 2 (critic): bad"
+    ]
+
+
 def test_messages_keep_all_fields_but_null_ones() -> None:
     [call, result] = as_messages([{**CALL, "x": {"y": None}}, RESULT])
     function = {"name": "sky", "arguments": {"city": "Köln"}}
