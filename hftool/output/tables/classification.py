@@ -98,9 +98,9 @@ def evaluation(records: Iterable["Evaluation"], console: Console) -> Iterator[st
         if e.no_gold:
             lines.append(f"{counted(e.no_gold, 'row')} without a right label left out")
         yield rendered(console, Text("\n".join(lines)), Text())
-        yield rendered(console, _by_label(e, console), Text())
+        yield rendered(console, _by_label(e, console))
         if e.confusion:
-            yield rendered(console, _confusion(e, console))
+            yield rendered(console, Text(), _confusion(e, console))
         if e.calibration:
             yield rendered(console, Text(), _calibration(e, console))
         if e.mistakes:
