@@ -103,7 +103,7 @@ def main() -> None:
         state = load_file(path)
         for name, tensor in state.items():
             if ".classifier." in name:
-                state[name] = (tensor.float() / temperature).half()
+                state[name] = tensor.float() / temperature  # not in half precision
         save_file(state, path, metadata={"format": "pt"})
         print(f"divided the classifier in {path}")
 
