@@ -7,9 +7,9 @@ post-processor in tokenizer.json decides which special tokens are added around a
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Literal
@@ -243,11 +243,17 @@ class Tokenizer(Detokenizer):
         model = self.backend.model
         if not isinstance(model, tokenizers.models.WordPiece) or self.size > MOST_OF_A_LANGUAGE:
             return 0, 0
-        pairs = zip(encoding.tokens, encoding.sequence_ids, strict=True)
-        tokens = [token for token, sequence in pairs if sequence == 0]
+        # Encodings of `encode_batch_fast` have ids only.
+        pairs = zip(encoding.ids, encoding.sequence_ids, strict=True)
+        tokens = [self._stored(token_id) for token_id, sequence in pairs if sequence == 0]
         words = words_of(tokens, model.continuing_subword_prefix)
         letters = [word for word in words if word[0].isalpha() or word[0] == model.unk_token]
         return sum(len(word) == 1 and word[0] != model.unk_token for word in letters), len(letters)
+
+    @cached_property
+    def _stored(self) -> Callable[[int], str]:
+        """Returns a token as the vocabulary has it, faster than the library."""
+        return cache(lambda token_id: self.backend.id_to_token(token_id) or "")
 
     def _is_known(self, token_id: int) -> bool | None:
         """Return whether a token is more than the unknown token or a part of a character; None if
