@@ -173,7 +173,7 @@ ENGLISH = [
         (GERMAN[1:2], ""),  # too few words to tell
         (GERMAN, "only 35 % of the words of these texts are in this model's vocabulary"),
         (RUSSIAN * 3, "only 0 % of the words of these texts are in this model's vocabulary"),
-        ([*ENGLISH, " ".join(GERMAN)], "1 of 4 texts is mostly words this model does not know"),
+        ([*ENGLISH, " ".join(GERMAN)], "1 of 4 texts are mostly words this model does not know"),
     ],
 )
 def test_texts_in_another_language_with_the_models_letters(
