@@ -94,7 +94,7 @@ def test_right_labels_of_several(suffix: str, tmp_path: Path) -> None:
     assert sum(b["count"] for b in found["calibration"]) == 3 * len(pairs)
     assert len(found["mistakes"]) == 6 - exact
     shown = run(*command, *gold, "--format", "table").stdout
-    assert "with exactly the right labels" in shown and "micro-F1" in shown
+    assert "of 6 texts exactly right" in shown and "micro-F1" in shown
     refused = run(*command, *gold, "--min-accuracy", "0.99")
     assert refused.exit_code == 3
 

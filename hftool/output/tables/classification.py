@@ -91,7 +91,7 @@ def evaluation(records: Iterable["Evaluation"], console: Console) -> Iterator[st
             f"macro-F1 {number(e.macro_f1)}",
         ]
         if e.micro_f1 is not None:
-            lines[0] += " with exactly the right labels"
+            lines[0] += " exactly right"
             lines.append(f"micro-F1 {number(e.micro_f1)}")
         if e.calibration_error is not None:
             lines.append(f"calibration error {number(e.calibration_error)}")
