@@ -1,10 +1,12 @@
 """The programs in training/."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conftest import run
 
@@ -36,3 +38,17 @@ def test_the_accuracy_is_that_of_the_command(
     assert 0 < correct < len(DEV)
     expected = f"minilm-sst2: {correct} of 4 correct, accuracy {correct / 4:.4f}\n"
     assert process.stdout == expected
+
+
+def test_the_temperature_undoes_scores_that_are_too_high() -> None:
+    program = runpy.run_path(str(ROOT / "training" / "calibrate_sentiment.py"))
+    logits = torch.tensor([-2.5, -1.2, 0.3, 2.2], dtype=torch.float64)
+    positive = (10_000 * torch.sigmoid(logits)).round().long().tolist()
+    right = torch.cat([torch.arange(10_000) < n for n in positive]).double()
+    margins = 3 * logits.repeat_interleave(10_000)
+    assert program["temperature_of"](margins, right) == pytest.approx(3, abs=1e-3)
+    error, loss = program["calibration"](margins, right)
+    assert error > 0.05
+    scaled = program["cross_validated"](margins, right)
+    new_error, new_loss = program["calibration"](scaled, right)
+    assert new_error < 1e-3 and new_loss < loss

@@ -25,19 +25,18 @@ FOLDS = 10
 
 
 def temperature_of(margins: torch.Tensor, right: torch.Tensor) -> float:
-    """Return the temperature with the lowest loss, by Newton's method on its inverse.
+    """Return the temperature with the lowest loss: where its slope changes sign.
 
     Args:
         margins: by how much the logit of POSITIVE exceeds that of NEGATIVE [texts].
         right: 1 for a positive text, 0 for a negative one [texts].
     """
-    inverse = torch.tensor(1.0, dtype=torch.float64)
-    for _ in range(50):
-        probs = torch.sigmoid(margins * inverse)
-        slope = ((probs - right) * margins).mean()
-        curvature = (probs * (1 - probs) * margins**2).mean()
-        inverse = inverse - slope / curvature
-    return float(1 / inverse)
+    low, high = 0.01, 100.0
+    while high / low > 1 + 1e-9:
+        middle = (low * high) ** 0.5
+        slope = ((torch.sigmoid(margins / middle) - right) * margins).mean()
+        low, high = (middle, high) if slope > 0 else (low, middle)
+    return high
 
 
 def calibration(margins: torch.Tensor, right: torch.Tensor) -> tuple[float, float]:
