@@ -1,11 +1,13 @@
 """Hold hftool's answers against transformers' own, for every architecture that it can build tiny.
 
 `python -m tools.check_architectures` writes docs/models.md. Model types as arguments restrict it to
-those, and print the results instead.
+those, and print the results instead. With `--results FILE` each result is kept there: a run that
+was stopped goes on with what is missing.
 """
 
 import argparse
 import inspect
+import json
 import multiprocessing
 import re
 import resource
@@ -13,7 +15,7 @@ import signal
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -116,8 +118,8 @@ def check(architecture: Architecture, folder: Path) -> Result:
             wrong = _cause(error)
         if wrong:
             failed[name] = wrong.replace(str(folder), "it")
-    if len(failed) > 1 and len(set(failed.values())) == 1:  # hftool refuses it
-        failed = {"all": next(iter(failed.values()))}
+    if len(failed) > 1 and len(set(failed.values())) == 1:
+        failed = {", ".join(failed): next(iter(failed.values()))}
     return Result(architecture, None, failed)
 
 
@@ -315,7 +317,15 @@ def table(results: Sequence[Result]) -> str:
 
 def _cell(text: str) -> str:
     text = re.sub(r"\S*/tmp\S*", "the model", text)
-    return text.replace("|", "\\|").replace("<", "&lt;")[:150]
+    return text.replace("|", "\\|").replace("<", "&lt;")[:240]
+
+
+def _kept(file: Path | None) -> dict[Architecture, Result]:
+    """Return the results in a file by architecture."""
+    lines = file.read_text().splitlines() if file and file.exists() else []
+    found = [json.loads(line) for line in lines]
+    results = [Result(Architecture(**r.pop("architecture")), **r) for r in found]
+    return {result.architecture: result for result in results}
 
 
 def main() -> None:
@@ -323,6 +333,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model_types", nargs="*")
     parser.add_argument("--task", action="append", choices=list(get_args(Task)))
+    parser.add_argument("--results", type=Path, help="a file of JSON lines")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     import transformers
@@ -335,13 +346,16 @@ def main() -> None:
         for a in architectures(tuple(arguments.task or AUTO_CLASSES))
         if not arguments.model_types or a.model_type in arguments.model_types
     ]
-    results = []
-    for result in check_all(chosen):
-        results.append(result)
+    results = _kept(arguments.results)
+    for result in check_all([a for a in chosen if a not in results]):
         a = result.architecture
+        results[a] = result
+        if arguments.results:
+            with arguments.results.open("a") as file:
+                file.write(json.dumps(asdict(result)) + "\n")
         print(a.task, a.model_type, result.problem or result.failed or "ok", sep="\t", flush=True)
     if not (arguments.model_types or arguments.task):
-        TABLE.write_text(table(results))
+        TABLE.write_text(table([results[a] for a in chosen]))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ VOCABULARY = 272
 HIDDEN = 64
 HEADS = 4
 CONTEXT = 1024
-LARGEST = 8_000_000  # numbers; a larger model is not tiny
+LARGEST = 250_000_000  # numbers; more take too long
 
 # Sizes by the names that configurations give them.
 SIZES: dict[str, int] = {
@@ -248,16 +248,19 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     },
     "cosmos3_edge_text": {"rope_parameters": _MROPE},
     "cosmos3_omni_text": {"rope_parameters": _MROPE},
+    "dbrx": {"attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2, "clip_qkv": 8.0}},
     "dots1": {"n_routed_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 2},
     "deepseek_v2": {"num_experts_per_tok": 2, "topk_group": 1, "n_group": 1},
+    "dots3_note_vision_encoder": {"adapter_in_dim": HIDDEN, "adapter_out_dim": HIDDEN},
+    "dots3_note_audio_encoder": {"adapter_input_size": HIDDEN, "adapter_out_dim": HIDDEN},
     "dots3_note": {"num_key_value_heads": HEADS},
     "dots3_note_text": {"num_key_value_heads": HEADS},
     "ernie4_5_vl_moe_text": {"moe_layer_start_index": 1},
-    "esm": {"vocab_size": VOCABULARY, "mask_token_id": MASK},
+    "esm": {"vocab_size": VOCABULARY, "mask_token_id": MASK, "pad_token_id": PAD},
     "gemma3n_text": {**_SHARED, "activation_sparsity_pattern": [0.0] * 4},
     "gemma4_text": _SHARED,
     "gemma4_unified_text": _SHARED,
-    "glm5_next_text": {"num_key_value_heads": HEADS},
+    "glm5_next_text": {"num_key_value_heads": HEADS, "qk_rope_head_dim": 0},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"]},
     "granite4_vision": {"deepstack_layer_map": [[-1, 0]], "downsample_rate": "1/2"},

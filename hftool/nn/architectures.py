@@ -61,8 +61,9 @@ PADDING_SENSITIVE = (
 )
 
 # Model types whose caches in transformers give other results than one pass over all tokens: if a
-# prompt is divided (Reformer, Unlimited-OCR), or always (Moshi).
-UNRELIABLE_CACHE = ("moshi", "reformer", "unlimited_ocr")
+# prompt is divided (Reformer, Unlimited-OCR), if its indexer finds equal scores (dots3), or always
+# (Moshi).
+UNRELIABLE_CACHE = ("dots3_note", "dots3_note_text", "moshi", "reformer", "unlimited_ocr")
 
 # Model types that transformers lists among those that generate text, and that continue none.
 OTHER_MODEL_TYPES = {
