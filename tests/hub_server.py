@@ -235,8 +235,10 @@ def write_gguf(
     name: str = "tiny",
     settings: Mapping[str, Any] | None = None,
     tensors: Mapping[str, Sequence[float]] | None = None,
+    quantized: str | None = None,
 ) -> None:
-    """A model with the layers of Llama as a GGUF file in float32, with `byte_tokenizer`.
+    """A model with the layers of Llama as a GGUF file in float32, with `byte_tokenizer`; its
+    matrices in the blocks of a kind if one is `quantized`.
 
     `leave_out` names a tensor. With `tensors_per_file` it is several files. `settings`, by their
     names without the architecture, and `tensors` are added.
@@ -277,7 +279,12 @@ def write_gguf(
         elif ".k_proj." in name and architecture == "llama":
             tensor = _interleaved(tensor, config.num_key_value_heads)
         short = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        writer.add_tensor(str(short), tensor.contiguous().numpy())
+        numbers = tensor.contiguous().numpy()
+        if quantized and numbers.ndim == 2:
+            blocks = gguf.GGMLQuantizationType[quantized]
+            writer.add_tensor(str(short), gguf.quantize(numbers, blocks), raw_dtype=blocks)
+        else:
+            writer.add_tensor(str(short), numbers)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -93,7 +93,10 @@ def merge_adapters(base: Path, adapters: Sequence[tuple[Path, float]], target: P
 
 def _base_model(base: Path, adapters: Sequence[Path]) -> Any:
     """Load the model that adapters are for, with as many labels and tokens as they have."""
+    import torch
     import transformers
+
+    from hftool.models.gguf_weights import loading_arguments
 
     config = read_json(base / "config.json")
     kind = read_json(adapters[0] / CONFIG).get("task_type")
@@ -114,9 +117,11 @@ def _base_model(base: Path, adapters: Sequence[Path]) -> Any:
         heads += [s[0] for n, s in shapes.items() if n.endswith("classifier.weight")]
         if heads and heads[-1] != len(config.get("id2label") or (0, 1)):
             settings["num_labels"] = heads[-1]
-    model = auto.from_pretrained(
-        base, local_files_only=True, use_safetensors=True, dtype="auto", **settings
-    )
+    known, source = loading_arguments(auto, base, None, torch.float32)
+    if source["config"] is None:
+        del source["config"]
+        settings["dtype"] = "auto"
+    model = known.from_pretrained(**source, local_files_only=True, use_safetensors=True, **settings)
     if sum(weight.numel() for weight in model.parameters()) <= MAX_FLOAT32_NUMBERS:
         model = model.float()
     rows = [s[0] for n, s in shapes.items() if n.endswith(("embed_tokens.weight", "wte.weight"))]

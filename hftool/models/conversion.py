@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -23,6 +24,7 @@ from hftool.models.adapters import merge_adapters
 from hftool.models.gguf_config import ROPE_TENSORS, complete_config, unused_tensors
 from hftool.models.gguf_reader import GgufHeader, read_header, read_numbers
 from hftool.models.gguf_tokenizer import GgufTokenizer
+from hftool.models.gguf_weights import BlockWriter, is_newer_kind, pack, read_weights
 from hftool.models.references import gguf_parts
 from hftool.models.tokenizer_conversion import convert_tokenizer
 from hftool.models.validation import require_fitting
@@ -66,7 +68,7 @@ def merge_adapter(source: Path, adapter: Path, target: Path) -> None:
 
 
 def convert_gguf(source: Path, target: Path, *, weights: bool) -> None:
-    """Write the config, the tokenizer and, with `weights`, the weights (float32) of a GGUF file.
+    """Write the config, the tokenizer and, with `weights`, the weights of a GGUF file.
 
     Raises:
         HftoolError, ValueError, or what transformers raises: the file is broken or unknown.
@@ -77,19 +79,19 @@ def convert_gguf(source: Path, target: Path, *, weights: bool) -> None:
         _write_json(target / "config.json", {"vocab_size": header.rows} if header.rows else {})
         return
     with _in_one_file(source, target) as file:
-        model = _load_gguf(file)
-    # transformers refuses to save plain weights of a model that is marked as quantized.
-    model.hf_quantizer = None
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
+        model = _write_gguf_weights(file, target)
     model.config.architectures = [type(model).__name__]
-    model.save_pretrained(target)
+    model.config.dtype = "float32"
+    model.config.save_pretrained(target)
+    model.generation_config.save_pretrained(target)
     path = target / "generation_config.json"
     _write_json(path, read_json(path) | _gguf_generation_config(header))
 
 
-def _load_gguf(file: Path) -> Any:
-    """Load a model from a GGUF file, all of it.
+def _write_gguf_weights(file: Path, target: Path) -> Any:
+    """Write the weights of a GGUF file, all of them.
+
+    Returns: the model, without its weights.
 
     Raises:
         ValueError: the file lacks a weight, or has something that the model has no place for.
@@ -98,40 +100,89 @@ def _load_gguf(file: Path) -> Any:
 
     header = read_header(file)
     names = [tensor.name for tensor in header.tensors]
-    factors = {t.name: read_numbers(file, t) for t in header.tensors if t.name in ROPE_TENSORS}
-    where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
-    config = transformers.AutoConfig.from_pretrained(file.parent, **where)
-    if config.model_type == "mistral":  # transformers can't map the names of a file of this name
-        keys = {name: value for name, value in config.to_dict().items() if name != "model_type"}
-        config = transformers.LlamaConfig(**keys)
-    complete_config(config, header.metadata, names, header.rows, factors)
+    config = _gguf_config(file, header)
     is_pair = config.is_encoder_decoder
-    auto = transformers.AutoModelForSeq2SeqLM if is_pair else transformers.AutoModelForCausalLM
-    loaded: Any = auto.from_pretrained(
-        file.parent,
-        config=config,
-        dtype="float32",
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # they are reported below
-        **where,
-    )
-    model, info = loaded
-    _fill_output_biases(model, info, names)
+    auto: Any = transformers.AutoModelForSeq2SeqLM if is_pair else transformers.AutoModelForCausalLM
+    with torch.device("meta"):
+        model = auto.from_config(config)
+    if is_newer_kind(header):
+        writer, info = _read_whole(file, auto, config, target)
+    else:
+        writer = read_weights(file, model)
+        info = _check_shapes(writer, type(model), config)
+    _fill_output_biases(writer, info, names)
     if problem := weights_problem(info):
         raise ValueError(f"it {problem}")
     if unused := sorted({*unused_tensors(model, header), *info["unexpected_keys"]}):
         raise ValueError(
             f"it has {len(unused)} tensors that its model has no place for, such as {unused[0]}"
         )
+    writer.write(target / "model.safetensors")
     return model
 
 
-def _fill_output_biases(model: Any, info: dict[str, Any], names: Sequence[str]) -> None:
-    """Set biases to zero that a model has only because others of its attention are in the file."""
+def _gguf_config(file: Path, header: GgufHeader) -> Any:
+    """Return the configuration of a GGUF file, with all that it states."""
+    import transformers
+
+    config: Any = transformers.AutoConfig.from_pretrained(
+        file.parent, gguf_file=file.name, local_files_only=True
+    )
+    if config.model_type == "mistral":  # transformers can't map the names of a file of this name
+        keys = {name: value for name, value in config.to_dict().items() if name != "model_type"}
+        config = transformers.LlamaConfig(**keys)
+    names = [tensor.name for tensor in header.tensors]
+    factors = {t.name: read_numbers(file, t) for t in header.tensors if t.name in ROPE_TENSORS}
+    complete_config(config, header.metadata, names, header.rows, factors)
+    return config
+
+
+def _read_whole(
+    file: Path, auto: Any, config: Any, target: Path
+) -> tuple[BlockWriter, dict[str, Any]]:
+    """Return the weights that transformers reads from a whole file, and what it says of them."""
+    model, info = auto.from_pretrained(
+        file.parent,
+        gguf_file=file.name,
+        config=config,
+        dtype="float32",
+        local_files_only=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are reported
+    )
+    # transformers refuses to save plain weights of a model that is marked as quantized.
+    model.hf_quantizer = None
+    model.config.__dict__.pop("quantization_config", None)
+    model.save_pretrained(target)
+    saved = sorted(target.glob("*.safetensors"))
+    writer = pack({n: w for path in saved for n, w in load_file(path).items()}, file)
+    for path in (*saved, *target.glob("*.index.json")):
+        path.unlink()
+    return writer, info
+
+
+def _check_shapes(writer: BlockWriter, model_class: Any, config: Any) -> dict[str, Any]:
+    """Return what transformers says of loading weights of these names and shapes."""
+    empty = {name: torch.empty(s, device="meta") for name, s in writer.shapes().items()}
+    _, info = model_class.from_pretrained(
+        None,
+        config=config,
+        state_dict=empty,
+        device_map="meta",
+        dtype="float32",
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are reported
+    )
+    return dict(info)
+
+
+def _fill_output_biases(writer: BlockWriter, info: dict[str, Any], names: Sequence[str]) -> None:
+    """Add biases of zeros that a model has only because others of its attention are in the file."""
     for name in [n for n in info["missing_keys"] if n.endswith("self_attn.o_proj.bias")]:
-        layer = name.split(".layers.")[1].split(".")[0]
-        if f"blk.{layer}.attn_q.bias" in names:
-            model.get_parameter(name).data.zero_()
+        number = name.split(".layers.")[1].split(".")[0]
+        if f"blk.{number}.attn_q.bias" in names:
+            size = writer.shapes()[name.replace("bias", "weight")][0]
+            writer.tensors[name] = torch.zeros(size)
             info["missing_keys"].remove(name)
 
 

@@ -50,7 +50,7 @@ WEIGHT_SUFFIXES = (
     *(".bin", ".ckpt", ".gguf", ".h5", ".msgpack", ".npz", ".onnx", ".ot", ".pt", ".pth"),
     ".safetensors",
 )
-ROUNDING = "2"  # another number whenever weights are quantized in another way
+ROUNDING = "3"  # another number whenever weights are quantized in another way
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -109,11 +109,11 @@ def convert_if_needed(conversion: Conversion, name: str) -> Path:
 
 
 def converted_gguf(source: GgufFile, need: Need, name: str) -> Path:
-    """Return the folder that a GGUF file is converted to: float32 safetensors, config.json and
-    tokenizer.json.
+    """Return the folder that a GGUF file is converted to: safetensors with the file's blocks,
+    config.json and tokenizer.json.
 
     For the tokenizer of a file that is not embedded, the weights are left out unless there is a
-    copy with them already: they take several times the size of the file.
+    copy with them already: they take the size of the file.
 
     Raises: as `convert_if_needed`.
     """

@@ -11,6 +11,7 @@ import torch
 from hftool.errors import HftoolError
 from hftool.models.checkpoints import report_unused, require_known_quantization
 from hftool.models.conversion import weights_problem
+from hftool.models.gguf_weights import loading_arguments
 from hftool.models.model_class import (
     AutoClass,
     ModelClass,
@@ -42,11 +43,12 @@ def from_pretrained(
     require_known_quantization(folder)
     with _quiet_transformers(), loading_errors(folder):
         for chosen in _model_classes(auto, folder, trusted):
+            auto_class = getattr(transformers, chosen.auto)
             if not trusted:
-                _require_size(getattr(transformers, chosen.auto), chosen.config, folder)
-            model, info = getattr(transformers, chosen.auto).from_pretrained(
-                folder,
-                config=chosen.config,
+                _require_size(auto_class, chosen.config, folder)
+            known, source = loading_arguments(auto_class, folder, chosen.config, dtype)
+            model, info = known.from_pretrained(
+                **source,
                 key_mapping=chosen.key_mapping or None,
                 dtype=dtype,
                 local_files_only=True,

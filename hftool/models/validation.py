@@ -9,6 +9,7 @@ from typing import Any
 
 from hftool.errors import HftoolError
 from hftool.nn.architectures import DIMENSION_KEYS, HIDDEN_SIZE_KEYS, LAYER_COUNT_KEYS
+from hftool.nn.block_kinds import block_shape, read_kinds
 
 LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format
 SLACK = 16  # a config's numbers per stored number: packed weights have 16 of 2 bits in 32 bits
@@ -42,7 +43,8 @@ def require_inside(folder: Path, name: str) -> None:
 
 
 def read_tensor_shapes(file: Path) -> dict[str, tuple[str, list[int]]]:
-    """Return the dtype and shape of each tensor in a safetensors file by name.
+    """Return the dtype and shape of each tensor in a safetensors file by name; for a weight in
+    blocks their kind, and the shape that it has in the model.
 
     They are in its header: eight bytes of length (little-endian), then JSON.
 
@@ -56,8 +58,9 @@ def read_tensor_shapes(file: Path) -> dict[str, tuple[str, list[int]]]:
             if length > LARGEST_HEADER:
                 raise ValueError("its header is too long")
             header = json.loads(stream.read(length))
-        header.pop("__metadata__", None)
+        kinds = read_kinds(header.pop("__metadata__", None))
         tensors = {name: (str(t["dtype"]), t["shape"]) for name, t in header.items()}
+        tensors |= {name: block_shape(kind, *tensors[name]) for name, kind in kinds.items()}
         for name, (_, shape) in tensors.items():
             most = SLACK * size  # some types have less than a byte per number
             if any(type(n) is not int or not 0 <= n <= most for n in shape) or (

@@ -116,11 +116,29 @@ class Int4KernelLinear(KernelLinear):
 
     @staticmethod
     def _quantized(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        groups = rows.reshape(len(rows), -1, GROUP)
-        levels, scale, least = fitted_grid(groups, torch.half, 0)
-        parts = _side_by_side(levels.to(torch.uint8)).chunk(2, -1)
-        scales = torch.stack([scale, least], dim=-1).half()
-        return parts[0] | parts[1] << 4, _by_block(scales)
+        return _four_bits(*fitted_grid(rows.reshape(len(rows), -1, GROUP), torch.half, 0))
+
+    @classmethod
+    def of_grid(
+        cls,
+        levels: torch.Tensor,
+        scale: torch.Tensor,
+        least: torch.Tensor,
+        bias: torch.Tensor | None,
+        dtype: torch.dtype,
+    ) -> QuantizedLinear:
+        """Return a layer of weights `levels * scale + least`: levels from 0 to 15 [outputs, groups,
+        GROUP], and for each group a scale and its least value [outputs, groups]."""
+        packed, scales = _four_bits(levels, scale, least)
+        parts = {"levels": packed, "scales": scales}
+        return cls.of_parts(parts if bias is None else {**parts, "bias": bias.detach().float()})
+
+
+def _four_bits(
+    levels: torch.Tensor, scale: torch.Tensor, least: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    parts = _side_by_side(levels.to(torch.uint8)).chunk(2, -1)
+    return parts[0] | parts[1] << 4, _by_block(torch.stack([scale, least], dim=-1).half())
 
 
 def _side_by_side(levels: torch.Tensor) -> torch.Tensor:

@@ -85,6 +85,25 @@ class Int4Linear(QuantizedLinear):
         self.packed, self.scales = torch.cat(packed), torch.cat(scales, dim=1)
         self.bias = None if bias is None else bias.detach().to(dtype)
 
+    @classmethod
+    def of_grid(
+        cls,
+        levels: torch.Tensor,
+        scale: torch.Tensor,
+        least: torch.Tensor,
+        bias: torch.Tensor | None,
+        dtype: torch.dtype,
+    ) -> QuantizedLinear:
+        """Return a layer of weights `levels * scale + least`: levels from 0 to 15 [outputs, groups,
+        INT4_GROUP], and for each group a scale and its least value [outputs, groups]."""
+        packed = [
+            torch._convert_weight_to_int4pack_for_cpu(rows.flatten(1).to(torch.int32), 2)
+            for rows in torch.split(levels, ROWS_PER_BLOCK)
+        ]
+        scales = torch.stack([scale, least + 8 * scale], dim=-1).transpose(0, 1).to(dtype)
+        parts = {"packed": torch.cat(packed), "scales": scales.contiguous()}
+        return cls.of_parts(parts if bias is None else {**parts, "bias": bias.detach().to(dtype)})
+
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the outputs [..., outputs] for inputs [..., inputs]."""
         rows = inputs.reshape(-1, inputs.shape[-1]).contiguous()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,12 +11,22 @@ from safetensors import SafetensorError, safe_open
 from hftool.errors import HftoolError
 from hftool.json_files import read_json
 from hftool.nn.architectures import NotComputed
+from hftool.nn.block_kinds import read_kinds
+from hftool.nn.gguf_blocks import Blocks, four_bit_grid
+from hftool.nn.kernels import Int4KernelLinear
 from hftool.nn.products import can_pack, packed_linear
-from hftool.nn.quantization import HEAD_BITS, linear_class, quantized_linear
-from hftool.nn.quantized_linear import Bits
+from hftool.nn.quantization import (
+    HEAD_BITS,
+    INT4_OUTPUTS,
+    Int4Linear,
+    linear_class,
+    quantized_linear,
+)
+from hftool.nn.quantized_linear import Bits, QuantizedLinear
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
 Linears = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
+Stored = torch.Tensor | Blocks
 
 FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors' names of the dtypes that are computed here
 
@@ -24,7 +35,7 @@ def read_weights(
     folder: Path,
     shapes: Mapping[str, tuple[int, ...]],
     named: Callable[[str], str | None],
-) -> dict[str, torch.Tensor]:
+) -> dict[str, Stored]:
     """Map the weights in a folder's safetensors files into memory.
 
     Args:
@@ -36,24 +47,45 @@ def read_weights(
         NotComputed: they are not exactly those in `shapes`, floating-point.
         HftoolError: a file is broken.
     """
-    weights: dict[str, torch.Tensor] = {}
+    weights: dict[str, Stored] = {}
     try:
         for path in _weight_files(folder):
             with safe_open(path, framework="pt") as file:
+                kinds = read_kinds(file.metadata())
                 for key in file.keys():
                     if (name := named(key)) is None:
                         continue
-                    stored = file.get_slice(key)
-                    if tuple(stored.get_shape()) != shapes.get(name):
+                    weight, dtype = _stored(file, key, kinds), file.get_slice(key).get_dtype()
+                    if tuple(weight.shape) != shapes.get(name):
                         raise NotComputed(f"its weight {key} is not expected, or has another shape")
-                    if stored.get_dtype() not in FLOATS:
-                        raise NotComputed(f"its weight {key} is of {stored.get_dtype()}")
-                    weights[name] = file.get_tensor(key)
-    except SafetensorError as error:
+                    if key not in kinds and dtype not in FLOATS:
+                        raise NotComputed(f"its weight {key} is of {dtype}")
+                    weights[name] = weight
+    except (SafetensorError, ValueError) as error:
         raise HftoolError(f"cannot read the weights in {folder}: {error}") from None
     if missing := shapes.keys() - weights.keys():
         raise NotComputed(f"its weights have no {min(missing)}")
     return weights
+
+
+def weights_of_blocks(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Return all weights of a folder as numbers; none if it has none in blocks.
+
+    Raises:
+        SafetensorError, ValueError: a file is broken.
+    """
+    weights: dict[str, torch.Tensor] = {}
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            if kinds := read_kinds(file.metadata()):
+                for name in file.keys():
+                    weights[name] = _stored(file, name, kinds).to(dtype)
+    return weights
+
+
+def _stored(file: Any, name: str, kinds: Mapping[str, Any]) -> Stored:
+    tensor: torch.Tensor = file.get_tensor(name)
+    return Blocks(tensor, *kinds[name]) if name in kinds else tensor
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -95,7 +127,7 @@ class Weights:
 
     def __init__(
         self,
-        stored: Mapping[str, torch.Tensor],
+        stored: Mapping[str, Stored],
         dtype: torch.dtype,
         bits: Bits | None,
         *,
@@ -111,7 +143,8 @@ class Weights:
     def tensor(self, name: str) -> torch.Tensor:
         """Return a weight in the precision to compute in."""
         stored = self._stored[name]
-        if stored.dtype == self.dtype or self.bits is None:
+        computed = isinstance(stored, Blocks) or self.bits is not None  # but once, if it is tied
+        if stored.dtype == self.dtype or not computed:
             return stored.to(self.dtype)
         if name not in self._kept:
             self._kept[name] = stored.to(self.dtype)
@@ -148,8 +181,8 @@ class Weights:
         bits = bits or self.bits
         if bits is not None and (layer := self._quantized(bits, names)) is not None:
             return layer
-        weights = [self._stored[f"{name}.weight"] for name in names]
-        weight = (torch.cat(weights) if len(weights) > 1 else weights[0]).to(self.dtype)
+        weights = [self._stored[f"{name}.weight"].to(self.dtype) for name in names]
+        weight = torch.cat(weights) if len(weights) > 1 else weights[0]
         bias = self._bias(names)
         return lambda inputs: F.linear(inputs, weight, bias)
 
@@ -171,12 +204,18 @@ class Weights:
         if all(parts[name] in self._kept for name in kind.PARTS):
             known = {part: self._kept[key] for part, key in parts.items() if key in self._kept}
             return kind.of_parts(known)
-        weights = [self._stored[f"{name}.weight"] for name in names]
-        layer = quantized_linear(
-            torch.cat(weights) if len(weights) > 1 else weights[0],
-            *(self._bias(names), self.dtype, bits),
-            inputs_too=self._inputs_too,
-        )
+        stored = [self._stored[f"{name}.weight"] for name in names]
+        bias = self._bias(names)
+        layer: QuantizedLinear | None = None
+        if bits == "int4" and shape[0] % INT4_OUTPUTS == 0:
+            layer = _of_blocks(kind, stored, bias, self.dtype)
+        if layer is None:
+            weights = [w.to(torch.float32) if isinstance(w, Blocks) else w for w in stored]
+            layer = quantized_linear(
+                torch.cat(weights) if len(weights) > 1 else weights[0],
+                *(bias, self.dtype, bits),
+                inputs_too=self._inputs_too,
+            )
         if layer is not None:
             self._kept |= {parts[part]: tensor for part, tensor in layer.parts().items()}
         return layer
@@ -186,3 +225,12 @@ class Weights:
         if f"{names[0]}.bias" not in self._stored:
             return None
         return torch.cat([self.tensor(f"{name}.bias") for name in names])
+
+
+def _of_blocks(
+    kind: Any, weights: Sequence[Stored], bias: torch.Tensor | None, dtype: torch.dtype
+) -> QuantizedLinear | None:
+    """Return a 4-bit layer of weights in 4-bit blocks, as they are; None for other weights."""
+    grid = four_bit_grid(weights) if issubclass(kind, Int4KernelLinear | Int4Linear) else None
+    layer: QuantizedLinear | None = None if grid is None else kind.of_grid(*grid, bias, dtype)
+    return layer

@@ -51,7 +51,7 @@ def test_show_agrees_with_torch(smollm2: LanguageModel, smollm2_folder: Path) ->
         "ref": "smollm2",
         "name": "HuggingFaceTB/SmolLM2-135M-Instruct",
         "task": "text-generation",
-        "dtype": "F32",
+        "dtype": "Q4_1+Q8_0+F32",
         "license": "apache-2.0",
         "gated": False,
     }
