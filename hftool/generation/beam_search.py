@@ -30,6 +30,8 @@ from hftool.generation.sampling import Filter
 from hftool.generation.text_bias import biases
 from hftool.models.language_model import LanguageModel
 from hftool.models.model_errors import model_errors
+from hftool.nn.architectures import UNORDERED_CACHE, UNRELIABLE_CACHE
+from hftool.nn.rope import forget_lengths
 from hftool.options.constraints import CONSTRAINTS
 
 log = logging.getLogger("hftool")
@@ -117,6 +119,8 @@ def _sequences(
         config.decoder_start_token_id = request.ids[0]
     if request.settings.seed is not None:
         torch.manual_seed(request.settings.seed)
+    if language_model.length_dependence is not None and language_model.length_dependence.grows:
+        forget_lengths(model)
     make: Any = GenerationConfig
     model.generation_config = make()  # otherwise that of the file would complete `_config`
     with model_errors():
@@ -157,7 +161,7 @@ def _config(
             "eta_cutoff": settings.eta_cutoff,
         }
     make: Any = GenerationConfig
-    further = dict(settings.further)
+    further = {**settings.further, "use_cache": _keeps_cache(language_model)}
     if settings.bias:
         given = biases(language_model.tokenizer, settings.bias, any_case=settings.any_case)
         more = [[list(ids), bias] for ids, bias in given.items()]
@@ -183,6 +187,16 @@ def _config(
         pad_token_id=ends[0] if ends else 0,
         **sampling,
     )
+
+
+def _keeps_cache(language_model: LanguageModel) -> bool:
+    """Return whether a search with a cache finds what one without finds."""
+    dependence, model_type = (
+        language_model.length_dependence,
+        language_model.model.config.model_type,
+    )
+    unreliable = model_type in (*UNRELIABLE_CACHE, *UNORDERED_CACHE)
+    return not unreliable and not (dependence and dependence.grows)
 
 
 class _Own(LogitsProcessor):

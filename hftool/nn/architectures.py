@@ -65,6 +65,10 @@ PADDING_SENSITIVE = (
 # (Moshi).
 UNRELIABLE_CACHE = ("dots3_note", "dots3_note_text", "moshi", "reformer", "unlimited_ocr")
 
+# Model types whose beams are searched without a cache: transformers does not reorder the states of
+# MiniMax's linear attention with them, and gives ProphetNet positions that it refuses.
+UNORDERED_CACHE = ("minimax", "prophetnet")
+
 # Model types that transformers lists among those that generate text, and that continue none.
 OTHER_MODEL_TYPES = {
     "diffusion_gemma": "writes whole blocks of text by denoising them",

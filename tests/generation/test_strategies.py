@@ -30,6 +30,7 @@ from tests.tiny_models import (
     save_model,
     transformers_model,
 )
+from tools.tiny_architectures import architectures, save
 
 GREEDY = SamplingSettings(greedy=True, seed=None)
 SAMPLED = SamplingSettings(greedy=False, seed=11, temperature=0.8, top_k=20)
@@ -90,6 +91,31 @@ def test_beams_are_those_of_transformers(
     assert [record.text for record in records] == texts
     assert len(set(texts)) > 1
     assert [record.index for record in records] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("model_type", ["minimax", "llama"])
+def test_beams_where_a_cache_would_be_wrong(tmp_path: Path, model_type: str) -> None:
+    """MiniMax's states are not reordered, and dynamic scaling gives each length its own angles."""
+    (architecture,) = [a for a in architectures(("causal",)) if a.model_type == model_type]
+    save(architecture, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    if model_type == "llama":
+        scaled = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+        config |= {"max_position_embeddings": 64, "rope_parameters": scaled}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    auto: Any = AutoModelForCausalLM
+    reference = auto.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    prompt = "Seven of the wizards that were never there said nothing at all to them."
+    ids = torch.tensor([list(prompt.encode())])
+    settings = {"num_beams": 3, "max_new_tokens": 10, "do_sample": False, "use_cache": False}
+    expected = reference.generate(ids, attention_mask=torch.ones_like(ids), **settings)
+    done = run(
+        *("generate", prompt, "-m", str(tmp_path), "--num-beams", "3", "-n", "10", "--logprobs"),
+        *("--dtype", "float32", "--format", "jsonl"),
+    )
+    got = [token["id"] for token in json.loads(done.stdout)["logprobs"]]
+    assert got == expected[0, ids.shape[1] :].tolist()[: len(got)]
+    assert len(got) > 4
 
 
 def test_beam_ends_before_a_stop_string(smollm2: LanguageModel) -> None:
