@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from hftool.models.classifier import Classifier
+from hftool.models.gguf_weights import loading_arguments
 from hftool.models.language_model import LanguageModel
 from hftool.models.load import load_classifier, load_language_model
 from hftool.options.model import ClassifierOptions, LoadOptions
@@ -177,9 +178,14 @@ def load_tiny_classifier(folder: Path) -> Classifier:
 
 
 def transformers_model(folder: Path) -> Any:
-    """The model as transformers alone loads it, in float32."""
-    auto: Any = AutoModelForCausalLM
-    return auto.from_pretrained(folder, dtype=torch.float32).eval()
+    """The model as transformers alone loads it, in float32.
+
+    For the copy of a GGUF file it gets the numbers that the blocks stand for;
+    tests/nn/test_gguf_blocks.py compares them with gguf's.
+    """
+    known, source = loading_arguments(AutoModelForCausalLM, folder, None, torch.float32)
+    model: Any = known.from_pretrained(**source, dtype=torch.float32)
+    return model.eval()
 
 
 def transformers_tokenizer(folder: Path) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 from hftool.models.local_files import load_tokenizer
 from hftool.options.model import SourceOptions
 from tests.benchmarks.pairs import Pair
+from tests.tiny_models import transformers_model, transformers_tokenizer
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -22,10 +23,19 @@ PROMPT = "The capital of France is"
 TURNS = "What is a token?\nSay that more simply.\nThank you. And what is a vocabulary?\n"
 
 
+def _plain(folder: Path) -> str:
+    """Return a folder with a model as transformers reads it: not in blocks of a GGUF file."""
+    target = tempfile.mkdtemp()
+    transformers_model(folder).save_pretrained(target)
+    transformers_tokenizer(folder).save_pretrained(target)
+    return target
+
+
 def pairs() -> Iterator[Pair]:
     """Each step's command and script: cold, then with the model in the daemon's memory."""
     here = SourceOptions(offline=True)
-    smollm2, minilm = (str(load_tokenizer(ref, here).folder) for ref in ("smollm2", "minilm-sst2"))
+    minilm = str(load_tokenizer("minilm-sst2", here).folder)
+    smollm2 = _plain(load_tokenizer("smollm2", here).folder)
     yield _pair("--help", ("--help",), "import typer, rich.console", IMPORTS)
     steps: list[tuple[str, Sequence[str], Sequence[str]]] = [
         ("vocab-dump", ("vocab-dump", "smollm2"), ("vocabulary.py", smollm2)),
