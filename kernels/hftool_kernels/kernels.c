@@ -181,7 +181,10 @@ INLINE void block_of(const linear *w, int block, const rounded *rows, const int 
     for (int r = 0; r < count; r++)
         for (int p = 0; p < PARTS; p++) total[r][p] = zero();
     for (int g = 0; g < groups; g++, levels += bytes) {
-        for (int ahead = 0; ahead < bytes; ahead += 64) _mm_prefetch((const char *)levels + 4096 + ahead, _MM_HINT_T0);
+        for (int ahead = 4096; ahead < 4096 + bytes; ahead += 64) {
+            if (count < TILE) _mm_prefetch((const char *)levels + ahead, _MM_HINT_NTA); /* they are read once */
+            else _mm_prefetch((const char *)levels + ahead, _MM_HINT_T0);
+        }
         for (int p = 0; p < PARTS; p++) {
             integers dot[TILE];
             products(levels + 64 / PARTS * p, rows, count, g, bits, dot);
