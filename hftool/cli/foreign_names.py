@@ -42,13 +42,14 @@ COMMANDS = {
     "alias": "models alias",
     "aliases": "models list",
     "prune": "models prune",
-    "serve": "daemon start",
-    "server": "daemon start",
     "stop": "daemon stop",
     "ps": "daemon status",
     "status": "daemon status",
 }
 """Command lines of hftool by a command's name elsewhere."""
+
+_NO_SERVER = "there is no HTTP server; hftool daemon start keeps models in memory for hftool itself"
+COMMAND_HINTS = {"serve": _NO_SERVER, "server": _NO_SERVER}
 
 OPTIONS = {
     "--model-id": "--model",

@@ -50,6 +50,8 @@ def instead_of_command(name: str, context: Any) -> str | None:
     is_root = context.parent is None
     if is_root and is_model(name):
         return f"the model goes with -m, after the command: hftool COMMAND -m {name} …"
+    if is_root and name in foreign_names.COMMAND_HINTS:
+        return foreign_names.COMMAND_HINTS[name]
     return _did_you_mean(
         name, getattr(context.command, "commands", {}), foreign_names.COMMANDS if is_root else {}
     )

@@ -133,7 +133,7 @@ Error: no such command 'classify'
 Hint: did you mean 'sentiment'?
 $ hftool serve
 Error: no such command 'serve'
-Hint: did you mean 'daemon start'?
+Hint: there is no HTTP server; hftool daemon start keeps models in memory for hftool itself
 $ hftool gneerate x
 Error: no such command 'gneerate'
 Hint: did you mean 'generate'?
