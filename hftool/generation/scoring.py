@@ -1,5 +1,6 @@
 """How probable texts are to a language model: whole texts, their words, and their tokens."""
 
+import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ from hftool.models.language_model import LanguageModel
 from hftool.options.output import OnError
 from hftool.options.score import ScoreOptions
 from hftool.tokenization.tokenizer import Tokenizer
+
+log = logging.getLogger("hftool")
 
 WINDOW = 256  # texts that are sorted by length together
 MAX_EXPONENT = 700.0  # e to this power is still a number
@@ -101,12 +104,18 @@ def score_texts(
         HftoolError: a text fails, and `on_error` is "stop". What precedes it was yielded.
     """
     results = measured_rows([language_model], rows, encode, options, logprobs, on_error)
+    texts = unscored = 0
     for index, (row, _, values) in enumerate(results, first_index):
+        texts += 1
         if isinstance(values, HftoolError):
             error = row.located(values).message
             yield TextScore(index, row.text, 0, None, None, None, None, row.columns, error)
         else:
+            unscored += not values
             yield text_score(index, row, values)
+    if unscored:
+        which = "the text has" if texts == 1 else f"{unscored:,} of {texts:,} texts have"
+        log.warning("%s no score: there must be a token before the first that is scored", which)
 
 
 def text_score(index: int, row: TextRow, values: Sequence[float]) -> TextScore:
