@@ -177,14 +177,14 @@ def load_tiny_classifier(folder: Path) -> Classifier:
     )
 
 
-def transformers_model(folder: Path) -> Any:
-    """The model as transformers alone loads it, in float32.
+def transformers_model(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """The model as transformers alone loads it.
 
     For the copy of a GGUF file it gets the numbers that the blocks stand for;
     tests/nn/test_gguf_blocks.py compares them with gguf's.
     """
-    known, source = loading_arguments(AutoModelForCausalLM, folder, None, torch.float32)
-    model: Any = known.from_pretrained(**source, dtype=torch.float32)
+    known, source = loading_arguments(AutoModelForCausalLM, folder, None, dtype)
+    model: Any = known.from_pretrained(**source, dtype=dtype)
     return model.eval()
 
 

@@ -38,7 +38,7 @@ from hftool.nn.quantization import quantize
 from hftool.nn.rotary import BASES
 from hftool.options.model import LoadOptions
 from tests.conftest import model_folder, run
-from tests.tiny_models import save_model, save_tokenizer
+from tests.tiny_models import save_model, save_tokenizer, transformers_model
 
 # The name that transformers has for a cache, which 5.24 changed.
 CACHE = next(
@@ -128,11 +128,6 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return folder
 
 
-def transformers_own(folder: Path, dtype: torch.dtype) -> Any:
-    auto: Any = AutoModelForCausalLM
-    return auto.from_pretrained(folder, dtype=dtype).eval()
-
-
 def drawn(*shape: int) -> torch.Tensor:
     return torch.randint(320, shape, generator=torch.Generator().manual_seed(sum(shape)))
 
@@ -140,7 +135,7 @@ def drawn(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @torch.inference_mode()
 def test_every_bit_is_that_of_transformers(folder: Path, dtype: torch.dtype) -> None:
-    theirs, ours = transformers_own(folder, dtype), read_decoder(folder, dtype, None)
+    theirs, ours = transformers_model(folder, dtype), read_decoder(folder, dtype, None)
     assert ours is not None
     expected, found = theirs(drawn(1, 300)), ours(drawn(1, 300))
     assert torch.equal(found.logits, expected.logits)
@@ -164,7 +159,7 @@ def test_every_bit_is_that_of_transformers(folder: Path, dtype: torch.dtype) -> 
 @torch.inference_mode()
 def test_padding_on_the_left(folder: Path) -> None:
     theirs, ours = (
-        transformers_own(folder, torch.bfloat16),
+        transformers_model(folder, torch.bfloat16),
         read_decoder(folder, torch.bfloat16, None),
     )
     assert ours is not None
@@ -192,7 +187,7 @@ def test_padding_on_the_left(folder: Path) -> None:
 @torch.inference_mode()
 def test_quantized_layers_compute_what_transformers_own_do(folder: Path, bits: Any) -> None:
     theirs, ours = (
-        transformers_own(folder, torch.float32),
+        transformers_model(folder, torch.float32),
         read_decoder(folder, torch.float32, bits),
     )
     assert ours is not None
@@ -215,7 +210,7 @@ def test_smollm2_generates_what_transformers_generates() -> None:
     ours: LanguageModel = load_language_model(options)
     assert isinstance(ours.model, Decoder)
     ids = ours.tokenizer.encode("The three laws of robotics are", special=True).ids
-    theirs = transformers_own(folder, torch.bfloat16)
+    theirs = transformers_model(folder, torch.bfloat16)
     asked = {"max_new_tokens": 110, "do_sample": False}
     expected = theirs.generate(torch.tensor([ids]), **asked)[0].tolist()
     done = run(
@@ -235,7 +230,7 @@ def test_a_long_prompt_in_slices_gives_every_bit_of_one_pass(dtype: Any) -> None
     ours = load_language_model(options)
     folder = model_folder(options.model)
     ids = torch.randint(40_000, (1300,), generator=torch.Generator().manual_seed(5)).tolist()
-    expected = transformers_own(folder, ours.model.dtype)(
+    expected = transformers_model(folder, ours.model.dtype)(
         torch.tensor([ids]), logits_to_keep=3
     ).logits[0]
     assert len(ids) > 2 * PREFILL_SLICE
@@ -321,7 +316,7 @@ def test_a_config_that_is_left_to_transformers(tiny: Path, values: dict[str, Any
 @torch.inference_mode()
 def test_settings_without_effect_and_llama_2s_missing_base(tiny: Path) -> None:
     ids = torch.arange(9)[None]
-    expected = transformers_own(tiny, torch.float32)(ids).logits
+    expected = transformers_model(tiny, torch.float32)(ids).logits
     configure(tiny, {"some_new_option": 1, "pretraining_tp": 2, "use_mrope": False})
     config = json.loads((tiny / "config.json").read_text())
     assert config.pop("rope_parameters") == {"rope_theta": 10000.0, "rope_type": "default"}
