@@ -114,8 +114,9 @@ def _folders_in_use() -> Iterator[Path]:
 
 
 def _settings(made_of: Mapping[str, str]) -> dict[str, str]:
-    """Return how weights were quantized."""
-    return {name: made_of[name] for name in ("bits", "dtype", "cpu")}
+    """Return how weights were quantized, and by what."""
+    names = ("bits", "dtype", "kernels", "cpu")
+    return {name: made_of[name] for name in names if name in made_of}
 
 
 def _source(kind: Any, path: Path) -> ModelSource:
