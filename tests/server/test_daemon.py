@@ -380,6 +380,7 @@ def test_a_client_that_hangs_keeps_no_other_waiting(served: Workspace) -> None:
         connection.close()
 
 
+@pytest.mark.slow
 def test_a_client_that_is_late_is_dropped(workspace: Workspace) -> None:
     workspace.start()
     with _connection(workspace, b"\0\0") as connection:
@@ -408,6 +409,7 @@ def test_a_process_that_is_busy_keeps_no_other_waiting(workspace: Workspace) -> 
     assert not any("not run by the daemon" in result.stderr for result in ran)
 
 
+@pytest.mark.slow
 def test_a_conversion_that_fails_is_a_failure(workspace: Workspace) -> None:
     workspace.environment["HFTOOL_CACHE"] = str(workspace.folder / "cache")
     broken = workspace.folder / "broken"
