@@ -211,31 +211,29 @@ def test_smollm2_generates_what_transformers_generates() -> None:
     assert isinstance(ours.model, Decoder)
     ids = ours.tokenizer.encode("The three laws of robotics are", special=True).ids
     theirs = transformers_model(folder, torch.bfloat16)
-    asked = {"max_new_tokens": 60, "do_sample": False}
+    asked = {"max_new_tokens": 250, "do_sample": False}
     expected = theirs.generate(torch.tensor([ids]), **asked)[0].tolist()
     done = run(
-        *("generate", "The three laws of robotics are", "--greedy", "-n", "60", "--json"),
+        *("generate", "The three laws of robotics are", "--greedy", "-n", "250", "--json"),
         *("--dtype", "bfloat16", "--logprobs"),
     )
     found = [token["id"] for token in json.loads(done.stdout)[0]["logprobs"]]
     assert found == expected[len(ids) :]
-    assert len(found) > 50
+    assert len(found) > 100
 
 
 @pytest.mark.usefixtures("smollm2_folder")
-@pytest.mark.parametrize(
-    ("dtype", "slice_size"), [("bfloat16", 2 * PREFILL_SLICE), ("float32", PREFILL_SLICE)]
-)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @torch.inference_mode()
-def test_a_long_prompt_in_slices_gives_every_bit_of_one_pass(dtype: Any, slice_size: int) -> None:
+def test_a_long_prompt_in_slices_gives_every_bit_of_one_pass(dtype: Any) -> None:
     options = LoadOptions(device="cpu", offline=True, dtype=dtype)
     ours = load_language_model(options)
     folder = model_folder(options.model)
-    size = slice_size + 200
-    ids = torch.randint(40_000, (size,), generator=torch.Generator().manual_seed(5)).tolist()
+    ids = torch.randint(40_000, (1300,), generator=torch.Generator().manual_seed(5)).tolist()
     expected = transformers_model(folder, ours.model.dtype)(
         torch.tensor([ids]), logits_to_keep=3
     ).logits[0]
+    assert len(ids) > 2 * PREFILL_SLICE
     assert torch.equal(CachedModel(ours).last_logits(ids, 3), expected.float())
 
 
