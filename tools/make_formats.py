@@ -27,7 +27,8 @@ from hftool.models.prune import PrunedCopy
 from hftool.server.records import LoadedModel
 from hftool.tokenization.audit import Finding
 from hftool.tokenization.difference import TokenizerDifference
-from hftool.tokenization.encode import (
+from hftool.tokenization.explain import Explanation
+from hftool.tokenization.records import (
     Compared,
     ComparedCount,
     ComparedTotal,
@@ -39,7 +40,6 @@ from hftool.tokenization.encode import (
     RenderedDiff,
     RoundTrip,
 )
-from hftool.tokenization.explain import Explanation
 from hftool.tokenization.vocabulary import VocabularyEntry, VocabularyStats
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -9,7 +9,7 @@ from hftool.tokenization.token_bytes import readable
 
 if TYPE_CHECKING:
     from hftool.generation.scored_tokens import ScoredToken
-    from hftool.tokenization.encode import Encoded
+    from hftool.tokenization.records import Encoded
 
 
 @dataclass(frozen=True, slots=True)

@@ -334,7 +334,7 @@ def _import_what_commands_need() -> None:
     from hftool.output import formats  # noqa: F401
     from hftool.output.tables import tokens as token_tables  # noqa: F401
     from hftool.output.views import tokens as token_views  # noqa: F401
-    from hftool.tokenization import encode, vocabulary  # noqa: F401
+    from hftool.tokenization import decode, encode, vocabulary  # noqa: F401
 
 
 def _listen(path: Path) -> socket.socket:

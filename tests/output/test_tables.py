@@ -18,7 +18,7 @@ from hftool.output.tables import models, tokens
 from hftool.output.tables.base import plain_table, table_console
 from hftool.output.view import View
 from hftool.output.views.tokens import COUNTS, ROUND_TRIPS, vocabulary_view
-from hftool.tokenization.encode import Counted, Encoded, RoundTrip
+from hftool.tokenization.records import Counted, Encoded, RoundTrip
 from hftool.tokenization.vocabulary import VocabularyEntry
 from tests.conftest import run
 from tests.tiny_models import save_model

@@ -17,15 +17,11 @@ from hftool.errors import HftoolError, UsageError
 from hftool.models.local_files import load_tokenizer
 from hftool.options.encode import EncodeOptions
 from hftool.options.model import SourceOptions
-from hftool.tokenization.encode import (
-    ComparedTotal,
-    Counted,
-    count_tokens,
-    decode_ids,
-    encode_records,
-    encode_texts,
-)
+from hftool.tokenization.count import count_tokens
+from hftool.tokenization.decode import decode_ids
+from hftool.tokenization.encode import encode_records, encode_texts
 from hftool.tokenization.given_ids import parse_ids
+from hftool.tokenization.records import ComparedTotal, Counted
 from hftool.tokenization.tokenizer import Tokenizer
 from tests.conftest import run
 from tests.tokenization.test_tokenizer import PAGE, with_gap, wordpiece

@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from hftool.tokenization.encode import Encoded, encode_texts
+from hftool.tokenization.encode import encode_texts
+from hftool.tokenization.records import Encoded
 from hftool.tokenization.tokenizer import Tokenizer
 from tests.tokenization.test_tokenizer import (
     BYTE_TOKENS,

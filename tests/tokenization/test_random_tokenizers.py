@@ -17,8 +17,9 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from hftool.errors import HftoolError
 from hftool.output.token_spans import encoded_spans
-from hftool.tokenization.encode import Encoded, encode_texts
+from hftool.tokenization.encode import encode_texts
 from hftool.tokenization.incremental_decoder import IncrementalDecoder
+from hftool.tokenization.records import Encoded
 from hftool.tokenization.tokenizer import Tokenizer
 from tests.tokenization.test_tokenizer import BYTE_TOKENS, saved
 

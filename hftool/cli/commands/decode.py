@@ -40,7 +40,7 @@ def decode(
     from hftool.models.local_files import load_tokenizer
     from hftool.output.views.tokens import DECODED
     from hftool.output.writer import write
-    from hftool.tokenization.encode import decode_ids
+    from hftool.tokenization.decode import decode_ids
     from hftool.tokenization.given_ids import parse_ids
 
     tokenizer = load_tokenizer(source.model, source)

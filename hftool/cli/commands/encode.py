@@ -44,7 +44,8 @@ def encode(
     from hftool.output.views.tokens import ENCODE_VIEWS
     from hftool.output.writer import flush_stdout, write
     from hftool.prompting.prompt import prompt_ids, prompts
-    from hftool.tokenization.encode import FailedTexts, encode_records, encoded_ids
+    from hftool.tokenization.encode import encode_records, encoded_ids
+    from hftool.tokenization.failed_texts import FailedTexts
 
     chatting = replace(chatting, chat=chatting.chat or encoding.show_template)
     refs = [source.model, *(encoding.compare.split(",") if encoding.compare is not None else ())]

@@ -12,7 +12,7 @@ from hftool.terminal import one_line, visible
 
 if TYPE_CHECKING:
     from hftool.generation.scored_tokens import Perplexity, ScoredToken
-    from hftool.tokenization.encode import Encoded
+    from hftool.tokenization.records import Encoded
 
 TOKEN_COLORS = 4  # used in turn, .t0 to .t3 below
 LONGEST_UNBROKEN = 40  # characters

@@ -34,7 +34,7 @@ from hftool.terminal import one_line, visible
 if TYPE_CHECKING:
     from hftool.generation.candidates import Candidate
     from hftool.generation.scored_tokens import Perplexity, ScoredToken
-    from hftool.tokenization.encode import ComparedCount, ComparedTotal, Encoded, RenderedDiff
+    from hftool.tokenization.records import ComparedCount, ComparedTotal, Encoded, RenderedDiff
     from hftool.tokenization.vocabulary import VocabularyStats
 
 # These differ on light and on dark backgrounds; without colours, bars separate the tokens.

@@ -11,8 +11,8 @@ from hftool.output.view import Row, View, escaped, line, marked, plain
 if TYPE_CHECKING:
     from hftool.generation.candidates import Candidate
     from hftool.tokenization.difference import TokenizerDifference
-    from hftool.tokenization.encode import ComparedTotal, Encoded
     from hftool.tokenization.explain import Explanation
+    from hftool.tokenization.records import ComparedTotal, Encoded
     from hftool.tokenization.vocabulary import VocabularyStats
 
 
@@ -216,7 +216,7 @@ COMPARED_COUNTS = View(
 
 
 def _is_total(record: Any) -> bool:
-    from hftool.tokenization.encode import ComparedTotal
+    from hftool.tokenization.records import ComparedTotal
 
     return isinstance(record, ComparedTotal)
 
@@ -301,7 +301,7 @@ def _with_failures(view: View) -> View:
 
 
 def _is_encoded(record: Any) -> bool:
-    from hftool.tokenization.encode import FailedText
+    from hftool.tokenization.records import FailedText
 
     return not isinstance(record, FailedText)
 
