@@ -332,8 +332,10 @@ def _import_what_commands_need() -> None:
     from hftool.inputs import tables  # noqa: F401
     from hftool.models import load  # noqa: F401
     from hftool.output import formats  # noqa: F401
-    from hftool.output.tables import tokens as token_tables  # noqa: F401
-    from hftool.output.views import tokens as token_views  # noqa: F401
+    from hftool.output.tables import encode as encode_tables  # noqa: F401
+    from hftool.output.tables import next_tokens as next_token_tables  # noqa: F401
+    from hftool.output.views import encode as encode_views  # noqa: F401
+    from hftool.output.views import next_tokens as next_token_views  # noqa: F401
     from hftool.tokenization import decode, encode, vocabulary  # noqa: F401
 
 

@@ -14,10 +14,11 @@ from typing import Any
 import pexpect
 import pytest
 
-from hftool.output.tables import models, tokens
+from hftool.output.tables import encode, models
 from hftool.output.tables.base import plain_table, table_console
 from hftool.output.view import View
-from hftool.output.views.tokens import COUNTS, ROUND_TRIPS, vocabulary_view
+from hftool.output.views.encode import COUNTS, ROUND_TRIPS
+from hftool.output.views.vocabulary import vocabulary_view
 from hftool.tokenization.records import Counted, Encoded, RoundTrip
 from hftool.tokenization.vocabulary import VocabularyEntry
 from tests.conftest import run
@@ -59,7 +60,7 @@ def test_other_tables_cut_no_number(columns: int, monkeypatch: pytest.MonkeyPatc
     console = table_console("never", terminal=False)
     n = 1_234_567
     long = Encoded("xyz", (n, n + 1), ("t" * 30, "b"), ("家" * 20, "b"), ((n + 2, n + 3),) * 2, 2)
-    shown = "".join(tokens.encoded([long], console))
+    shown = "".join(encode.encoded([long], console))
     assert set(shown.split()) >= {str(n + i) for i in range(4)}
     loaded = {"model": "m" * 50, "kind": "language-model", "state": "ready"}
     used = SimpleNamespace(**loaded, memory=123_456_789_012, requests=n, idle=99_999.0)

@@ -38,7 +38,7 @@ def decode(
     """
     from hftool.inputs.texts import texts
     from hftool.models.local_files import load_tokenizer
-    from hftool.output.views.tokens import DECODED
+    from hftool.output.views.encode import DECODED
     from hftool.output.writer import write
     from hftool.tokenization.decode import decode_ids
     from hftool.tokenization.given_ids import parse_ids

@@ -41,7 +41,7 @@ def encode(
         hftool encode --count --lines -f prompts.txt
     """
     from hftool.models.local_files import load_tokenizer
-    from hftool.output.views.tokens import ENCODE_VIEWS
+    from hftool.output.views.encode import ENCODE_VIEWS
     from hftool.output.writer import flush_stdout, write
     from hftool.prompting.prompt import prompt_ids, prompts
     from hftool.tokenization.encode import encode_records, encoded_ids

@@ -71,7 +71,7 @@ def topk(
     from hftool.errors import exclude
     from hftool.models.references import endpoint_address
     from hftool.output.views.layers import layers_view
-    from hftool.output.views.tokens import next_token_view
+    from hftool.output.views.next_tokens import next_token_view
     from hftool.output.writer import write
     from hftool.prompting.prompt import prompts
 

@@ -54,7 +54,7 @@ def vocab_dump(
 
     from hftool.errors import exclude
     from hftool.models.local_files import load_tokenizer
-    from hftool.output.views.tokens import AUDIT, STATISTICS, difference_view, vocabulary_view
+    from hftool.output.views.vocabulary import AUDIT, STATISTICS, difference_view, vocabulary_view
     from hftool.output.writer import write
     from hftool.tokenization.audit import audit_vocabulary
     from hftool.tokenization.difference import difference

@@ -111,9 +111,9 @@ def _token_text(record: "ScoredToken | Perplexity") -> str:
 
 
 def _token_table(records: Iterable[Any], console: Any) -> Iterator[str]:
-    from hftool.output.tables import tokens
+    from hftool.output.tables import score
 
-    return tokens.scored(records, console)
+    return score.scored(records, console)
 
 
 def _token_page(records: list[Any]) -> str:
