@@ -1,5 +1,6 @@
 """Explanations of tokens, against the tokens that tokenizers gives, and worked out by hand."""
 
+import csv
 import html
 import random
 import re
@@ -62,6 +63,18 @@ def test_the_table_has_each_step(low: Path) -> None:
         "       3: lo + w       low er",
         "       ids             low 6  er 7",
         "<s>    an added token  <s> 9",
+    ]
+
+
+def test_each_step_in_csv_has_its_text_and_its_part(low: Path) -> None:
+    options = ("--lines", "-m", str(low), "--format", "csv")
+    done = run("encode", "--explain", *options, stdin="we low\nlo\n")
+    rows = csv.DictReader(done.stdout.splitlines())
+    assert [(r["text"], r["part"], r["part_text"], r["token"]) for r in rows] == [
+        ("we low", "0", "we", "we"),
+        ("we low", "1", "low", "lo"),
+        ("we low", "1", "low", "low"),
+        ("lo", "0", "lo", "lo"),
     ]
 
 
