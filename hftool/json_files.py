@@ -6,8 +6,9 @@ from typing import Any
 
 from hftool.errors import HftoolError
 
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-_WEB_PAGE = (b"<!doctype html", b"<html")
+START_BYTES = 64  # of a file, by which it is recognised
+LFS_POINTER = "it is only a Git LFS pointer to the file", "run `git lfs pull` in its folder"
+WEB_PAGE = "it is a web page, not the file", "download the file again"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -29,18 +30,21 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def not_the_file(path: Path) -> tuple[str, str] | None:
-    """Return what a file is instead of a model's file, with a hint; None if it is not known.
+    """Return what a file is instead of a model's file, with a hint; None if it is not known."""
+    try:
+        with path.open("rb") as file:
+            return not_data(file.read(START_BYTES))
+    except OSError:
+        return None
+
+
+def not_data(start: bytes) -> tuple[str, str] | None:
+    """Return what a file that begins so is instead of data, with a hint; None if it is not known.
 
     A repository that was cloned without Git LFS has pointers, and a download that was refused is a
     web page.
     """
-    try:
-        with path.open("rb") as file:
-            start = file.read(64).lstrip()
-    except OSError:
-        return None
-    if start.startswith(_LFS_POINTER):
-        return "it is only a Git LFS pointer to the file", "run `git lfs pull` in its folder"
-    if start.lower().startswith(_WEB_PAGE):
-        return "it is a web page, not the file", "download the file again"
-    return None
+    start = start.lstrip()
+    if start.startswith(b"version https://git-lfs.github.com/spec/"):
+        return LFS_POINTER
+    return WEB_PAGE if start.lower().startswith((b"<!doctype html", b"<html")) else None

@@ -25,8 +25,8 @@ from hftool.inputs.delimited import (
     separator_line,
 )
 from hftool.inputs.json_records import is_array, json_lines, json_values
-from hftool.inputs.streams import STDIN, is_live, open_stream, source_name
-from hftool.inputs.texts import HEAD_LINES, LineSource
+from hftool.inputs.streams import STDIN, is_live, open_stream, require_data, source_name
+from hftool.inputs.texts import HEAD_LINES, LineSource, require_data_lines
 from hftool.options.inputs import InputFormat, TableInputOptions
 from hftool.tsv import NULL
 
@@ -150,6 +150,7 @@ def delimited_records(
 ) -> Records:
     source = source or LineSource(file, options)
     head, complete = source.head(least=2)
+    require_data_lines(head, source.name)
     lines = iter(source)
     before = 0
     if head and (delimiter := separator_line(head[0])):
@@ -257,6 +258,7 @@ def _json_records(
 ) -> tuple[NumberedRecords, str]:
     """Return the records of a file, and what their numbers count."""
     head, _ = source.head(least=1)
+    require_data_lines(head, source.name)
     if format_ == "json" or is_array(head):
         records = json_values(source, options.errors, source.name)
         return _require_bare(records, options, source.name), "record"
@@ -373,4 +375,6 @@ def _parquet(file: Path | None) -> Records:
 def _required_file(file: Path | None, what: str) -> Path:
     if file is None or file == STDIN:
         raise UsageError(f"{what} is read from a file, not from stdin", "name it with -f/--file")
+    with open_stream(file) as stream:
+        require_data(stream.peek(), str(file))
     return file

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from hftool.errors import HftoolError, UsageError
 from hftool.extras import import_extra
+from hftool.json_files import WEB_PAGE, not_data
 
 STDIN = Path("-")
 BUFFER_BYTES = 1 << 18  # to read of a file together, and to peek at
@@ -43,7 +44,7 @@ def open_stream(file: Path | None) -> io.BufferedReader:
 
     Raises:
         UsageError: there is no stdin, or it is a terminal that nobody asked to read.
-        HftoolError: the file can't be opened.
+        HftoolError: the file can't be opened, or is only a Git LFS pointer.
     """
     if file is None or file == STDIN:
         if sys.stdin is None or (file is None and sys.stdin.isatty()):
@@ -53,9 +54,27 @@ def open_stream(file: Path | None) -> io.BufferedReader:
     if file in _arriving:
         return io.BufferedReader(_arriving[file](), BUFFER_BYTES)
     try:
-        return io.BufferedReader(io.FileIO(file), BUFFER_BYTES)
+        stream: io.BufferedReader = io.BufferedReader(io.FileIO(file), BUFFER_BYTES)
+        start = stream.peek() if file.is_file() else b""
     except OSError as error:
         raise HftoolError(f"cannot read {file}: {error.strerror}") from None
+    require_data(start, str(file), page=True)
+    return stream
+
+
+def require_data(start: bytes, name: str, *, page: bool = False) -> None:
+    """Raise where the input begins like a Git LFS pointer or a web page.
+
+    Args:
+        page: whether a web page is right, as a text is.
+
+    Raises:
+        HftoolError: with what it is, and what to do.
+    """
+    problem = not_data(start)
+    if problem is not None and not (page and problem is WEB_PAGE):
+        cause, hint = problem
+        raise HftoolError(f"cannot read {name}: {cause}", hint)
 
 
 def decompressed(stream: io.BufferedReader) -> io.BufferedReader:

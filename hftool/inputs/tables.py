@@ -22,7 +22,7 @@ from hftool.inputs.records import (
     open_records,
 )
 from hftool.inputs.streams import STDIN, is_live, source_name
-from hftool.inputs.texts import LineSource, each_argument
+from hftool.inputs.texts import LineSource, each_argument, require_data_lines
 from hftool.options.inputs import InputFormat, TableInputOptions
 
 log = logging.getLogger("hftool")
@@ -204,6 +204,7 @@ def _require_plain_lines(head: Sequence[str], name: str, options: TableInputOpti
     """Raise where lines look like a table, whose header and other columns nobody wants labelled."""
     if options.input_format == "lines":
         return
+    require_data_lines(head, name)
     if begins_with_record(head):
         found, way = "JSON", "--input-format json"
     elif layout := looks_like_table(head, options, complete=False):

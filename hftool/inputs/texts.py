@@ -22,14 +22,17 @@ from hftool.inputs.streams import (
     decompression_errors,
     is_live,
     open_stream,
+    require_data,
     source_name,
 )
+from hftool.json_files import START_BYTES
 from hftool.options.inputs import ByteErrors, FileOptions, InputOptions
 
 log = logging.getLogger("hftool")
 
 HEAD_LINES = 1000  # lines of a file to look at before they are read
 HEAD_CHARACTERS = 1 << 20  # or fewer lines, once they have more characters than this
+WEB_PAGES = (".html", ".htm", ".xhtml")  # suffixes
 BOM = b"\xef\xbb\xbf"
 
 
@@ -109,7 +112,7 @@ def decoded_lines(file: Path | None, options: DecodingOptions) -> Generator[str,
         UsageError, HftoolError: as `lines`.
     """
     # The file is opened here and not in a generator, so that the call itself raises the errors.
-    return _Decoder(source_name(file), options, guess=False).lines(open_stream(file))
+    return _Decoder(source_name(file), options, guess=False).lines(_open_lines(file))
 
 
 class LineSource:
@@ -255,13 +258,27 @@ def raw_lines(options: FileOptions) -> Generator[bytes, None, None]:
     Raises:
         UsageError, HftoolError: as `lines`.
     """
-    return _raw_lines(open_stream(options.file), source_name(options.file))
+    return _raw_lines(_open_lines(options.file), source_name(options.file))
 
 
 def _raw_lines(stream: io.BufferedReader, name: str) -> Generator[bytes, None, None]:
     with stream, decompression_errors(name):
         for number, line in enumerate(decompressed(stream)):
             yield line if number else line.removeprefix(BOM)
+
+
+def _open_lines(file: Path | None) -> io.BufferedReader:
+    """Open a file or stdin; a file that is a web page has a name that says so."""
+    stream = open_stream(file)
+    if file is not None and not is_live(file) and file.suffix.lower() not in WEB_PAGES:
+        require_data(stream.peek(), str(file))
+    return stream
+
+
+def require_data_lines(head: Sequence[str], name: str) -> None:
+    """Raise where the input's first lines are those of a Git LFS pointer or a web page, as
+    `require_data`."""
+    require_data("".join(head[:2])[:START_BYTES].encode(), name)
 
 
 def _without_line_break(text: str) -> str:

@@ -237,3 +237,44 @@ def test_wrong_byte_of_stdin() -> None:
     assert hint.startswith("Hint: ")
     replaced = run("encode", "--errors", "replace", stdin=b"bad\xff")
     assert run("decode", stdin=replaced.stdout).stdout == "bad\ufffd\n"
+
+
+# Files that are not what their names say
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12\n"
+PAGE = "\n<!DOCTYPE html>\n<html><body><p>Sign in, please</p></body></html>\n"
+RUNS = [
+    ("reviews.csv", ("sentiment", "-f")),
+    ("reviews.json", ("score", "-f")),
+    ("reviews.parquet", ("sentiment", "-f")),
+    ("reviews.xlsx", ("sentiment", "-f")),
+    ("reviews.txt", ("sentiment", "-f")),
+    ("reviews.txt", ("encode", "--lines", "-f")),
+    ("prompts.jsonl", ("generate", "--batch")),
+]
+
+
+@pytest.mark.parametrize("command", RUNS)
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [(POINTER, "it is only a Git LFS pointer to the file"), (PAGE, "it is a web page")],
+)
+def test_pointers_and_web_pages_are_named(
+    content: str, cause: str, command: tuple[str, tuple[str, ...]], tmp_path: Path
+) -> None:
+    name, arguments = command
+    (tmp_path / name).write_text(content)
+    done = run(*arguments, str(tmp_path / name))
+    assert done.exit_code == 1
+    assert done.stdout == ""
+    assert f"Error: cannot read {tmp_path / name}: {cause}" in done.stderr
+    assert done.stderr.count("\n") == 2  # with a hint
+
+
+def test_a_web_page_is_a_text(tmp_path: Path) -> None:
+    options = InputOptions(file=tmp_path / "page.html", lines=True)
+    (tmp_path / "page.html").write_text(PAGE)
+    assert one_text(None, FileOptions(tmp_path / "page.html")) == PAGE.removesuffix("\n")
+    assert list(texts(None, options)) == PAGE.splitlines()
+    labels = run("sentiment", "--input-format", "lines", "-f", str(tmp_path / "page.html"))
+    assert labels.stdout.count("\n") == PAGE.count("\n")
