@@ -29,7 +29,7 @@ from hftool import config
 from hftool.errors import HftoolError
 from hftool.models.checkpoints import weight_files
 from hftool.models.file_hashes import hash_file, known_sha256, sha256_of
-from hftool.models.hub import Need
+from hftool.models.hub_cache import Need
 from hftool.models.manifest import FORMAT_VERSION, Kind, is_complete, missing_files, write_manifest
 from hftool.models.references import GgufFile, gguf_parts
 

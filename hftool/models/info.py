@@ -12,7 +12,8 @@ from hftool import config
 from hftool.catalogue import BUILT_IN, Alias
 from hftool.errors import HftoolError, UsageError
 from hftool.json_files import read_json
-from hftool.models.hub import download, download_gguf
+from hftool.models.hub import download
+from hftool.models.hub_gguf import download_gguf
 from hftool.models.local_files import architectures_of, ensure_local, local_folder, source_size
 from hftool.models.references import (
     AdaptedMiniLM,

@@ -21,14 +21,9 @@ from hftool.models.converted_copies import (
     find_converted_minilm,
     minilm_conversion,
 )
-from hftool.models.hub import (
-    Need,
-    cached_folder,
-    cached_gguf,
-    download_gguf_if_missing,
-    download_if_missing,
-    missing_files,
-)
+from hftool.models.hub import download_if_missing
+from hftool.models.hub_cache import Need, cached_folder, missing_files
+from hftool.models.hub_gguf import cached_gguf, download_gguf_if_missing
 from hftool.models.manifest import is_complete
 from hftool.models.references import (
     AdaptedMiniLM,

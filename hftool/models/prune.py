@@ -21,7 +21,8 @@ from hftool.models.converted_copies import (
     tokenizer_conversion,
 )
 from hftool.models.file_hashes import remembered_hashes, sha256_of
-from hftool.models.hub import cached_folder, cached_gguf
+from hftool.models.hub_cache import cached_folder
+from hftool.models.hub_gguf import cached_gguf
 from hftool.models.manifest import read_manifest
 from hftool.models.references import (
     AdaptedMiniLM,

@@ -21,7 +21,7 @@ from hftool.errors import HftoolError
 from hftool.inputs.arriving import ArrivingFile, answer_with_file
 from hftool.inputs.files import format_by_suffix
 from hftool.inputs.streams import read_as_it_arrives
-from hftool.models.hub import raise_for
+from hftool.models.hub_errors import raise_for
 from hftool.models.references import HubModel
 from hftool.options.inputs import FileOptions, TableInputOptions
 from hftool.options.model import SourceOptions

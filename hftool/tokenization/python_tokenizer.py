@@ -1,7 +1,7 @@
 """Let a tokenizer that transformers has only as Python code split a text into tokens.
 
 A converted copy has PYTHON_TOKENIZER beside a tokenizer.json then, which has the vocabulary, the
-added tokens and the decoder (`hftool.models.tokenizer_conversion`).
+added tokens and the decoder (`hftool.models.python_tokenizer_files`).
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,7 @@
 """Let sentencepiece itself split a text into tokens, where a tokenizer.json can't do it equally.
 
 A converted copy has SENTENCEPIECE beside its tokenizer.json if the two split some text differently
-(`hftool.models.tokenizer_conversion`). tokenizer.json then has the vocabulary, the added tokens and
+(`hftool.models.sentencepiece_match`). tokenizer.json then has the vocabulary, the added tokens and
 the decoder, and sentencepiece everything between: normalization, spaces, user-defined symbols.
 """
 

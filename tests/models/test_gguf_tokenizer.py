@@ -10,10 +10,10 @@ import regex
 import sentencepiece
 from tokenizers import Tokenizer as Backend
 
+from hftool.models.check_texts import HARD_TEXTS
 from hftool.models.gguf_reader import read_header
 from hftool.models.gguf_tokenizer import GgufTokenizer
 from hftool.models.split_patterns import PATTERNS
-from hftool.models.tokenizer_conversion import HARD_TEXTS
 from tests.conftest import run
 from tests.hub_server import byte_tokenizer, write_gguf_tokenizer
 

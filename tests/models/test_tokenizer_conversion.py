@@ -11,9 +11,10 @@ import sentencepiece
 import tiktoken
 from transformers import AutoTokenizer
 
+from hftool.models.check_texts import HARD_TEXTS
 from hftool.models.converted_copies import tokenizer_conversion
 from hftool.models.split_patterns import CL100K, LLAMA3, TEKKEN
-from hftool.models.tokenizer_conversion import HARD_TEXTS, convert_tokenizer
+from hftool.models.tokenizer_conversion import convert_tokenizer
 from hftool.tokenization.sentencepiece_model import SENTENCEPIECE
 from hftool.tokenization.tokenizer import Tokenizer
 from tests.conftest import run
