@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from hftool.chat.conversation import Turn
+from hftool.chat.turns import Turn
 from hftool.classification.classify import Classification
 from hftool.classification.evaluation import Evaluation
 from hftool.classification.summary import LabelSummary

@@ -3,8 +3,9 @@
 import logging
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
+from hftool.chat.turns import Budget, Turn
 from hftool.errors import HftoolError, UsageError
 from hftool.generation.generate import generate
 from hftool.generation.model_defaults import (
@@ -14,7 +15,7 @@ from hftool.generation.model_defaults import (
     stop_strings,
 )
 from hftool.generation.prefix_cache import CachedModel, require_context
-from hftool.generation.records import OPTIONAL, Generation, Piece, Request
+from hftool.generation.records import Generation, Piece, Request
 from hftool.generation.requests import beam_settings, sampling_settings
 from hftool.generation.sampling import SamplingSettings
 from hftool.generation.sequential import generate_each
@@ -28,45 +29,9 @@ from hftool.options.generation import (
 )
 from hftool.prompting.chat_template import ChatTemplate
 from hftool.prompting.messages import Chat, Message, text_of
-from hftool.prompting.reasoning import DEFAULT, Tags, opens_thought, split_reasoning, tags_of
+from hftool.prompting.reasoning import opens_thought, tags_of
 
 log = logging.getLogger("hftool")
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A message of the conversation. Only the model's turns have the other fields.
-
-    `reasoning` is what the model has thought before its answer, if anything. `finish_reason` is
-    "stop", "length", or "interrupted" if the user stopped the answer.
-    """
-
-    role: str
-    content: str
-    finish_reason: str | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    seed: int | None = None
-    reasoning: str | None = field(default=None, metadata=OPTIONAL)
-
-    def with_answer(self, text: str, opened: bool, tags: Tags = DEFAULT) -> "Turn":
-        """Return the turn with the model's text, split into reasoning and answer.
-
-        Args:
-            opened: the prompt has opened the reasoning.
-        """
-        reasoning, answer = split_reasoning(text, opened, tags)
-        return replace(self, content=answer, reasoning=reasoning)
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Numbers of tokens: of the conversation so far, of the context (None if the model has no
-    known limit), and of the longest possible answer."""
-
-    conversation: int
-    context: int | None
-    answer: int
 
 
 class Conversation:

@@ -4,7 +4,8 @@ from collections.abc import Generator, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from hftool.chat.conversation import Budget, Conversation, Turn
+from hftool.chat.conversation import Conversation
+from hftool.chat.turns import Budget, Turn
 from hftool.endpoint.generate import stream
 from hftool.endpoint.parameters import remote_request
 from hftool.endpoint.server import Endpoint

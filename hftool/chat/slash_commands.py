@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hftool.chat import storage
-from hftool.chat.conversation import Conversation, Turn
+from hftool.chat.conversation import Conversation
 from hftool.chat.settings import UNSET, change_setting
+from hftool.chat.turns import Turn
 from hftool.errors import HftoolError, UsageError
 from hftool.generation.constraints import read_constraint
 from hftool.generation.records import Piece

@@ -20,8 +20,9 @@ from hftool.terminal import is_terminal, show_error, show_on_stderr
 if TYPE_CHECKING:
     from prompt_toolkit.history import History
 
-    from hftool.chat.conversation import Conversation, Turn
+    from hftool.chat.conversation import Conversation
     from hftool.chat.slash_commands import Event, Events
+    from hftool.chat.turns import Turn
 
 log = logging.getLogger("hftool")
 

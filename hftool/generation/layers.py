@@ -14,15 +14,9 @@ import torch
 from hftool.errors import HftoolError, is_little_memory
 from hftool.generation.drawing import check_finite
 from hftool.generation.mask_filling import mask_positions
-from hftool.generation.next_token import (
-    NextTokenQuery,
-    end_of,
-    entropy_bits,
-    rank_of,
-    require_no_position,
-    single_tokens,
-)
+from hftool.generation.next_token import NextTokenQuery, end_of, require_no_position, single_tokens
 from hftool.generation.prefix_cache import require_context
+from hftool.generation.ranking import entropy_bits, rank_of
 from hftool.generation.records import OPTIONAL
 from hftool.models.language_model import LanguageModel
 from hftool.nn.hidden_states import layer_lists, recorded_states, replaced_states

@@ -13,8 +13,8 @@ from hftool.generation.drawing import Sampler
 from hftool.generation.filters import build_filters
 from hftool.generation.generate import log_context_full, new_token_limit
 from hftool.generation.model_defaults import log_unused_fields, most_new_tokens, stop_strings
-from hftool.generation.next_token import entropy_bits
 from hftool.generation.prefix_cache import CachedModel
+from hftool.generation.ranking import entropy_bits
 from hftool.generation.resolution import resolve_sampling
 from hftool.generation.samplers import step_number
 from hftool.generation.sampling import SamplingSettings, apply_filters_in_turn

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from hftool.generation.next_token import entropy_bits, rank_of
+from hftool.generation.ranking import entropy_bits, rank_of
 from hftool.generation.scored_logits import batches, scored_logits
 from hftool.generation.scored_sequences import ScoredSequence
 from hftool.models.language_model import LanguageModel

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from hftool.chat.conversation import Conversation, Turn
+from hftool.chat.conversation import Conversation
+from hftool.chat.turns import Turn
 from hftool.errors import HftoolError
 from hftool.generation.records import Piece
 from hftool.models.language_model import LanguageModel

@@ -13,10 +13,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hftool.chat import storage
-from hftool.chat.conversation import Conversation, Turn
+from hftool.chat.conversation import Conversation
 from hftool.chat.opening import ConversationOptions, open_conversation
 from hftool.chat.settings import change_setting
 from hftool.chat.slash_commands import COMMANDS, Note, parse, respond
+from hftool.chat.turns import Turn
 from hftool.errors import HftoolError, UsageError
 from hftool.generation.resolution import resolve_sampling
 from hftool.models.language_model import LanguageModel

@@ -16,13 +16,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from hftool.generation.next_token import (
-    NextTokenQuery,
-    candidates_everywhere,
-    entropy_bits,
-    next_tokens,
-    rank_tokens,
-)
+from hftool.generation.next_token import NextTokenQuery, candidates_everywhere
+from hftool.generation.ranking import entropy_bits, next_tokens, rank_tokens
 from hftool.models.language_model import LanguageModel
 from hftool.options.inputs import PromptOptions
 from hftool.prompting.prompt import prompt_ids

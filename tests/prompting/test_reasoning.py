@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from hftool.chat.conversation import Turn
+from hftool.chat.turns import Turn
 from hftool.generation.records import Piece
 from hftool.output.tables.generation import turns
 from hftool.prompting.reasoning import ReasoningSplitter

@@ -13,7 +13,7 @@ from hftool.prompting.reasoning import DEFAULT
 from hftool.terminal import visible
 
 if TYPE_CHECKING:
-    from hftool.chat.conversation import Turn
+    from hftool.chat.turns import Turn
 
 
 def texts(text_of: Callable[[Any], str], events: Iterable[Any], console: Console) -> Iterator[str]:

@@ -9,7 +9,7 @@ from hftool.generation.records import FailedRequest, Generation
 from hftool.output.view import Row, View, escaped, line, plain
 
 if TYPE_CHECKING:
-    from hftool.chat.conversation import Turn
+    from hftool.chat.turns import Turn
     from hftool.generation.candidates import Step
 
 
