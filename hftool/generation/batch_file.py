@@ -11,20 +11,14 @@ from hftool.generation.constraints import RECORD_FIELDS, constraint_of_record
 from hftool.generation.openai_batch import given_id, is_openai, own_record
 from hftool.generation.records import FailedRequest, Generation, Piece
 from hftool.inputs.files import format_by_suffix
-from hftool.inputs.records import open_records
+from hftool.inputs.table_files import open_records
 from hftool.inputs.texts import decoded, raw_lines
 from hftool.options.generation import GenerateOptions, GenerationOptions
 from hftool.options.inputs import FileOptions, InputOptions, PromptOptions, TableInputOptions
 from hftool.options.ranges import option_ranges
 from hftool.options.sampling import SamplingOptions
 from hftool.prompting.messages import FUNCTIONS, TEMPLATE_FIELDS, as_chat
-from hftool.prompting.prompt import (
-    GivenIds,
-    Prompt,
-    arguments_of,
-    chat_of_text,
-    overlaid,
-)
+from hftool.prompting.prompt import GivenIds, Prompt, arguments_of, chat_of_text, overlaid
 from hftool.tokenization.given_ids import parse_ids
 
 OPENINGS = ("", "{", "[", '"')  # of a line that is meant to be JSON

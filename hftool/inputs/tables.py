@@ -9,19 +9,13 @@ from pathlib import Path
 from hftool.errors import HftoolError, UsageError
 from hftool.inputs.columns import MISSING, TEXT, is_path, is_text_name, text_column, value_in
 from hftool.inputs.delimited import looks_like_table
+from hftool.inputs.delimited_table import delimited_records
 from hftool.inputs.files import input_files, is_table_name, one_format
 from hftool.inputs.json_records import begins_with_record, kind
-from hftool.inputs.records import (
-    Columns,
-    Records,
-    Shape,
-    delimited_records,
-    json_file_records,
-    lines_shape,
-    merged_shape,
-    open_records,
-)
+from hftool.inputs.json_table import json_file_records
+from hftool.inputs.records import Columns, Records, Shape, lines_shape
 from hftool.inputs.streams import STDIN, is_live, source_name
+from hftool.inputs.table_files import merged_shape, open_records
 from hftool.inputs.texts import LineSource, each_argument, require_data_lines
 from hftool.options.inputs import InputFormat, TableInputOptions
 

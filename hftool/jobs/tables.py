@@ -13,7 +13,8 @@ from hftool.arrow import pyarrow
 from hftool.errors import UsageError
 from hftool.inputs.columns import require_column
 from hftool.inputs.files import one_format
-from hftool.inputs.records import Shape, merged_shape, open_shape
+from hftool.inputs.records import Shape
+from hftool.inputs.table_files import merged_shape, open_shape
 from hftool.inputs.tables import TextRow, shape_column, text_rows
 from hftool.jobs.cluster import ray
 from hftool.jobs.parts import READERS, Chunk, Job, RayRow, files_of, run_job, sources
