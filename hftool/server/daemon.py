@@ -14,19 +14,19 @@ from typing import Any
 import psutil
 from typer.core import TyperGroup
 
-from hftool.errors import HftoolError
 from hftool.options.model import DEFAULT_CLASSIFIER
 from hftool.server import command_process, protocol
 from hftool.server.children import Children
 from hftool.server.command_process import RunCommandLine
-from hftool.server.log import log, log_path, start_log
+from hftool.server.listener import listen
+from hftool.server.log import log
 from hftool.server.model_process import READY, start
+from hftool.server.preload import import_what_commands_need
 from hftool.server.records import LoadedModel
 from hftool.server.requested_model import MODEL_KINDS, RequestedModel, requested_model
 
 REQUEST_SECONDS = 10.0  # for a request to arrive as a whole
 SEND_SECONDS = 1.0  # for a request to reach a process that is ready for it
-BACKLOG = 128
 PAUSE_SECONDS = 0.1  # after an error, so that one that recurs does not keep a core busy
 
 
@@ -88,7 +88,7 @@ class Daemon:
         from hftool.models.device import choose_device
         from hftool.nn.threads import limit_to_quota
 
-        _import_what_commands_need()
+        import_what_commands_need()
         self._path, self._root, self._run_command_line = path, root, run
         self._idle, self._memory_limit = idle, memory_limit
         limit_to_quota()
@@ -103,7 +103,7 @@ class Daemon:
         self._identity = protocol.identity()
         self._is_stopped = False
         self._selector = selectors.DefaultSelector()
-        self._listener = _listen(path)
+        self._listener = listen(path)
 
     def serve(self) -> None:
         """Answer requests until a request or a signal ends the daemon, or until it was idle."""
@@ -313,53 +313,6 @@ class Daemon:
                 idle=now - model_process.last_used,
                 process=model_process.process,
             )
-
-
-def _import_what_commands_need() -> None:
-    """Import once, before forking, the modules that every command would import by itself."""
-    from rich import console  # noqa: F401
-
-    from hftool.chat import conversation, slash_commands  # noqa: F401
-    from hftool.classification import scorers  # noqa: F401
-    from hftool.generation import (  # noqa: F401
-        batch,
-        next_token,
-        requests,
-        steps,
-        strategies,
-        trace,
-    )
-    from hftool.inputs import tables  # noqa: F401
-    from hftool.models import load  # noqa: F401
-    from hftool.output import formats  # noqa: F401
-    from hftool.output.tables import encode as encode_tables  # noqa: F401
-    from hftool.output.tables import next_tokens as next_token_tables  # noqa: F401
-    from hftool.output.views import encode as encode_views  # noqa: F401
-    from hftool.output.views import next_tokens as next_token_views  # noqa: F401
-    from hftool.tokenization import decode, encode, vocabulary  # noqa: F401
-
-
-def _listen(path: Path) -> socket.socket:
-    """Return a listening socket, after starting the log next to it."""
-    folder = path.parent
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not protocol.is_private(folder):
-            raise HftoolError(f"others can enter {folder}", f"chmod 700 {folder}")
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(str(path))
-            except (FileNotFoundError, ConnectionRefusedError):
-                path.unlink(missing_ok=True)  # left by a daemon that was killed
-            else:
-                raise HftoolError("a daemon is running", "`hftool daemon stop` ends it")
-        start_log(log_path(path))
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(path))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        raise HftoolError(f"cannot listen at {path}: {error.strerror or error}") from None
-    return listener
 
 
 def _own_memory(process: int) -> int:
