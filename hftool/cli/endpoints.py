@@ -1,17 +1,13 @@
 """Commands whose model is behind an endpoint."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from hftool.options.inputs import PromptOptions
 from hftool.options.model import LoadOptions
-from hftool.options.output import PictureOptions, ResumableOptions, TableOptions
-from hftool.options.score import ScoreOptions
+from hftool.options.output import PictureOptions, ResumableOptions
 
 if TYPE_CHECKING:
     from hftool.generation.records import FailedRequest, Generation, Piece
-    from hftool.generation.scoring import TextScore
-    from hftool.inputs.tables import TextRow
     from hftool.options.generation import GenerateOptions
     from hftool.prompting.prompt import Prompt
 
@@ -37,38 +33,6 @@ def events_at(
     streamed = stream and format_name(output, GENERATION) in ("text", "table")
     endpoint = connect(address, load, concurrency)
     return generate_prompts(endpoint, prompts, options, concurrency, streamed=streamed, lines=lines)
-
-
-def remote_scores(
-    address: str,
-    load: LoadOptions,
-    prompting: PromptOptions,
-    scoring: ScoreOptions,
-    output: TableOptions,
-    concurrency: int,
-) -> "Callable[[Iterator[TextRow], int], Iterator[TextScore]]":
-    """Return what scores the texts of rows for `score`, given how many texts are done."""
-    from hftool.endpoint.parameters import require_known_prompting
-    from hftool.endpoint.scores import require_right_logprobs, score_texts
-    from hftool.endpoint.server import connect, refuse
-
-    shown = {"--by token": scoring.by == "token", "--by word": scoring.by == "word"}
-    refuse({**shown, "--stride": scoring.stride, "--batch-size": scoring.batch_size})
-    refuse({"a chat": prompting.templated, "--against": scoring.against})
-    endpoint = connect(address, load, concurrency)
-    require_known_prompting(endpoint, prompting)
-    require_right_logprobs(endpoint)
-
-    def compute(rows: "Iterator[TextRow]", done: int) -> "Iterator[TextScore]":
-        return score_texts(
-            *(endpoint, rows, scoring),
-            special=prompting.special,
-            concurrency=concurrency,
-            on_error=output.on_error,
-            first_index=done,
-        )
-
-    return compute
 
 
 def write_steps_at(

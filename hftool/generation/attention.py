@@ -109,19 +109,10 @@ def attention_maps(
     begin, source = language_model.split_prompt(ids)
     require_context(language_model, len(begin))
     _require_few(language_model, max(len(begin), len(source)))
-    text = torch.tensor([begin], device=model.device)
-    inputs: dict[str, Any] = {"input_ids": text}
-    if source:
-        read = torch.tensor([list(source)], device=model.device)
-        inputs = {"input_ids": read, "decoder_input_ids": text}
-    elif language_model.is_masked:
-        inputs = {model.main_input_name: text}
-    inputs["attention_mask"] = torch.ones_like(next(iter(inputs.values())))
-    if "use_cache" in language_model.argument_names:
-        inputs["use_cache"] = False
     language_model.require_known(ids)
     with model_errors():
         model.set_attn_implementation("eager")
+        inputs = _inputs(language_model, begin, source)
         output = model(**inputs, output_attentions=True, return_dict=True)
     name = language_model.tokenizer.token_text
     texts = {"text": tuple(map(name, begin)), "source": tuple(map(name, source))}
@@ -139,6 +130,25 @@ def attention_maps(
             " each token"
         )
     return maps
+
+
+def _inputs(
+    language_model: LanguageModel, ids: Sequence[int], source: Sequence[int]
+) -> dict[str, Any]:
+    """Return what the model gets: the ids [1, tokens], those of a source in an encoder-decoder,
+    and no cache."""
+    model = language_model.model
+    text = torch.tensor([ids], device=model.device)
+    inputs: dict[str, Any] = {"input_ids": text}
+    if source:
+        read = torch.tensor([list(source)], device=model.device)
+        inputs = {"input_ids": read, "decoder_input_ids": text}
+    elif language_model.is_masked:
+        inputs = {model.main_input_name: text}
+    inputs["attention_mask"] = torch.ones_like(next(iter(inputs.values())))
+    if "use_cache" in language_model.argument_names:
+        inputs["use_cache"] = False
+    return inputs
 
 
 def _layers(weights: Sequence[Any], shape: tuple[int, int]) -> dict[int, torch.Tensor]:

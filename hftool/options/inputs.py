@@ -15,6 +15,10 @@ _input = functools.partial(option, panel="Input")
 TextArgument = Annotated[
     str | None, Argument("TEXT", "The text; without it, --file or stdin is read.")
 ]
+TextsArgument = Annotated[
+    list[str] | None,
+    Argument("TEXT", "The texts; without them, the lines of --file or stdin."),
+]
 ChatTemplateFile = Annotated[
     Path | None,
     _input(

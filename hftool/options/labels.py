@@ -77,6 +77,32 @@ class LabelOptions:
 
 
 @dataclass(frozen=True)
+class LabelReportOptions:
+    """What to write of the labels, and what to require of them."""
+
+    threshold: Annotated[
+        float | None,
+        option(
+            "--threshold",
+            metavar="P",
+            min=0,
+            max=1,
+            help="Below this score, the label is UNCERTAIN.",
+        ),
+    ] = None
+    all_scores: Annotated[
+        bool, option("--all-scores", help="Add a column with the score of each label.")
+    ] = False
+    summary: Annotated[
+        bool, option("--summary", help="Write only counts, mean scores and histograms by label.")
+    ] = False
+    check: Annotated[
+        str | None,
+        option("--check", metavar="LABEL", help="Exit with status 3 unless every text gets LABEL."),
+    ] = None
+
+
+@dataclass(frozen=True)
 class EvaluationOptions:
     """The comparison with right labels.
 
