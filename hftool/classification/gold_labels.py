@@ -9,7 +9,7 @@ from typing import Any
 
 from hftool.classification.classify import Classification
 from hftool.errors import HftoolError, UsageError
-from hftool.inputs.columns import MISSING, value_in
+from hftool.inputs.columns import MISSING, did_you_mean, value_in
 
 log = logging.getLogger("hftool")
 
@@ -41,7 +41,10 @@ class GoldLabels:
                 "--gold needs a table with a column of labels", "as in -f reviews.csv"
             )
         names = ", ".join(f"'{name}'" for name in self._columns)
-        return UsageError(f"--gold: there is no column '{self._column}'; there are {names}")
+        return UsageError(
+            f"--gold: there is no column '{self._column}'; there are {names}",
+            did_you_mean([*self._columns], self._column),
+        )
 
     def of(self, classification: Classification) -> set[str] | None:
         """Return the right labels of a text, None if the row does not tell. If a text can have
@@ -73,8 +76,10 @@ class GoldLabels:
 
     def _label(self, name: str) -> str:
         label = self._by_name.get(name) or self._by_folded.get(name.casefold())
+        number = re.sub(r"\.0+$", "", name)  # pandas writes 1.0 to CSV where rows lack a number
+        label = label or self._by_name.get(number)
         if label is None and self._numbered is not False:
-            label = self._by_number.get(name)
+            label = self._by_number.get(number)
             if label is not None and self._numbered is None:
                 numbers = ", ".join(f"{i} is {x}" for i, x in enumerate(self._labels))
                 log.info("--gold: the column has the numbers of the labels: %s", numbers)

@@ -13,4 +13,5 @@ def wilson(successes: int, trials: int) -> Interval:
     middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     spread = math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials))
     half = spread * Z / (1 + z2 / trials)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    low = middle - half if successes else 0.0  # without what rounding leaves of it
+    return low, middle + half if successes < trials else 1.0

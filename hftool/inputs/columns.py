@@ -95,14 +95,17 @@ def _asked_column(header: Sequence[str], asked: str, source: str) -> int:
     if asked.isdecimal() and 1 <= int(asked) <= len(header):
         log.info("the texts are in the column '%s' of %s", header[int(asked) - 1], source)
         return int(asked) - 1
-    by_plain = {_plain(name): name for name in header}
-    close = difflib.get_close_matches(_plain(asked), by_plain, n=1)
     raise HftoolError(
         f"{source}: no column '{asked}'; the columns are {_listed(header)}",
-        f"did you mean '{by_plain[close[0]]}'?"
-        if close
-        else "choose the column that holds the texts with --column",
+        did_you_mean(header, asked) or "choose the column that holds the texts with --column",
     )
+
+
+def did_you_mean(names: Sequence[str], asked: str) -> str | None:
+    """Return a hint at the name of a column that is like the one asked for, if there is one."""
+    by_plain = {_plain(name): name for name in names}
+    close = difflib.get_close_matches(_plain(asked), by_plain, n=1)
+    return f"did you mean '{by_plain[close[0]]}'?" if close else None
 
 
 def _several(header: Sequence[str], matches: Sequence[int], source: str) -> HftoolError:
@@ -146,7 +149,9 @@ def require_column(names: Sequence[str], column: str | None) -> None:
         UsageError: with the columns.
     """
     if column is not None and names and column not in names and not is_path(names, column):
-        raise UsageError(f"no column '{column}'; the columns are {_listed(names)}")
+        raise UsageError(
+            f"no column '{column}'; the columns are {_listed(names)}", did_you_mean(names, column)
+        )
 
 
 def is_path(names: Sequence[str], asked: str) -> bool:

@@ -2,7 +2,6 @@
 
 import csv
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -10,6 +9,7 @@ from typing import Literal
 
 from hftool.errors import HftoolError, UsageError
 from hftool.inputs.columns import is_name, is_usual_name
+from hftool.inputs.header_rows import has_names, header_doubt, names_columns, survey_rows
 from hftool.options.inputs import TableInputOptions
 from hftool.tsv import LONGEST_CELL, NULL, unescape_cell
 
@@ -17,7 +17,7 @@ DELIMITERS = (",", ";", "\t", "|")
 PREAMBLE_ROWS = 10  # most rows of titles and comments before the header
 NAMED_DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
 _SEPARATOR_LINE = re.compile(r'"?sep=(\\t|.)"?\r?\n?', re.IGNORECASE)  # Excel's first line
-_NUMBER = re.compile(r"[-+]?[$€£¥]?\d[\d.,:/ -]*([eE][-+]?\d+)?%?([T ][\d:.]+Z?)?")
+_ROW_COUNT = re.compile(r"\(?\d+ rows?( affected| selected\.)?\)?")
 
 Quoting = Literal["doubled", "backslash", "escapes"]
 Cell = str | None
@@ -50,6 +50,8 @@ class Layout:
         skipped: how many rows that are not blank come before the header, or the first record.
         header: the names of the columns; empty for an empty table.
         named: whether the header is a row of the table.
+        below: how many rows below the header are more names, as survey tools write them.
+        doubt: what makes it doubtful that the header names the columns, None if nothing does.
         rows: how many records were looked at.
         fit: the share of them that have as many cells as the header.
         usual: whether the header has a usual name, or names over numbers.
@@ -60,6 +62,8 @@ class Layout:
     skipped: int = 0
     header: tuple[str, ...] = ()
     named: bool = True
+    below: int = 0
+    doubt: str | None = None
     rows: int = 0
     fit: float = 0.0
     usual: bool = False
@@ -149,7 +153,7 @@ def recognise(
 
 
 def require_header(layout: Layout, options: TableInputOptions, name: str) -> None:
-    """Raise where the first row looks like a record, and no option says what it is.
+    """Raise where it is doubtful which row is the header, and no option says it.
 
     Raises:
         HftoolError: with the options that say it.
@@ -159,6 +163,11 @@ def require_header(layout: Layout, options: TableInputOptions, name: str) -> Non
             f"{name}: the first row looks like a record, not like the names of the columns",
             "add --no-header and choose the column by its number, as in --column 2;"
             " or --header if it does name them",
+        )
+    if options.header is None and layout.doubt:
+        raise HftoolError(
+            f"{name}: {layout.doubt}",
+            "leave one row with a name for each column; or --header if that is what it has",
         )
 
 
@@ -200,13 +209,19 @@ def _dialects(text: str, options: TableInputOptions, tsv: bool) -> list[Dialect]
         delimiters = sorted(DELIMITERS, key=lambda each: each != ("\t" if tsv else ","))
     dialects: list[Dialect] = []
     for delimiter in delimiters:
-        escapes = tsv and delimiter == "\t"
-        if not escapes or _has_quoted_cells(text, delimiter):
-            dialects.append(Dialect(delimiter))
-        if escapes:
+        if tsv and delimiter == "\t":
+            quoted = _has_quoted_cells(text, delimiter)
+            if quoted or _has_plain_backslashes(text):
+                dialects.append(Dialect(delimiter))
+            if quoted and '\\"' in text:
+                dialects.append(Dialect(delimiter, "backslash"))
             dialects.append(Dialect(delimiter, "escapes"))
-        elif "\\" in text:
-            dialects.append(Dialect(delimiter, "backslash"))
+            continue
+        dialects.append(Dialect(delimiter))
+        if "\\" in text:
+            # After RFC 4180 a quote inside a cell follows another one.
+            escaped = re.search(rf'\\"[^"\r\n{re.escape(delimiter)}]', text) is not None
+            dialects.insert(len(dialects) - escaped, Dialect(delimiter, "backslash"))
         if f'{delimiter} "' in text:
             dialects.append(Dialect(delimiter, spaces=True))
     return dialects
@@ -214,14 +229,20 @@ def _dialects(text: str, options: TableInputOptions, tsv: bool) -> list[Dialect]
 
 def _has_quoted_cells(text: str, delimiter: str) -> bool:
     """Return whether cells are quoted as Excel does it: those with a comma, a quote, a delimiter or
-    a line break in them. A file with backslash escapes has no quotes around cells."""
-    if re.search(r"\\[tnrN\\]", text):
-        return False
+    a line break in them. A file with backslash escapes has no such cells."""
     edge = re.escape(delimiter)
     cells = re.findall(rf'(?:^|(?<={edge}))"((?:[^"]|"")*)"(?={edge}|\r?$)', text, re.MULTILINE)
     first, _, _ = text.partition("\n")
-    every = all(re.fullmatch(r'".*"\r?', cell) for cell in first.split(delimiter))
-    return bool(cells) and (every or any(re.search(r'[,"\t\r\n]', cell) for cell in cells))
+    if cells and all(re.fullmatch(r'".*"\r?', cell) for cell in first.split(delimiter)):
+        return True
+    signs = r'["\t\r\n]' if re.search(r"\\[tnrN\\]", text) else r'[,"\t\r\n]'
+    return any(re.search(signs, cell) for cell in cells)
+
+
+def _has_plain_backslashes(text: str) -> bool:
+    r"""Return whether backslashes are no escapes, as in `C:\Users\new`: none is doubled, and some
+    escape nothing."""
+    return "\\\\" not in text and re.search(r"\\([^bfnrtvNZ0\"]|$)", text, re.MULTILINE) is not None
 
 
 def _layout(
@@ -241,14 +262,18 @@ def layout_of(
     start = _header_index(rows, options.column) if options.header is not False else 0
     header, records = [cell or "" for cell in rows[start]], rows[start + 1 :]
     fitting = sum(fits(row, len(header)) for row in records)
+    named = has_names(header, records) if options.header is None else options.header
+    below = survey_rows(header, records) if named else 0
     return Layout(
         dialect,
         skipped=start,
         header=tuple(header),
-        named=_has_names(header, records) if options.header is None else options.header,
+        named=named,
+        below=below,
+        doubt=header_doubt(header, records[below:], options.column) if named else None,
         rows=len(records),
         fit=fitting / len(records) if records else 1.0,
-        usual=_names_columns(header, records, options.column),
+        usual=names_columns(header, records, options.column),
         valid=valid,
     )
 
@@ -289,49 +314,19 @@ def _rank(layout: Layout, layouts: Sequence[Layout]) -> tuple[object, ...]:
     )
 
 
+def is_footer(row: Row, width: int) -> bool:
+    r"""Return whether a row is the end of what a database printed: `(2 rows)`, or COPY's `\."""
+    text = (row[0] or "").strip() if len(row) == 1 else ""
+    return text == "\\." or (width > 1 and bool(_ROW_COUNT.fullmatch(text)))
+
+
 def is_blank(row: Row) -> bool:
     """Return whether a row is a line with nothing but spaces, or DOS's mark of a file's end."""
     return len(row) == 1 and not (row[0] or "").strip(" \t\x1a")
 
 
 def fits(row: Row, width: int) -> bool:
-    """Return whether a row has a table's width, perhaps with empty cells after it."""
-    return len(row) == width or (len(row) > width and not any(row[width:])) or is_blank(row)
-
-
-def _names_columns(header: Sequence[str], records: Sequence[Row], asked: str | None) -> bool:
-    """Return whether a row has a usual name in it, or names over columns of numbers."""
-    if any(is_name(cell, asked) for cell in header):
-        return True
-    columns = _columns(records, len(header))
-    return not any(map(_is_number, header)) and any(
-        cell and _all_numbers(column) for cell, column in zip(header, columns, strict=True)
-    )
-
-
-def _has_names(header: Sequence[str], records: Sequence[Row]) -> bool:
-    """Return whether a first row names the columns: False where it looks like the rows under it,
-    with a number over numbers or a value that comes again."""
-    if any(map(is_usual_name, header)):
-        return True
-    others = [row for row in records if row != list(header)]  # not a header that is repeated
-    for cell, column in zip(header, _columns(others, len(header)), strict=True):
-        if _is_number(cell) and _all_numbers(column):
-            return False
-        if cell and len(header) > 1 and Counter(column)[cell]:
-            return False
-    return True
-
-
-def _columns(records: Sequence[Row], width: int) -> list[list[str]]:
-    fitting = [row for row in records if len(row) >= width]
-    return [[row[i] or "" for row in fitting] for i in range(width)]
-
-
-def _is_number(cell: str) -> bool:
-    return _NUMBER.fullmatch(cell.strip()) is not None
-
-
-def _all_numbers(column: Sequence[str]) -> bool:
-    filled = [cell for cell in column if cell.strip()]
-    return bool(filled) and all(map(_is_number, filled))
+    """Return whether a row has a table's width, perhaps with empty cells after it; not after a
+    single one, where they are a delimiter at the end of a text."""
+    longer = len(row) > width > 1 and not any(row[width:])
+    return len(row) == width or longer or is_blank(row)

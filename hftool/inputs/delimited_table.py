@@ -1,6 +1,7 @@
 """The records of a CSV or TSV file."""
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,18 +14,18 @@ from hftool.inputs.delimited import (
     Row,
     fits,
     is_blank,
+    is_footer,
     read_rows,
     recognise,
     separator_line,
 )
+from hftool.inputs.other_kinds import PRINTED, text_kind
 from hftool.inputs.records import NumberedRecords, Records, Shape
 from hftool.inputs.texts import LineSource, require_data_lines
 from hftool.options.inputs import TableInputOptions
 from hftool.tsv import NULL
 
 log = logging.getLogger("hftool")
-
-OPEN_ENDED = "Open-Ended Response"  # below a question, in a second header of SurveyMonkey
 
 
 def delimited_records(
@@ -42,6 +43,8 @@ def delimited_records(
     source = source or LineSource(file, options)
     head, complete = source.head(least=2)
     require_data_lines(head, source.name)
+    if options.header is None:
+        _require_table(head, source.name)
     lines = iter(source)
     before = 0
     if head and (delimiter := separator_line(head[0])):
@@ -68,6 +71,23 @@ def delimited_records(
     return Records(shape, _records_under_header(rows, layout, names, options.null, source.name))
 
 
+def _require_table(head: Sequence[str], name: str) -> None:
+    """Raise where lines are of another kind than CSV, or have a rule below the header.
+
+    Raises:
+        HftoolError: with what they are.
+    """
+    kind = text_kind(head)
+    if kind is None and head[1:] and re.fullmatch(r"\s*-{3,}\s*", head[1]):
+        kind = PRINTED
+    if kind is not None:
+        raise HftoolError(
+            f"{name} looks like {kind}, not like CSV",
+            "save it as CSV (psql --csv, mysql --batch, sqlite3 -csv); --header reads it all the"
+            " same",
+        )
+
+
 def header_of(layout: Layout) -> tuple[str, ...]:
     """Return the names of the columns; those without names are numbered, but a single one holds the
     texts."""
@@ -85,20 +105,18 @@ def _records_under_header(
     source: str,
 ) -> NumberedRecords:
     """Yield the records in numbered rows of cells, after those before the header and the header."""
-    width, skip, first = len(names), layout.skipped + layout.named, layout.named
+    width, below = len(names), layout.below
+    skip = layout.skipped + layout.named + below
     for number, cells in rows:
-        if is_blank(cells) and (width > 1 or skip):
+        if is_footer(cells, width) or (is_blank(cells) and (width > 1 or skip)):
             continue
         if skip:
             skip -= 1
-            if skip >= layout.named:
+            if skip >= layout.named + below:
                 log.info("line %d of %s is before the header: '%s'", number, source, cells[0])
+            elif skip < below:
+                log.info("line %d of %s has more names, as survey tools write", number, source)
             continue
-        if first and OPEN_ENDED in cells:
-            log.info("line %d of %s has more names, as SurveyMonkey writes them", number, source)
-            first = False
-            continue
-        first = False
         if not fits(cells, width):
             cause = f"expected {width} cell{'s' * (width != 1)} as in the header, got {len(cells)}"
             way = "a cell with a delimiter in it must be quoted; --delimiter names another one"

@@ -1,7 +1,8 @@
 """Recognise the encoding of a text by its byte-order mark, else by its content."""
 
 import codecs
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from hftool.errors import UsageError
 
@@ -91,12 +92,12 @@ def guessed_encoding(sample: bytes) -> str:
     if right > 3 * wrong:
         return "utf-8"
     least = MORE_PLAUSIBLE if right >= wrong else LEAST_PLAUSIBLE
-    scored = {name: score for name in _PLAUSIBILITY if (score := _plausibility(sample, name))}
-    best = max(scored, key=scored.__getitem__, default="utf-8")
-    return best if scored.get(best, 0) >= least else "utf-8"
+    scored = [(_plausibility(sample, name, of), name) for name, of in _PLAUSIBILITY]
+    score, best = max(scored, key=lambda pair: pair[0])
+    return best if score >= least else "utf-8"
 
 
-def _plausibility(sample: bytes, encoding: str) -> float:
+def _plausibility(sample: bytes, encoding: str, of: Callable[[str], Iterable[float]]) -> float:
     """Return the mean plausibility of a sample's characters in an encoding, at most 1; 0 where it
     can't be decoded."""
     decoder = codecs.getincrementaldecoder(encoding)()
@@ -107,7 +108,7 @@ def _plausibility(sample: bytes, encoding: str) -> float:
     characters = [c for c in text if c > "\x7f"]
     if not characters or any(c < " " and c not in "\t\n\r\f" for c in text):
         return 0
-    score = sum(_PLAUSIBILITY[encoding](text)) / len(characters)
+    score = sum(of(text)) / len(characters)
     return 0 if is_wide(encoding) and score < MORE_PLAUSIBLE else score
 
 
@@ -150,16 +151,42 @@ def _korean(text: str) -> Iterator[float]:
 
 
 def _cyrillic(text: str) -> Iterator[float]:
-    """Letters stand among their like, and not among Latin ones."""
+    return _scripted(text, "\u0400-\u045f\u0490\u0491", "оеаинтсрвлкмдпуяыьзбгіў", "№«»—“”–…")
+
+
+def _greek(text: str) -> Iterator[float]:
+    # A sigma has another form at the end of a word.
+    text = re.sub(r"ς(?=\w)|σ(?!\w)", "\ufffd", text)
+    return _scripted(text, "\u0386-\u03ce", "αάοόιίτεέσςνηήυύρπκμλωώδγ", "«»—“”–…’·€")
+
+
+def _hebrew(text: str) -> Iterator[float]:
+    # Five letters have another form at the end of a word.
+    text = re.sub(r"[ךםןףץ](?=\w)|(?<=\w)[כמנצ](?!\w)", "\ufffd", text)
+    return _scripted(text, "\u05d0-\u05ea", "יוהלאםתמרבשנןעדח", "«»—“”–…’₪")
+
+
+def _arabic(text: str) -> Iterator[float]:
+    return _scripted(text, "\u0621-\u0652", "اليمنوترهبةدعسفقكحجأش", "،؛؟«»—“”–…")
+
+
+def _scripted(text: str, letters: str, frequent: str, signs: str) -> Iterator[float]:
+    """Letters of one script stand among their like, not among Latin ones, and a capital does not
+    follow a small letter; most of them are the frequent ones."""
+    script = re.compile(f"[{letters}]")
     for before, c, after in zip(" " + text, text, text[1:] + " ", strict=False):
         if c <= "\x7f":
             continue
-        if "\u0400" <= c <= "\u045f":
+        if script.match(c):
             beside = [x for x in (before, after) if x.isalpha()]
-            mixed = any(x <= "\x7f" for x in beside) or (before.islower() and c.isupper())
-            yield -0.5 if mixed else 0.9 if beside else 0.3
+            if before.islower() and c.isupper():
+                yield -1.5
+            elif not beside or not all(map(script.match, beside)):
+                yield -0.5 if beside else 0.3
+            else:
+                yield 0.95 if c in frequent else 0.6
         else:
-            yield 0.3 if c in "№«»—“”–…" else -0.5
+            yield 0.3 if c in signs else -0.5
 
 
 def _western(text: str) -> Iterator[float]:
@@ -172,15 +199,52 @@ def _western(text: str) -> Iterator[float]:
             ascii_beside = any(x <= "\x7f" for x in beside)
             inverted = before.islower() and c.isupper()
             likely = ascii_beside and not inverted and c not in _RARE_LETTERS
-            yield 0.9 if likely else 0.6 if c in "àÀÁÉÈÓéáóè" and not beside else -0.5
+            rare = (c in "õÕ" and after.lower() != "e") or c in "ûÛűŰ"  # ő and ű in cp1250
+            yield (
+                (0.8 if rare else 0.9)
+                if likely
+                else 0.6
+                if c in "àÀÁÉÈÓéáóè" and not beside
+                else -0.5
+            )
         else:
             inside = before.isalpha() and after.isalpha()
+            inside |= before.isalpha() and c in "‚„"  # which open a quotation
             usual = c in _USUAL_SIGNS and (not inside or c in "’·\u00ad–—")
             yield 0.7 if usual else -0.5
 
 
 def _eastern_european(text: str) -> Iterator[float]:
     return (score * 0.9 for score in _western(text))
+
+
+def _turkish(text: str) -> Iterator[float]:
+    return _latin(text, "çöüğışâîûÇÖÜĞİŞ")
+
+
+def _hungarian(text: str) -> Iterator[float]:
+    return _latin(text, "áéíóöőúüűÁÉÍÓÖŐÚÜŰ")
+
+
+def _icelandic(text: str) -> Iterator[float]:
+    return _latin(text, "áéíóúýþæðöÁÉÍÓÚÝÞÆÐÖ")
+
+
+def _latin(text: str, letters: str) -> Iterator[float]:
+    """A language has these letters outside ASCII and no others. They are a little less likely than
+    in `_western`, which wins where both read the same."""
+    western = _western(text)
+    for before, c, after in zip(" " + text, text, text[1:] + " ", strict=False):
+        if c <= "\x7f":
+            continue
+        score = next(western)
+        if not c.isalpha():
+            yield score
+        elif c not in letters or (before.islower() and c.isupper()):
+            yield -0.5
+        else:
+            rare = 0.75 if c in "űŰûÛ" else 0.895
+            yield rare if before.isalpha() or after.isalpha() else min(score, 0.3)
 
 
 def _first_byte(character: str, encoding: str) -> int:
@@ -196,18 +260,25 @@ def _punctuation(character: str) -> float:
     return 0.0
 
 
-_PLAUSIBILITY = {
-    "cp1252": _western,
-    "gb18030": _chinese,
-    "cp932": _japanese,
-    "big5": _traditional,
-    "cp949": _korean,
-    "cp1251": _cyrillic,
-    "koi8_r": _cyrillic,
-    "cp1250": _eastern_european,
-    "euc_jp": _japanese,
-    "utf-16-le": _chinese,
-    "utf-16-be": _chinese,
-}
-"""The encodings to guess from, each with what yields the plausibility (at most 1) of a text's
-characters outside ASCII."""
+_PLAUSIBILITY: Sequence[tuple[str, Callable[[str], Iterable[float]]]] = (
+    ("cp1252", _western),
+    ("gb18030", _chinese),
+    ("cp932", _japanese),
+    ("big5", _traditional),
+    ("cp949", _korean),
+    ("cp1251", _cyrillic),
+    ("koi8_r", _cyrillic),
+    ("cp1253", _greek),
+    ("cp1255", _hebrew),
+    ("cp1256", _arabic),
+    ("cp1254", _turkish),
+    ("cp1250", _eastern_european),
+    ("cp1250", _hungarian),
+    ("iso8859_2", _eastern_european),
+    ("cp1252", _icelandic),
+    ("euc_jp", _japanese),
+    ("utf-16-le", _chinese),
+    ("utf-16-be", _chinese),
+)
+"""Encodings to guess from, each with what yields the plausibility (at most 1) of the characters of
+a text that are not ASCII. Of equally plausible ones the first is taken."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hftool.errors import HftoolError, UsageError
+from hftool.inputs.other_kinds import LONGEST_MARK, binary_kind
 from hftool.inputs.streams import COMPRESSED, STDIN
 from hftool.options.inputs import InputFormat
 
@@ -22,7 +23,6 @@ SUFFIXES: dict[str, InputFormat] = {
     ".xlsm": "xlsx",
 }
 _MAGIC: dict[bytes, InputFormat] = {b"PAR1": "parquet", b"PK\x03\x04": "xlsx"}
-_OLD_EXCEL = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _PARTITION = re.compile(r"([^=]+)=(.*)")
 
 
@@ -97,15 +97,15 @@ def format_by_content(file: Path) -> InputFormat | None:
     """Return the format that the first bytes of a file name, None where they name none.
 
     Raises:
-        HftoolError: the file can't be read, or is a workbook of an old Excel.
+        HftoolError: the file can't be read, or is of a kind that hftool does not read.
     """
     try:
         with file.open("rb") as stream:
-            head = stream.read(8)
+            head = stream.read(LONGEST_MARK)
     except OSError as error:
         raise HftoolError(f"cannot read {file}: {error.strerror}") from None
-    if head == _OLD_EXCEL:
-        raise HftoolError(f"{file} is an old Excel workbook", "save it as .xlsx or .csv")
+    if kind := binary_kind(head):
+        raise HftoolError(f"{file} is {kind}", "save it as .xlsx, .csv or .parquet")
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
 
 

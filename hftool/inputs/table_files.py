@@ -84,9 +84,10 @@ def merged_shape(shapes: Sequence[Shape], sources: Sequence[str], format_: Input
 
 
 def _workbook(file: Path | None, options: TableInputOptions) -> Records:
-    from hftool.inputs.spreadsheet import read_cells
+    from hftool.inputs.spreadsheet import read_cells, report_unread
 
     path = _required_file(file, "an Excel workbook")
+    report_unread(path)
     first = [
         [None if cell is None else str(cell) for cell in row]
         for _, row in islice(read_cells(path), HEAD_LINES)
@@ -97,7 +98,7 @@ def _workbook(file: Path | None, options: TableInputOptions) -> Records:
     names = unique_names(header)
 
     def records() -> NumberedRecords:
-        rows = islice(read_cells(path), layout.skipped + layout.named, None)
+        rows = islice(read_cells(path), layout.skipped + layout.named + layout.below, None)
         for number, cells in rows:
             if len(cells) > len(names):
                 cause = f"{len(cells)} cells, where the header has {len(names)}"

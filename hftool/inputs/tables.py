@@ -10,10 +10,12 @@ from hftool.errors import HftoolError, UsageError
 from hftool.inputs.columns import MISSING, TEXT, is_path, is_text_name, text_column, value_in
 from hftool.inputs.delimited import looks_like_table
 from hftool.inputs.delimited_table import delimited_records
-from hftool.inputs.files import input_files, is_table_name, one_format
+from hftool.inputs.files import format_by_suffix, input_files, is_table_name, one_format
 from hftool.inputs.json_records import begins_with_record, kind
 from hftool.inputs.json_table import json_file_records
+from hftool.inputs.other_kinds import PRINTED, is_fixed_width, text_kind
 from hftool.inputs.records import Columns, Records, Shape, lines_shape
+from hftool.inputs.spreadsheet import ERRORS
 from hftool.inputs.streams import STDIN, is_live, source_name
 from hftool.inputs.table_files import merged_shape, open_records
 from hftool.inputs.texts import LineSource, each_argument, require_data_lines
@@ -129,6 +131,8 @@ def _require_texts(arguments: Sequence[str], options: TableInputOptions) -> None
                 f"'{argument}' is the name of a file, not a text",
                 f"-f '{argument}' reads the file; to label the name itself, pipe it into stdin",
             )
+        if " " not in argument and format_by_suffix(Path(argument)) != "lines":
+            log.warning("'%s' is taken for a text; there is no file of this name", argument)
 
 
 def _needs_table(options: TableInputOptions) -> bool:
@@ -199,16 +203,20 @@ def _require_plain_lines(head: Sequence[str], name: str, options: TableInputOpti
     if options.input_format == "lines":
         return
     require_data_lines(head, name)
-    if begins_with_record(head):
-        found, way = "JSON", "--input-format json"
+    if other := text_kind(head):
+        found, way = other, "save it as CSV or JSON Lines"
+    elif begins_with_record(head):
+        found, way = "JSON", "--input-format json reads it so"
     elif layout := looks_like_table(head, options, complete=False):
         names = ", ".join(f"'{cell}'" for cell in layout.header[:5])
-        found, way = f"a table with the columns {names}", "--input-format csv"
+        found, way = f"a table with the columns {names}", "--input-format csv reads it so"
+    elif is_fixed_width(head):
+        found, way = PRINTED, "save it as CSV or JSON Lines"
     else:
         return
     raise HftoolError(
         f"{name} looks like {found}, not like a text on each line",
-        f"{way} reads it so; --input-format lines labels each line",
+        f"{way}; --input-format lines labels each line",
     )
 
 
@@ -252,6 +260,9 @@ def _text_rows(
             found = _text_of_bytes(found, options)
         elif is_cell and isinstance(found, int | float):
             found = str(found)
+        elif is_cell and found in ERRORS and found != options.null:
+            way = f"--null '{found}' reads it as a missing value"
+            found = HftoolError(f"'{column}' has the error {found}", way)
         if isinstance(found, str | None):
             yield TextRow(found if found and found != options.null else "", record, place)
             continue

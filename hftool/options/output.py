@@ -55,7 +55,11 @@ class OutputOptions:
     color: Annotated[
         Color, _output("--color", help="When to use colour; NO_COLOR turns it off.")
     ] = "auto"
-    by_suffix: ClassVar[Mapping[str, str]] = {f".{name}": name for name in SUFFIXES}
+    by_suffix: ClassVar[Mapping[str, str]] = {
+        **{f".{name}": name for name in SUFFIXES},
+        ".ndjson": "jsonl",
+        ".tab": "tsv",
+    }
     """The formats that a suffix of `output` chooses where no option does."""
     quiet: Annotated[
         bool, _output("--quiet", "-q", help="Write no notes and no progress to stderr.")
@@ -69,9 +73,10 @@ class OutputOptions:
             raise UsageError(f"--json and --format {self.format} exclude each other")
         suffix = self.output.suffix.lower() if self.output else ""
         if suffix in UNWRITTEN and suffix not in self.by_suffix and not (self.format or self.json):
+            suffixes = ", ".join(f".{name}" for name in dict.fromkeys(self.by_suffix.values()))
             raise UsageError(
                 f"-o {self.output}: this command does not write {suffix[1:]} files",
-                f"use another suffix ({', '.join(self.by_suffix)}), or choose with --format",
+                f"use another suffix ({suffixes}), or choose with --format",
             )
 
 

@@ -108,7 +108,9 @@ def test_the_worst_mistakes_come_first() -> None:
     ]
 
 
-@pytest.mark.parametrize("values", [("A", "b", " C "), (0, 1, 2), ("0", "1", "2"), (0.0, 1.0, 2.0)])
+@pytest.mark.parametrize(
+    "values", [("A", "b", " C "), (0, 1, 2), ("0", "1", "2"), (0.0, 1.0, 2.0), ("0.0", "1.0", "2")]
+)
 def test_names_and_numbers_of_labels(values: tuple[object, ...]) -> None:
     rows = [classification(gold, label) for gold, label in zip(values, LABELS, strict=True)]
     assert evaluate(rows, LABELS, "gold").accuracy == 1

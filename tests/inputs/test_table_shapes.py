@@ -25,6 +25,12 @@ CHINESE = ["这部手机太棒了，非常喜欢", "质量太差，退货了"]
 JAPANESE = ["とても良い商品です", "画質が悪い。最悪でした"]
 KOREAN = ["정말 좋은 제품입니다", "배송이 너무 느려요"]
 RUSSIAN = ["Очень хороший телефон", "Ужасное качество"]
+GREEK = ["Πολύ καλό προϊόν, το συνιστώ", "Κακή ποιότητα και αργή εξυπηρέτηση"]
+TURKISH = ["Çok güzel bir ürün, öneririm", "Kötü kalite, yavaş kargo, ışık değil"]
+HEBREW = ["מוצר מצוין, מומלץ", "איכות גרועה מאוד"]
+ARABIC = ["منتج رائع جدا", "جودة سيئة للغاية"]
+HUNGARIAN = ["Nagyon jó termék, ajánlom", "Rossz minőségű, lassú kiszolgálás"]
+ICELANDIC = ["Mjög góður sími, þetta er frábært", "Slæm gæði, það virkar ekki"]
 GERMAN = ["Sehr schön, würde ich wieder kaufen", "Überhaupt nicht zufrieden"]
 POLISH = ["Bardzo dobry produkt, polecam każdemu", "Zła jakość, słaba obsługa"]
 
@@ -143,6 +149,36 @@ SHAPES: dict[str, tuple[str, bytes | str, dict[str, Any], list[str]]] = {
         {},
         ["good, really", "", "line\nbreak"],
     ),
+    "backslashes before quotes in unquoted cells": (
+        "a.csv",
+        'id,text\n1,a 5\\" screen\n2,C:\\\\dir\n',
+        {},
+        ['a 5" screen', "C:\\dir"],
+    ),
+    "a comma at the end of the only column": (
+        "a.csv",
+        "text\nWell, no\nGood,\nBad;\n",
+        {},
+        ["Well, no", "Good,", "Bad;"],
+    ),
+    "paths in a tsv without escapes": (
+        "a.tsv",
+        "text\tpath\nin C:\\new\tC:\\Users\\new\\\n",
+        {},
+        ["in C:\\new"],
+    ),
+    "paths in Excel's quoted tab file": (
+        "a.tsv",
+        'path\ttext\nC:\\new\t"a ""big"" one"\n',
+        {},
+        ['a "big" one'],
+    ),
+    "backslashes before quotes in a tsv": (
+        "a.tsv",
+        '"id"\t"text"\n"1"\t"a \\"big\\" one"\n',
+        {},
+        ['a "big" one'],
+    ),
     "paths and quotes after RFC 4180": (
         "a.csv",
         'path,text\n"C:\\",Good\n"D:\\new\\","Bad ""one"""\n',
@@ -241,6 +277,38 @@ SHAPES: dict[str, tuple[str, bytes | str, dict[str, Any], list[str]]] = {
         {"column": "2"},
         [LOVE],
     ),
+    "a second row of names without that mark": (
+        "a.csv",
+        f"Respondent ID,Do you agree?,,Size\n,Response,Other (please specify),\n1,Yes,{LOVE},\n",
+        {"column": "3"},
+        [LOVE],
+    ),
+    "three rows of names, by Qualtrics": (
+        "a.csv",
+        'StartDate,Q1,Q2\nStart Date,"Why, then?",Rate\n"{""ImportId"":""startDate""}",'
+        f'"{{""ImportId"":""QID1_TEXT""}}","{{}}"\n2024-01-01,{LOVE},5\n2024-01-02,{WORST},1\n',
+        {"column": "Q1"},
+        [LOVE, WORST],
+    ),
+    "words over numbers in the first record, told": (
+        "a.csv",
+        "text,stars\nGood,five\nBad,1\nFine,3\n",
+        {"header": True},
+        ["Good", "Bad", "Fine"],
+    ),
+    "a missing number in the first record": (
+        "a.csv",
+        "text,stars\nGood,N/A\nBad,1\nFine,3\n",
+        {},
+        ["Good", "Bad", "Fine"],
+    ),
+    "the number of rows below them, by psql": (
+        "a.csv",
+        f"id|text\n1|{LOVE}\n(1 row)\n",
+        {},
+        [LOVE],
+    ),
+    "the end of COPY": ("a.tsv", "text\nGood\n\\.\n", {}, ["Good"]),
     "the mark at the end of a DOS file": (
         "a.csv",
         f"id,text\r\n1,{LOVE}\r\n\x1a",
@@ -348,6 +416,13 @@ SHAPES: dict[str, tuple[str, bytes | str, dict[str, Any], list[str]]] = {
     ),
     "cp1251": ("a.csv", lines_of(RUSSIAN).encode("cp1251"), {}, RUSSIAN),
     "cp1250": ("a.csv", lines_of(POLISH).encode("cp1250"), {}, POLISH),
+    "cp1250, Hungarian": ("a.csv", lines_of(HUNGARIAN).encode("cp1250"), {}, HUNGARIAN),
+    "ISO 8859-2": ("a.csv", lines_of(POLISH).encode("iso8859_2"), {}, POLISH),
+    "cp1252, Icelandic": ("a.csv", lines_of(ICELANDIC).encode("cp1252"), {}, ICELANDIC),
+    "cp1253": ("a.csv", lines_of(GREEK).encode("cp1253"), {}, GREEK),
+    "cp1254": ("a.csv", lines_of(TURKISH).encode("cp1254"), {}, TURKISH),
+    "cp1255": ("a.csv", lines_of(HEBREW).encode("cp1255"), {}, HEBREW),
+    "cp1256": ("a.csv", lines_of(ARABIC).encode("cp1256"), {}, ARABIC),
     "an encoding, named": (
         "a.csv",
         lines_of(GERMAN).encode("mac_roman"),
@@ -412,6 +487,10 @@ def test_the_right_texts(shape: str, tmp_path: Path) -> None:
     content = data if isinstance(data, bytes) else data.encode()
     assert texts_of(table(tmp_path / name, content, **options)) == texts
 
+
+PRINTED = "looks like a table printed for reading"
+PSQL = f" id |       text        \n----+-------------------\n  1 | {LOVE} \n(1 row)\n"
+MYSQL = f"+----+------+\n| id | text |\n+----+------+\n|  1 | {LOVE} |\n+----+------+\n"
 
 ERRORS: dict[str, tuple[str, bytes | str, dict[str, Any], str, str]] = {
     "no header, two columns": (
@@ -478,6 +557,57 @@ ERRORS: dict[str, tuple[str, bytes | str, dict[str, Any], str, str]] = {
         "line 3: expected 2 cells as in",
         "quoted",
     ),
+    "two rows of names, by pandas": (
+        "a.csv",
+        f",review,review\n,text,stars\nid,,\n0,{LOVE},5\n1,{WORST},1\n",
+        {"column": "2"},
+        "the row below the header looks like more names",
+        "--header if",
+    ),
+    "row numbers without a name, by R": (
+        "a.csv",
+        f'"text","note"\n"1","{LOVE}",""\n"2","{WORST}",""\n',
+        {},
+        "one cell more than the header",
+        "a name for each column",
+    ),
+    "a rule below the header, by sqlcmd": (
+        "a.csv",
+        f"id,text\n--,----\n1,{LOVE}\n",
+        {},
+        PRINTED,
+        "",
+    ),
+    "a rule below one name": ("a.csv", f" text \n------\n {LOVE}\n(1 row)\n", {}, PRINTED, ""),
+    "printed by psql": ("a.txt", PSQL, {}, PRINTED, "--input-format lines"),
+    "printed by psql, called CSV": ("a.csv", PSQL, {}, PRINTED, "psql --csv"),
+    "printed by MySQL": ("a.txt", MYSQL, {}, PRINTED, "save it as CSV"),
+    "a table in Markdown": ("a.md", "| id | text |\n|----|:--:|\n| 1 | x |\n", {}, PRINTED, ""),
+    "columns of fixed width": (
+        "a.txt",
+        "ID   TEXT     STARS\n1    Good     5\n2    Bad one  1\n",
+        {},
+        PRINTED,
+        "",
+    ),
+    "HTML that is called a workbook": ("a.xls", "<html>\n<table>\n", {}, "a web page", ""),
+    "HTML that is called CSV": ("a.csv", "<table>\n<tr><td>id\n", {}, "looks like HTML", ""),
+    "XML": ("a.xml", '<?xml version="1.0"?>\n<text>Good</text>\n', {}, "looks like XML", ""),
+    "SQL": ("a.sql", "INSERT INTO r VALUES (1,'Good');\n", {}, "an SQL dump", ""),
+    "ARFF": ("a.arff", "@relation r\n@attribute text string\n@data\n'x'\n", {}, "an ARFF file", ""),
+    "YAML": ("a.yaml", "- id: 1\n  text: Good\n", {}, "looks like YAML", ""),
+    "labels of fastText": ("a.txt", "__label__2 Good\n__label__1 Bad\n", {}, "fastText", ""),
+    "dictionaries of Python": ("a.txt", "{'text': 'Good'}\n", {}, "dictionaries of Python", ""),
+    "a table by R, with spaces": ("a.txt", '"id" "text"\n"1" 1 "Good"\n', {}, "have spaces", ""),
+    "a Feather file": ("a.csv", b"ARROW1\0\0\xff\xff\xff\xff", {}, "Feather file", ".parquet"),
+    "a NumPy array": (
+        "a.npy",
+        b"\x93NUMPY\x01\0v\0" + "Good".encode("utf-32"),
+        {},
+        "NumPy",
+        ".csv",
+    ),
+    "a PDF document": ("a.pdf", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", {}, "a PDF document", ""),
     "a quote that is never closed": (
         "a.csv",
         'id,text\n1,"never\n2,x\n',
@@ -513,6 +643,23 @@ ERRORS: dict[str, tuple[str, bytes | str, dict[str, Any], str, str]] = {
         "is not UTF-8",
         "--errors",
     ),
+    **{
+        f"{encoding} is not taken for another: {texts[0]}": (
+            "a.csv",
+            lines_of(texts).encode(encoding),
+            {},
+            "is not UTF-8",
+            "--encoding",
+        )
+        for encoding, texts in [
+            ("cp850", GERMAN),
+            ("cp850", ["un café", "ok"]),
+            ("mac_roman", ["it’s great – really", "“wow”…"]),
+            ("iso8859_5", RUSSIAN),
+            ("cp866", RUSSIAN),
+            ("cp874", ["สินค้าดีมาก แนะนำ", "คุณภาพแย่มาก"]),
+        ]
+    },
     "a table in a .txt": (
         "a.txt",
         f"id\ttext\n1\t{LOVE}\n",
@@ -654,6 +801,55 @@ def test_a_workbook(tmp_path: Path) -> None:
     assert [row.text for row in read_table(None, options)] == [LOVE, WORST]
 
 
+def test_sheets_and_formulas_that_are_not_read(
+    tmp_path: Path, notes: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.xlsx"
+    book = openpyxl.Workbook()
+    hidden, empty = book.active, book.create_sheet("Empty")
+    hidden.append(["text"])
+    hidden.append(["an old one"])
+    hidden.sheet_state = "hidden"
+    data, more = book.create_sheet("Data"), book.create_sheet("More")
+    for row in (["id", "text"], [1, "two_x000D_\nlines"], [2, '="a"&"b"'], [3, "#N/A"], [4, WORST]):
+        data.append(row)
+    more.append([LOVE])
+    book.active = empty
+    book.save(path)
+    rows = list(read_table(None, TableInputOptions(files=[path])))
+    assert [row.text for row in rows] == ["two\r\nlines", "", "", WORST]
+    assert [row.error and row.error.message for row in rows[1:3]] == [
+        None,
+        "'text' has the error #N/A",
+    ]
+    assert texts_of(table(path, path.read_bytes(), null="#N/A"))[2:] == ["", WORST]
+    said = notes.text
+    assert "only the sheet 'Data' is read, not 'More'" in said
+    assert "formulas without a value" in said
+    book["Data"]["B3"] = "computed"
+    book.remove(more)
+    book.save(tmp_path / "b.xlsx")
+    notes.clear()
+    assert (
+        texts_of(table(tmp_path / "b.xlsx", (tmp_path / "b.xlsx").read_bytes(), null="#N/A"))[1]
+        == "computed"
+    )
+    assert not notes.text
+
+
+def test_rows_of_names_in_a_workbook(tmp_path: Path) -> None:
+    rows: list[list[Any]] = [["Respondent ID", "Why?"], [None, "Response"], [1, LOVE], [2, WORST]]
+    path = workbook(tmp_path / "a.xlsx", rows)
+    assert texts_of(table(path, path.read_bytes(), column="Why?")) == [LOVE, WORST]
+    damaged = io.BytesIO()
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(damaged, "w") as archive:
+        for name in whole.namelist():
+            data = whole.read(name)
+            archive.writestr(name, data[: len(data) // 2] if "worksheets" in name else data)
+    with pytest.raises(HftoolError, match="as an Excel workbook"):
+        texts_of(table(tmp_path / "b.xlsx", damaged.getvalue()))
+
+
 def test_several_files_and_folders(tmp_path: Path) -> None:
     spark = tmp_path / "reviews.csv"
     spark.mkdir()
@@ -695,7 +891,9 @@ def test_json_files_have_the_columns_of_all_records(tmp_path: Path) -> None:
     ]
 
 
-def test_a_name_of_a_file_is_not_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_of_a_file_is_not_a_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notes: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("real.txt").write_text("I love it\n")
     Path("reviews.parquet").mkdir()
@@ -706,6 +904,9 @@ def test_a_name_of_a_file_is_not_a_text(tmp_path: Path, monkeypatch: pytest.Monk
         assert f"-f '{name}'" in (caught.value.hint or "")
     texts = ["", "none.txt", "a\nb", "x" * 5000, "大" * 200, "a\0b", "."]
     assert [row.text for row in read_table(texts, TableInputOptions())] == texts
+    assert not notes.text
+    assert [row.text for row in read_table(["none.csv"], TableInputOptions())] == ["none.csv"]
+    assert "there is no file of this name" in notes.text
 
 
 def test_memory_stays_constant_in_an_array(tmp_path: Path) -> None:

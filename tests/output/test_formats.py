@@ -212,6 +212,13 @@ def test_the_suffix_of_the_output_chooses_the_format(name: str, tmp_path: Path) 
         assert target.read_text() == run(*arguments, "--format", "text").stdout
 
 
+@pytest.mark.parametrize(("suffix", "name"), [("ndjson", "jsonl"), ("tab", "tsv")])
+def test_other_suffixes_of_the_same_formats(suffix: str, name: str, tmp_path: Path) -> None:
+    target = tmp_path / f"out.{suffix}"
+    assert run("vocab-dump", "--ids", "5-9", "-o", str(target)).exit_code == 0
+    assert target.read_text() == run("vocab-dump", "--ids", "5-9", "--format", name).stdout
+
+
 @pytest.mark.parametrize("suffix", ["xlsx", "csv.gz", "parquet", "ZIP"])
 def test_a_suffix_that_names_another_format_is_refused(suffix: str, tmp_path: Path) -> None:
     target = tmp_path / f"out.{suffix}"
