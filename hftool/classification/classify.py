@@ -168,33 +168,43 @@ def classify(
     began, found = time.perf_counter(), counts or TextCounts()
     if scorer.is_multi_label and threshold is None:
         threshold = MULTI_LABEL_THRESHOLD
+    for row, encoded, result in _results(scorer, rows):
+        if isinstance(result, HftoolError):
+            if on_error == "stop":
+                raise stopping_error(row, result, first=found.total == 0)
+            error = row.located(result).message
+            yield Classification(row.text, "", None, {}, row.columns, error=error)
+        else:
+            if encoded is not None:
+                found.add(encoded)
+            found.tokenless += result == []
+            yield _classification(scorer, row, result, threshold)
+        found.total += 1
+    if counts is None:
+        log_truncated(scorer.truncated_texts)
+        found.log()
+    seconds = time.perf_counter() - began
+    log.debug("%d texts in %.2f s, %.1f texts/s", found.total, seconds, found.total / seconds)
+
+
+def _results(
+    scorer: Scorer, rows: Iterable[TextRow]
+) -> Iterator[tuple[TextRow, EncodedText | None, list[float] | HftoolError | None]]:
+    """Yield each row, its encoded text, and the scores of its labels or why there are none; both
+    are None for a blank text."""
     cached: dict[Input, list[float] | HftoolError] = {}
     for [(window, encoded)] in read_ahead(_encoded_windows(scorer, rows), 1):
         cached.update((t, error) for t, error in encoded.items() if isinstance(error, HftoolError))
         new = [text for text in encoded if text not in cached]
         scores = each_or_error(_finite(scorer.scores), [encoded[text] for text in new])
         for row, text in window:
+            if isinstance(text, HftoolError):
+                yield row, None, text
+                continue
             if text in encoded and text not in cached:
                 cached[text] = next(scores)  # `new` is in the order of the rows
-            result = text if isinstance(text, HftoolError) else cached.get(text)
-            if isinstance(result, HftoolError):
-                if on_error == "stop":
-                    raise stopping_error(row, result, first=found.total == 0)
-                error = row.located(result).message
-                yield Classification(row.text, "", None, {}, row.columns, error=error)
-            else:
-                known = None if isinstance(text, HftoolError) else encoded.get(text)
-                if isinstance(known, EncodedText):
-                    found.add(known)
-                found.tokenless += result == []
-                yield _classification(scorer, row, result, threshold)
-            found.total += 1
+            yield row, encoded.get(text), cached.get(text)
         _shrink(cached, encoded)
-    if counts is None:
-        log_truncated(scorer.truncated_texts)
-        found.log()
-    seconds = time.perf_counter() - began
-    log.debug("%d texts in %.2f s, %.1f texts/s", found.total, seconds, found.total / seconds)
 
 
 def _finite(

@@ -111,50 +111,16 @@ def evaluate(
         UsageError: the column is missing, has a value that is not one of the labels, or is empty.
     """
     right_labels = GoldLabels(labels, gold, several=several)
-    confusion: Counter[tuple[str, str]] = Counter()
-    counts = {label: _Counts() for label in labels}
-    tops: list[tuple[float, bool]] = []
-    wrong: list[Mistake] = []
-    texts = correct = no_gold = 0
-    for c in classifications:
-        right = right_labels.of(c)
-        if right is None or c.error is not None:
-            no_gold += right is None
-            continue
-        given = {c.label} if c.labels is None else {*c.labels}
-        texts += 1
-        correct += given == right
-        for label, count in counts.items():
-            count.add(label in right, label in given, c.scores.get(label))
-        if several:
-            tops += ((score, label in right) for label, score in c.scores.items())
-        else:
-            confusion[", ".join(right), c.label] += 1
-            if c.score is not None:
-                tops.append((c.score, max(c.scores, key=c.scores.__getitem__) in right))
-        if given != right and mistakes:
-            wrong.append(_mistake(c, right, several=several))
-            if len(wrong) > 2 * mistakes + 1000:
-                wrong = nlargest(mistakes, wrong, key=_badness)
-    if not texts:
+    tally = _Tally(labels, mistakes, several)
+    for classification in classifications:
+        right = right_labels.of(classification)
+        if right is None:
+            tally.no_gold += 1
+        elif classification.error is None:
+            tally.add(classification, right)
+    if not tally.texts:
         raise right_labels.missing()
-    evaluations = tuple(count.evaluation(label) for label, count in counts.items())
-    used = [e.f1 for e in evaluations if e.support or e.predicted]
-    bins = _calibration(tops)
-    return Evaluation(
-        texts=texts,
-        correct=correct,
-        accuracy=correct / texts,
-        accuracy_interval=wilson(correct, texts),
-        macro_f1=sum(used) / len(used) if used else 0.0,
-        calibration_error=_calibration_error(bins),
-        no_gold=no_gold,
-        labels=evaluations,
-        confusion={} if several else _by_gold(confusion, labels),
-        calibration=bins,
-        micro_f1=_micro_f1(counts.values()) if several else None,
-        mistakes=tuple(nlargest(mistakes, wrong, key=_badness)) if mistakes else None,
-    )
+    return tally.evaluation()
 
 
 def require_accuracy(evaluation: Evaluation, least: float | None) -> None:
@@ -168,6 +134,66 @@ def require_accuracy(evaluation: Evaluation, least: float | None) -> None:
         raise CheckFailed(
             f"the accuracy is {evaluation.accuracy:.4f}, less than {least:g}"
             f" (95 % interval: {low:.4f} to {high:.4f})"
+        )
+
+
+class _Tally:
+    """What is counted of texts with right labels, one text after another.
+
+    Args:
+        labels, mistakes, several: as `evaluate` gets them.
+    """
+
+    def __init__(self, labels: Sequence[str], mistakes: int, several: bool) -> None:
+        self._labels, self._mistakes, self._several = labels, mistakes, several
+        self._counts = {label: _Counts() for label in labels}
+        self._confusion: Counter[tuple[str, str]] = Counter()
+        self._scored: list[tuple[float, bool]] = []  # decisions, for the calibration
+        self._wrong: list[Mistake] = []
+        self._correct = 0
+        self.texts = 0
+        self.no_gold = 0
+
+    def add(self, c: Classification, right: set[str]) -> None:
+        """Count a text with these right labels."""
+        given = {c.label} if c.labels is None else {*c.labels}
+        self.texts += 1
+        self._correct += given == right
+        for label, count in self._counts.items():
+            count.add(label in right, label in given, c.scores.get(label))
+        if self._several:
+            self._scored += ((score, label in right) for label, score in c.scores.items())
+        else:
+            self._confusion[", ".join(right), c.label] += 1
+            if c.score is not None:
+                best = max(c.scores, key=c.scores.__getitem__)
+                self._scored.append((c.score, best in right))
+        if given != right and self._mistakes:
+            self._wrong.append(_mistake(c, right, several=self._several))
+            if len(self._wrong) > 2 * self._mistakes + 1000:
+                self._wrong = self._worst()
+
+    def _worst(self) -> list[Mistake]:
+        return nlargest(self._mistakes, self._wrong, key=_badness)
+
+    def evaluation(self) -> Evaluation:
+        """Return what the counts mean; there is at least one text."""
+        evaluations = tuple(count.evaluation(label) for label, count in self._counts.items())
+        used = [e.f1 for e in evaluations if e.support or e.predicted]
+        bins = _calibration(self._scored)
+        return Evaluation(
+            texts=self.texts,
+            correct=self._correct,
+            accuracy=self._correct / self.texts,
+            accuracy_interval=wilson(self._correct, self.texts),
+            macro_f1=sum(used) / len(used) if used else 0.0,
+            calibration_error=_calibration_error(bins),
+            no_gold=self.no_gold,
+            labels=evaluations,
+            confusion={} if self._several else _by_gold(self._confusion, self._labels),
+            calibration=bins,
+            micro_f1=_micro_f1(self._counts.values()) if self._several else None,
+            mistakes=tuple(self._worst()) if self._mistakes else None,
         )
 
 

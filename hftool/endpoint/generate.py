@@ -2,27 +2,17 @@
 
 import json
 import logging
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from queue import Full, Queue, SimpleQueue
-from typing import TypeVar
 
 from hftool.endpoint.answers import Answer, read_answer, with_reasoning
+from hftool.endpoint.in_order import in_order
 from hftool.endpoint.parameters import RemoteRequest, remote_request
 from hftool.endpoint.server import Endpoint
 from hftool.errors import HftoolError, UsageError
 from hftool.generation.batch_file import BatchLine, each_record, read_record
-from hftool.generation.records import (
-    FailedRequest,
-    FinishReason,
-    Generation,
-    Piece,
-    TokenLogprob,
-)
+from hftool.generation.records import FailedRequest, FinishReason, Generation, Piece, TokenLogprob
 from hftool.options.constraints import Constraint
 from hftool.options.generation import GenerateOptions
 from hftool.options.inputs import FileOptions
@@ -30,12 +20,6 @@ from hftool.prompting.prompt import Prompt
 from hftool.prompting.reasoning import ReasoningSplitter, split_reasoning
 
 log = logging.getLogger("hftool")
-
-AHEAD = 4  # as many items for each thread are read before the first is answered
-LOOK_SECONDS = 0.2  # how often a full queue looks whether its reader is gone
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def complete(endpoint: Endpoint, request: RemoteRequest) -> Generation:
@@ -221,64 +205,3 @@ def generate_batch(
             return FailedRequest(given_id, line.number, error.message)
 
     return in_order(answered, lines, concurrency)
-
-
-def in_order(
-    work: Callable[[Item], Result], items: Iterable[Item], workers: int
-) -> Iterator[Result]:
-    """Yield what `work` makes of each item, in order and as soon as it is known.
-
-    Several threads work, and another reads the items, of which it is only a little ahead.
-
-    An error of `work` or of the source is raised in its place. The threads do not keep the program
-    from ending.
-    """
-    tasks: SimpleQueue[tuple[Item, SimpleQueue[Result | BaseException]] | None] = SimpleQueue()
-    order: Queue[SimpleQueue[Result | BaseException]] = Queue(AHEAD * workers)
-    closed = threading.Event()
-    ended = EOFError()
-
-    def run() -> None:
-        while (task := tasks.get()) and not closed.is_set():
-            item, result = task
-            try:
-                result.put(work(item))
-            except BaseException as error:
-                result.put(error)
-
-    def add(result: "SimpleQueue[Result | BaseException]") -> None:
-        while not closed.is_set():
-            with suppress(Full):
-                order.put(result, timeout=LOOK_SECONDS)
-                return
-
-    def read(stdin: object) -> None:  # which Python must not free while it is read
-        last: SimpleQueue[Result | BaseException] = SimpleQueue()
-        cause: BaseException = ended
-        try:
-            for number, item in enumerate(items):
-                if closed.is_set():
-                    return
-                if number < workers:
-                    threading.Thread(target=run, daemon=True).start()
-                result: SimpleQueue[Result | BaseException] = SimpleQueue()
-                tasks.put((item, result))
-                add(result)
-        except BaseException as error:
-            cause = error
-        last.put(cause)
-        add(last)
-
-    threading.Thread(target=read, args=(sys.stdin,), daemon=True).start()
-    try:
-        while True:
-            found = order.get().get()
-            if found is ended:
-                return
-            if isinstance(found, BaseException):
-                raise found
-            yield found
-    finally:
-        closed.set()
-        for _ in range(workers):
-            tasks.put(None)

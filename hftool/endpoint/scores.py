@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 
 from hftool.endpoint.answers import read_answer
-from hftool.endpoint.generate import in_order
+from hftool.endpoint.in_order import in_order
 from hftool.endpoint.next_tokens import usage_of
 from hftool.endpoint.parameters import unknown
 from hftool.endpoint.server import Endpoint

@@ -110,9 +110,9 @@ def attention_maps(
     require_context(language_model, len(begin))
     _require_few(language_model, max(len(begin), len(source)))
     language_model.require_known(ids)
+    inputs = _inputs(language_model, begin, source)
     with model_errors():
         model.set_attn_implementation("eager")
-        inputs = _inputs(language_model, begin, source)
         output = model(**inputs, output_attentions=True, return_dict=True)
     name = language_model.tokenizer.token_text
     texts = {"text": tuple(map(name, begin)), "source": tuple(map(name, source))}

@@ -101,16 +101,12 @@ def generate_side_by_side(
             batched_model.keep(range(len(active)))
         unfinished: list[int] = []
         for row, (i, token_id, of_row) in enumerate(chosen):
-            rows[i].ids.append(token_id)
-            if not bool(are_finite(of_row)):
-                yield i, _fail(language_model, requests[i], of_row)
-                continue
-            rows[i].text.add(token_id, of_row)
-            if rows[i].has_ended:
-                total += rows[i].text.count
-                yield i, _finish(rows.pop(i))
-            else:
+            outcome = _advance(language_model, rows[i], token_id, of_row)
+            if outcome is None:
                 unfinished.append(row)
+                continue
+            total += rows.pop(i).text.count
+            yield i, outcome
         if len(unfinished) < len(active):
             kept = _without_holes(unfinished)
             batched_model.keep(kept)
@@ -172,6 +168,21 @@ def _without_holes(rows: Sequence[int]) -> list[int]:
     last = [row for row in rows if row >= len(rows)]
     kept = set(rows)
     return [row if row in kept else last.pop() for row in range(len(rows))]
+
+
+def _advance(
+    language_model: LanguageModel, row: _Row, token_id: int, logits: torch.Tensor
+) -> Generation | FailedRequest | None:
+    """Add a token to a text; return the text's record if it ends with it, or why it fails.
+
+    Args:
+        logits: those that the token was chosen from [vocabulary].
+    """
+    row.ids.append(token_id)
+    if not bool(are_finite(logits)):
+        return _fail(language_model, row.request, logits)
+    row.text.add(token_id, logits)
+    return _finish(row) if row.has_ended else None
 
 
 def _finish(row: _Row) -> Generation:

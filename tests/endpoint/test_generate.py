@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from hftool.endpoint.generate import in_order
+from hftool.endpoint.in_order import in_order
 from hftool.errors import HftoolError
 from tests import tiny_models
 from tests.conftest import run, run_process
