@@ -54,7 +54,7 @@ class Layout:
         doubt: what makes it doubtful that the header names the columns, None if nothing does.
         rows: how many records were looked at.
         fit: the share of them that have as many cells as the header.
-        usual: whether the header has a usual name, or names over numbers.
+        usual: how surely the header names columns, as `names_columns`.
         valid: whether all of them could be read.
     """
 
@@ -66,7 +66,7 @@ class Layout:
     doubt: str | None = None
     rows: int = 0
     fit: float = 0.0
-    usual: bool = False
+    usual: int = 0
     valid: bool = True
 
 
@@ -228,15 +228,15 @@ def _dialects(text: str, options: TableInputOptions, tsv: bool) -> list[Dialect]
 
 
 def _has_quoted_cells(text: str, delimiter: str) -> bool:
-    """Return whether cells are quoted as Excel does it: those with a comma, a quote, a delimiter or
-    a line break in them. A file with backslash escapes has no such cells."""
+    """Return whether cells are quoted as Excel does it: empty ones and those with a comma, a
+    quote, a delimiter or a line break in them. A file with backslash escapes has no such cells."""
     edge = re.escape(delimiter)
     cells = re.findall(rf'(?:^|(?<={edge}))"((?:[^"]|"")*)"(?={edge}|\r?$)', text, re.MULTILINE)
     first, _, _ = text.partition("\n")
     if cells and all(re.fullmatch(r'".*"\r?', cell) for cell in first.split(delimiter)):
         return True
     signs = r'["\t\r\n]' if re.search(r"\\[tnrN\\]", text) else r'[,"\t\r\n]'
-    return any(re.search(signs, cell) for cell in cells)
+    return any(not cell or re.search(signs, cell) for cell in cells)
 
 
 def _has_plain_backslashes(text: str) -> bool:
@@ -306,7 +306,7 @@ def _rank(layout: Layout, layouts: Sequence[Layout]) -> tuple[object, ...]:
     return (
         several and layout.fit >= 0.5,
         layout.valid,
-        several and layout.usual,
+        several * layout.usual,
         round(layout.fit, 2),
         several,
         -layout.skipped,

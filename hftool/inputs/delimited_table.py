@@ -19,6 +19,7 @@ from hftool.inputs.delimited import (
     recognise,
     separator_line,
 )
+from hftool.inputs.json_records import begins_with_record
 from hftool.inputs.other_kinds import PRINTED, text_kind
 from hftool.inputs.records import NumberedRecords, Records, Shape
 from hftool.inputs.texts import LineSource, require_data_lines
@@ -77,6 +78,8 @@ def _require_table(head: Sequence[str], name: str) -> None:
     Raises:
         HftoolError: with what they are.
     """
+    if begins_with_record(head):
+        raise HftoolError(f"{name} looks like JSON, not like CSV", "--input-format jsonl reads it")
     kind = text_kind(head)
     if kind is None and head[1:] and re.fullmatch(r"\s*-{3,}\s*", head[1]):
         kind = PRINTED

@@ -23,6 +23,7 @@ SUFFIXES: dict[str, InputFormat] = {
     ".xlsm": "xlsx",
 }
 _MAGIC: dict[bytes, InputFormat] = {b"PAR1": "parquet", b"PK\x03\x04": "xlsx"}
+_VERSIONED = {"_delta_log": "a Delta table", ".hoodie": "a Hudi table"}  # by a folder in it
 _PARTITION = re.compile(r"([^=]+)=(.*)")
 
 
@@ -31,7 +32,8 @@ def input_files(paths: Sequence[Path], input_format: InputFormat | None) -> list
 
     Raises:
         UsageError: stdin is among several files.
-        HftoolError: a folder has no tables, or they are partitioned by columns in folder names.
+        HftoolError: a folder has no tables, they are partitioned by columns in folder names, or
+            some of them are old versions.
     """
     if len(paths) > 1 and STDIN in paths:
         raise UsageError("stdin can't be read beside other files", "give it alone, as -f -")
@@ -42,6 +44,11 @@ def input_files(paths: Sequence[Path], input_format: InputFormat | None) -> list
 
 
 def _tables_in(folder: Path, input_format: InputFormat | None) -> Iterator[Path]:
+    if kind := next((kind for name, kind in _VERSIONED.items() if (folder / name).is_dir()), None):
+        raise HftoolError(
+            f"{folder} is {kind}, whose files also hold rows that were deleted or replaced",
+            "write its current rows to files of their own",
+        )
     tables = sorted(file for file in folder.rglob("*") if _is_table(file, folder, input_format))
     if not tables:
         kind = f"{input_format} files" if input_format else "tables"
@@ -61,8 +68,8 @@ def _tables_in(folder: Path, input_format: InputFormat | None) -> Iterator[Path]
 
 def _is_table(file: Path, folder: Path, input_format: InputFormat | None) -> bool:
     """Return whether a file in a folder is input, which its suffix determines; names that begin
-    with "." or "_" are not, as in Spark and Hive."""
-    if any(part.startswith((".", "_")) for part in file.relative_to(folder).parts):
+    with "." or "_" are not, as in Spark and Hive, nor those of open documents (`~$`)."""
+    if any(part.startswith((".", "_", "~$")) for part in file.relative_to(folder).parts):
         return False
     by_suffix = format_by_suffix(file)
     wanted = by_suffix == (input_format or by_suffix)

@@ -12,10 +12,11 @@ _MISSING = {"", "-", "--", ".", "?", "na", "n/a", "#n/a", "nan", "null", "none",
 Row = list[str | None]
 
 
-def names_columns(header: Sequence[str], records: Sequence[Row], asked: str | None) -> bool:
-    """Return whether a row has a usual name in it, or names over columns of numbers."""
+def names_columns(header: Sequence[str], records: Sequence[Row], asked: str | None) -> int:
+    """Return how surely a row names columns: 2 with a usual name in it, 1 with names over columns
+    of numbers, else 0."""
     if any(is_name(cell, asked) for cell in header):
-        return True
+        return 2
     columns = _columns(records, len(header))
     return not any(map(_is_number, header)) and any(
         cell and _all_numbers(column) for cell, column in zip(header, columns, strict=True)

@@ -34,6 +34,7 @@ _TEXT = {
     r"__label__\S+\s": "lines of fastText, each with its label before the text",
     r"\(\d \(\d ": "trees of the Stanford treebank",
     r"\{'\w+': ": "dictionaries of Python",
+    r"webvtt\b|1\n\d\d:\d\d:\d\d,\d+ --> ": "subtitles",
     r"- \w+:.*\n  \w+:": "YAML",
     r'"\w+"( "\w+")+\s*\n"': "a table whose cells have spaces between them",
 }

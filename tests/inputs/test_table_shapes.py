@@ -73,6 +73,12 @@ SHAPES: dict[str, tuple[str, bytes | str, dict[str, Any], list[str]]] = {
         {},
         ["gut, billig", "teuer, schlecht"],
     ),
+    "semicolon, with a comma in a name": (
+        "a.csv",
+        "id;text;price, EUR\n1;good;1,5\n2;bad;2,5\n",
+        {},
+        ["good", "bad"],
+    ),
     "semicolon, quoted texts with semicolons": (
         "a.csv",
         'id;text\n1;"good; cheap"\n2;"bad; dear"\n',
@@ -213,6 +219,12 @@ SHAPES: dict[str, tuple[str, bytes | str, dict[str, Any], list[str]]] = {
         'text\r\n"Great start,\nawful ending"\r\nFine\r\n',
         {},
         ["Great start,\nawful ending", "Fine"],
+    ),
+    "an empty text in a quoted tab file with one column": (
+        "a.tsv",
+        'text\nGood\n""\nBad\n',
+        {},
+        ["Good", "", "Bad"],
     ),
     "PostgreSQL's copy": (
         "a.tsv",
@@ -599,6 +611,8 @@ ERRORS: dict[str, tuple[str, bytes | str, dict[str, Any], str, str]] = {
     "labels of fastText": ("a.txt", "__label__2 Good\n__label__1 Bad\n", {}, "fastText", ""),
     "dictionaries of Python": ("a.txt", "{'text': 'Good'}\n", {}, "dictionaries of Python", ""),
     "a table by R, with spaces": ("a.txt", '"id" "text"\n"1" 1 "Good"\n', {}, "have spaces", ""),
+    "subtitles": ("a.srt", "1\n00:00:01,000 --> 00:00:02,000\nGood\n", {}, "subtitles", ""),
+    "records called CSV": ("a.csv", '{"text": "a", "id": 1}\n', {}, "looks like JSON", "jsonl"),
     "a Feather file": ("a.csv", b"ARROW1\0\0\xff\xff\xff\xff", {}, "Feather file", ".parquet"),
     "a NumPy array": (
         "a.npy",
@@ -878,6 +892,17 @@ def test_several_files_and_folders(tmp_path: Path) -> None:
         (tmp_path / f"{number}.txt").write_text(text)
     texts = [tmp_path / "1.txt", tmp_path / "2.txt"]
     assert [row.text for row in read_table(None, TableInputOptions(files=texts))] == ["a", "b", "c"]
+
+
+def test_folders_of_tables_with_versions(tmp_path: Path) -> None:
+    for name in ("a.csv", "~$a.csv", ".b.csv", "_c.csv"):
+        (tmp_path / name).write_text(f"text\n{name}\n")
+    assert texts_of(read_table(None, TableInputOptions(files=[tmp_path]))) == ["a.csv"]
+    for name, kind in (("_delta_log", "a Delta table"), (".hoodie", "a Hudi table")):
+        (tmp_path / name).mkdir()
+        with pytest.raises(HftoolError, match=kind):
+            read_table(None, TableInputOptions(files=[tmp_path]))
+        (tmp_path / name).rmdir()
 
 
 def test_json_files_have_the_columns_of_all_records(tmp_path: Path) -> None:
