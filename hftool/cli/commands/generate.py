@@ -138,7 +138,7 @@ def _events(
 ) -> Iterator["Piece | Generation | FailedRequest"]:
     """Return the pieces and the records of texts."""
     if address is not None:
-        from hftool.cli.endpoints import events_at
+        from hftool.cli.runs.remote import events_at
 
         return events_at(
             address, load, prompts, options, output, concurrency, stream=stream, lines=lines
