@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from hftool.options.completion import known_models
@@ -130,6 +131,30 @@ class GenerationOptions:
             metavar="N",
             min=1,
             help="Draft N tokens from repetitions in the text, for speed.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """A file of prompts, and how many of them run together."""
+
+    batch: Annotated[
+        Path | None,
+        option(
+            "--batch",
+            metavar="FILE",
+            help="Run the prompts in FILE (JSON Lines, or OpenAI's).",
+        ),
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        option(
+            "--batch-size",
+            metavar="N",
+            min=1,
+            show_default="as memory allows",
+            help="Number of prompts run together.",
         ),
     ] = None
 

@@ -1,43 +1,18 @@
 """Runs whose model is behind an endpoint; nothing here imports torch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hftool.options.constraints import Constraint
 from hftool.options.inputs import PromptOptions
 from hftool.options.model import LoadOptions
-from hftool.options.output import PictureOptions, ResumableOptions
+from hftool.options.output import PictureOptions
 from hftool.options.sample import StepOptions
 from hftool.options.sampling import FilterOptions, SamplingOptions
 from hftool.options.topk import NextTokenOptions
 
 if TYPE_CHECKING:
-    from hftool.generation.records import FailedRequest, Generation, Piece
-    from hftool.options.generation import GenerateOptions
     from hftool.prompting.prompt import Prompt
-
-
-def events_at(
-    address: str,
-    load: LoadOptions,
-    prompts: "Iterator[Prompt]",
-    options: "GenerateOptions",
-    output: ResumableOptions,
-    concurrency: int,
-    *,
-    stream: bool,
-    lines: bool,
-) -> "Iterator[Piece | Generation | FailedRequest]":
-    """Return what `generate` writes for prompts."""
-    from hftool.endpoint.generate import generate_prompts
-    from hftool.endpoint.server import connect
-    from hftool.output.formats import format_name
-    from hftool.output.views.generation import GENERATION
-
-    # Records need no pieces, and of a whole text a server counts the tokens.
-    streamed = stream and format_name(output, GENERATION) in ("text", "table")
-    endpoint = connect(address, load, concurrency)
-    return generate_prompts(endpoint, prompts, options, concurrency, streamed=streamed, lines=lines)
 
 
 def write_steps_at(
