@@ -3,11 +3,13 @@
 from dataclasses import dataclass, replace
 from functools import partial
 
+from hftool.chat import storage
 from hftool.chat.conversation import Conversation
 from hftool.errors import exclude
 from hftool.models.references import endpoint_address
+from hftool.options.chat import ChatOptions
 from hftool.options.constraints import Constraint
-from hftool.options.generation import AnswerOptions, Overflow
+from hftool.options.generation import AnswerOptions
 from hftool.options.inputs import TemplateOptions
 from hftool.options.model import LoadOptions
 from hftool.prompting.messages import Chat
@@ -19,14 +21,25 @@ class ConversationOptions:
     """The model of a conversation, and what `Conversation` is told."""
 
     load: LoadOptions
+    chatting: ChatOptions
     templating: TemplateOptions
     answering: AnswerOptions
     arguments: Chat
-    system: str | None = None
-    stop: tuple[str, ...] = ()
-    overflow: Overflow = "drop"
-    show_probs: bool = False
     constraint: Constraint | None = None
+
+
+def open_chat(options: ConversationOptions) -> Conversation:
+    """Return a conversation with the model, which goes on with a saved chat if the options name
+    one.
+
+    Raises: as `open_conversation` and `storage.load`.
+    """
+    conversation, chatting = open_conversation(options), options.chatting
+    if chatting.load_from is not None:
+        storage.load(conversation, chatting.load_from)
+        if chatting.system is not None:
+            conversation.system = chatting.system
+    return conversation
 
 
 def open_conversation(options: ConversationOptions) -> Conversation:
@@ -37,7 +50,8 @@ def open_conversation(options: ConversationOptions) -> Conversation:
         HftoolError: as `Conversation`, or the model cannot be loaded or reached.
     """
     address = endpoint_address(options.load.model)
-    exclude({"a model behind an endpoint": address is not None, "--show-probs": options.show_probs})
+    show_probs = options.chatting.show_probs
+    exclude({"a model behind an endpoint": address is not None, "--show-probs": show_probs})
     conversation = _local(options) if address is None else _remote(options, address)
     conversation.constrain(options.constraint)
     conversation.reopen = partial(_with_model, options)
@@ -57,11 +71,11 @@ def _local(options: ConversationOptions) -> Conversation:
         chat_template(*named, tools=tools, plain=True),
         options.answering,
         tool_template=chat_template(*named, tools=True) if tokenizer.chat_templates else None,
-        system=options.system,
+        system=options.chatting.system,
         arguments=options.arguments,
-        stop=options.stop,
-        overflow=options.overflow,
-        show_probs=options.show_probs,
+        stop=options.chatting.stop or (),
+        overflow=options.chatting.overflow,
+        show_probs=options.chatting.show_probs,
     )
 
 
@@ -73,9 +87,9 @@ def _remote(options: ConversationOptions, address: str) -> Conversation:
         connect(address, options.load),
         options.answering,
         options.templating,
-        system=options.system,
+        system=options.chatting.system,
         arguments=options.arguments,
-        stop=options.stop,
+        stop=options.chatting.stop or (),
     )
 
 
@@ -98,7 +112,7 @@ def _with_model(
             templating=replace(options.templating, chat_template=None, template=None),
             answering=conversation.options,
             arguments=conversation.arguments,
-            system=conversation.system,
+            chatting=replace(options.chatting, system=conversation.system),
             constraint=conversation.constraint,
         )
     )

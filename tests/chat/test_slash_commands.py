@@ -21,6 +21,7 @@ from hftool.chat.turns import Turn
 from hftool.errors import HftoolError, UsageError
 from hftool.generation.resolution import resolve_sampling
 from hftool.models.language_model import LanguageModel
+from hftool.options.chat import ChatOptions
 from hftool.options.generation import AnswerOptions
 from hftool.options.inputs import TemplateOptions
 from hftool.options.model import LoadOptions
@@ -429,6 +430,7 @@ def test_a_model_that_cannot_be_loaded_changes_nothing(folder: Path, tmp_path: P
     classifier = save_classifier(tmp_path / "classifier")
     options = ConversationOptions(
         LoadOptions(model=str(folder), dtype="float32"),
+        ChatOptions(),
         TemplateOptions(),
         AnswerOptions(greedy=True, max_new_tokens=4),
         Chat([]),
@@ -441,8 +443,8 @@ def test_a_model_that_cannot_be_loaded_changes_nothing(folder: Path, tmp_path: P
 
 
 def test_the_first_model_leaves_memory(folder: Path) -> None:
-    load, templating = LoadOptions(model=str(folder)), TemplateOptions()
-    chat = open_conversation(ConversationOptions(load, templating, AnswerOptions(), Chat([])))
+    load, how = LoadOptions(model=str(folder)), (ChatOptions(), TemplateOptions(), AnswerOptions())
+    chat = open_conversation(ConversationOptions(load, *how, Chat([])))
     other, _ = respond(chat, f"/model {folder}")
     first = weakref.ref(chat)
     del chat

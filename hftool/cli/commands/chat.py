@@ -1,50 +1,24 @@
 """`hftool chat`"""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import replace
 
 from hftool.cli.dataclass_options import expand_dataclasses
+from hftool.options.chat import ChatOptions
 from hftool.options.constraints import ConstraintOptions
-from hftool.options.generation import AnswerOptions, Overflow
-from hftool.options.inputs import ErrorsOption, TemplateOptions
+from hftool.options.generation import AnswerOptions
+from hftool.options.inputs import ErrorsOption, FileOptions, TemplateOptions
 from hftool.options.model import LoadOptions
-from hftool.options.output import OutputOptions, ShowProbsOption
-from hftool.options.shared import option
-
-if TYPE_CHECKING:
-    from hftool.chat.conversation import Conversation
+from hftool.options.output import OutputOptions
 
 
 @expand_dataclasses
 def chat(
     *,
     load: LoadOptions,
-    system: Annotated[
-        str | None, option("--system", "-s", metavar="TEXT", help="System message.")
-    ] = None,
-    system_file: Annotated[
-        Path | None,
-        option("--system-file", metavar="FILE", help="Read the system message from FILE."),
-    ] = None,
+    chatting: ChatOptions,
     templating: TemplateOptions,
-    load_from: Annotated[
-        Path | None,
-        option("--load", "--messages", metavar="FILE", help="Continue the chat in FILE (JSON)."),
-    ] = None,
-    save_to: Annotated[
-        Path | None, option("--save", metavar="FILE", help="Save the chat after every turn (JSON).")
-    ] = None,
-    overflow: Annotated[
-        Overflow,
-        option("--overflow", help="When the context is full: drop the oldest turns, or stop."),
-    ] = "drop",
-    stop: Annotated[
-        list[str] | None,
-        option("--stop", metavar="TEXT", help="End an answer before TEXT (repeatable)."),
-    ] = None,
     answering: AnswerOptions,
     constraints: ConstraintOptions,
-    show_probs: ShowProbsOption = False,
     errors: ErrorsOption = "strict",
     output: OutputOptions,
 ) -> None:
@@ -63,44 +37,25 @@ def chat(
         printf 'What is the capital of Italy?\\nAnd of Spain?\\n' | hftool chat --greedy
     """
     from hftool.chat import storage
-    from hftool.chat.opening import ConversationOptions, open_conversation
+    from hftool.chat.opening import ConversationOptions, open_chat
     from hftool.cli.chat_repl import run_chat
-    from hftool.errors import UsageError
     from hftool.generation.constraints import read_constraint
     from hftool.inputs.texts import one_text
-    from hftool.options.inputs import FileOptions
     from hftool.output.views.generation import TURNS
     from hftool.output.writer import write
     from hftool.prompting.prompt import template_arguments
 
-    if "" in (stop or ()):
-        raise UsageError("a stop text is empty")
-    if show_probs:
+    if chatting.show_probs:
         from hftool.output.tables.shading import require_colors
 
         require_colors(output)
-    if system_file is not None:
-        system = one_text(None, FileOptions(system_file, errors))
-    if save_to is not None:
-        storage.require_writable(save_to)
-    options = ConversationOptions(
-        load,
-        templating,
-        answering,
-        template_arguments(templating),
-        system,
-        tuple(stop or ()),
-        overflow,
-        show_probs,
-        read_constraint(constraints),
-    )
-
-    def opened() -> "Conversation":
-        conversation = open_conversation(options)
-        if load_from is not None:
-            storage.load(conversation, load_from)
-            conversation.system = conversation.system if system is None else system
-        return conversation
-
+    if chatting.system_file is not None:
+        system = one_text(None, FileOptions(chatting.system_file, errors))
+        chatting = replace(chatting, system=system)
+    if chatting.save_to is not None:
+        storage.require_writable(chatting.save_to)
+    arguments, constraint = template_arguments(templating), read_constraint(constraints)
+    options = ConversationOptions(load, chatting, templating, answering, arguments, constraint)
     # Nothing but the chat keeps the conversation: with another model, the first one can go.
-    write(run_chat(opened(), save_to, errors, output.color), TURNS, output)
+    turns = run_chat(open_chat(options), chatting.save_to, errors, output.color)
+    write(turns, TURNS, output)
