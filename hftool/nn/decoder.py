@@ -207,16 +207,16 @@ class _Layer:
         cache: KeyValueCache,
     ) -> torch.Tensor:
         """Change hidden states [sequences, tokens, hidden] in place to those after this layer."""
-        output = self._attention(hidden, rotation, mask, cache)
-        hidden.add_(output if self.after_attention is None else self.after_attention(output))
+        # No name keeps what was added: for a long prompt it is large.
+        hidden.add_(self._attention(hidden, rotation, mask, cache))
         for chunk in torch.split(hidden, MLP_CHUNK, 1):
-            output = self._feed_forward(chunk)
-            chunk.add_(output if self.after_mlp is None else self.after_mlp(output))
+            chunk.add_(self._feed_forward(chunk))
         return hidden
 
     def _feed_forward(self, hidden: torch.Tensor) -> torch.Tensor:
         gate, up = self._gate_and_up(self.mlp_norm(hidden))
-        return self.down(self._activation(gate).mul_(up))
+        output = self.down(self._activation(gate).mul_(up))
+        return output if self.after_mlp is None else self.after_mlp(output)
 
     def _attention(
         self,

@@ -12,7 +12,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import busy, constraining, generating, judging, scoring, starting
+from tests.benchmarks import (
+    busy,
+    constraining,
+    generating,
+    judging,
+    quota,
+    scoring,
+    starting,
+)
 from tests.benchmarks.pairs import Pair
 
 
@@ -64,7 +72,9 @@ def main() -> None:
     """Run the benchmarks named on the command line, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "names", nargs="*", help="start, count, generate, large, busy, constrain, sentiment, score"
+        "names",
+        nargs="*",
+        help="start, count, generate, large, busy, quota, constrain, sentiment, score",
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--texts", type=int, default=1000)
@@ -79,6 +89,7 @@ def main() -> None:
         "generate": lambda: generating.pairs(args.tokens),
         "large": lambda: generating.large(args.tokens),
         "busy": lambda: busy.pairs(args.tokens, args.texts),
+        "quota": lambda: quota.pairs(args.tokens),
         "constrain": lambda: constraining.pairs(args.tokens),
         "sentiment": lambda: judging.pairs(args.texts),
         "score": lambda: scoring.pairs(args.texts),

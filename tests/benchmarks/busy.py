@@ -40,6 +40,7 @@ def busy(run: Callable[[], int]) -> int:
 def pairs(tokens: int, texts: int) -> Iterator[Pair]:
     """Yield hftool with a busy core beside itself on a quiet machine, and beside llama.cpp."""
     data = reviews(texts)
+    long = f"a prompt of {LONG:,} tokens"
     for bits in ("none", "int4"):
         options = LoadOptions(device="cpu", offline=True, quantize=bits)
         model = load_language_model(options)
@@ -49,15 +50,19 @@ def pairs(tokens: int, texts: int) -> Iterator[Pair]:
         decode = partial(alone, model, [one])
         prefill = partial(prefilled, prompt, partial(alone, model, [prompt]))
         yield _pair(f"generate, {name}", "tokens", decode)
-        yield _pair(f"a prompt of {LONG:,} tokens, {name}", "tokens", prefill)
+        yield _pair(f"{long}, {name}", "tokens", prefill)
     if has_llama_cpp():
         source = resolve_reference("smollm2")
         assert isinstance(source, GgufFile)
         with tempfile.TemporaryDirectory() as folder:
             run = llama_cpp_runs(requantized(source.path, "Q4_0", Path(folder)))
-            theirs = partial(busy, partial(run, one.ids, tokens))
-            ours = partial(busy, decode)
-            yield Pair("generate, int4, one core busy", "llama.cpp, Q4_0", "tokens", ours, theirs)
+            other = "llama.cpp, Q4_0, one core busy"
+            for what, ours, theirs in (
+                ("generate", decode, partial(run, one.ids, tokens)),
+                (long, prefill, partial(prefilled, prompt, partial(run, prompt.ids, 1))),
+            ):
+                what = f"{what}, int4, one core busy"
+                yield Pair(what, other, "tokens", partial(busy, ours), partial(busy, theirs))
     scorer = ClassifierScorer(load_classifier(ClassifierOptions(device="cpu", dtype="bfloat16")))
 
     def judge() -> int:

@@ -35,11 +35,12 @@ def requantized(source: Path, kind: str, folder: Path) -> Path:
     return path
 
 
-def llama_cpp_runs(path: Path) -> Callable[[Sequence[int], int], int]:
+def llama_cpp_runs(path: Path, threads: int | None = None) -> Callable[[Sequence[int], int], int]:
     """Return a function that continues token ids greedily with a GGUF file, by as many threads as
-    torch has, and returns the number of new tokens."""
+    torch has unless told otherwise, and returns the number of new tokens."""
+    threads = threads or torch.get_num_threads()
     llama: Any = importlib.import_module("llama_cpp").Llama(
-        str(path), n_ctx=2048, n_threads=torch.get_num_threads(), verbose=False
+        str(path), n_ctx=2048, n_threads=threads, n_threads_batch=threads, verbose=False
     )
 
     def run(ids: Sequence[int], count: int) -> int:

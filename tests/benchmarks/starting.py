@@ -1,5 +1,6 @@
 """Whole processes: hftool beside the tutorial's scripts, and beside itself with the daemon."""
 
+import importlib.util
 import os
 import random
 import subprocess
@@ -8,6 +9,9 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from hftool.models.local_files import load_tokenizer
 from hftool.options.model import SourceOptions
@@ -20,6 +24,7 @@ HFTOOL = (sys.executable, "-m", "hftool")
 ALONE = {**os.environ, "HFTOOL_DAEMON": "off", "HF_HUB_OFFLINE": "1"}
 IMPORTS = (sys.executable, "-c", "import typer, rich.console")
 PROMPT = "The capital of France is"
+VOCABULARY = 16_000  # of the tokenizer that is made to count with gigatoken
 TURNS = "What is a token?\nSay that more simply.\nThank you. And what is a vocabulary?\n"
 
 
@@ -61,9 +66,8 @@ def pairs() -> Iterator[Pair]:
 
 
 def counting(megabytes: int) -> Iterator[Pair]:
-    """Yield the counting of the tokens of each line of a file, by whole processes."""
-    here = SourceOptions(offline=True)
-    tokenizer = load_tokenizer("smollm2", here).folder / "tokenizer.json"
+    """Yield the counting of the tokens of each line of a file, by whole processes; if gigatoken is
+    installed, also with a tokenizer that it reads."""
     with tempfile.TemporaryDirectory() as folder:
         texts = Path(folder) / "texts.txt"
         lines = [line for path in sorted((ROOT / "docs").rglob("*.md")) for line in path.open()]
@@ -71,20 +75,37 @@ def counting(megabytes: int) -> Iterator[Pair]:
         with texts.open("w") as file:
             while file.tell() < megabytes << 20:
                 file.writelines(draw.choices(lines, k=10_000))
-        command = (*HFTOOL, "encode", "--count", "--lines", "-f", str(texts))
-        other = _script("count.py", str(tokenizer), str(texts))
+        smollm2 = load_tokenizer("smollm2", SourceOptions(offline=True)).folder
+        yield _counted(smollm2, texts, f"encode --lines --count, {megabytes} MB")
+        if importlib.util.find_spec("gigatoken") is not None:
+            tokenizer = _byte_level(lines, Path(folder))
+            yield _counted(tokenizer, texts, f"encode --lines --count, {megabytes} MB, gigatoken")
 
-        def megabytes_of(line: Sequence[str]) -> int:
-            _run(line, ALONE)
-            return megabytes
 
-        yield Pair(
-            f"encode --lines --count, {megabytes} MB",
-            "the tokenizers library",
-            "MB",
-            partial(megabytes_of, command),
-            partial(megabytes_of, other),
-        )
+def _counted(tokenizer: Path, texts: Path, what: str) -> Pair:
+    command = (*HFTOOL, "encode", "--count", "--lines", "-m", str(tokenizer), "-f", str(texts))
+    other = _script("count.py", str(tokenizer / "tokenizer.json"), str(texts))
+
+    def megabytes_of(line: Sequence[str]) -> int:
+        _run(line, ALONE)
+        return texts.stat().st_size >> 20
+
+    ours, theirs = partial(megabytes_of, command), partial(megabytes_of, other)
+    return Pair(what, "the tokenizers library", "MB", ours, theirs)
+
+
+def _byte_level(lines: Sequence[str], folder: Path) -> Path:
+    """Return a folder with a tokenizer like GPT-2's, with a vocabulary made of some lines."""
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, show_progress=False, initial_alphabet=alphabet
+    )
+    backend.train_from_iterator(lines, trainer)
+    backend.save(str(folder / "tokenizer.json"))
+    return folder
 
 
 def _script(name: str, *arguments: str) -> Sequence[str]:
