@@ -20,7 +20,7 @@ from hftool.generation.records import Generation, Request
 from hftool.generation.sampling import SamplingSettings
 from hftool.models.device import choose_device
 from hftool.models.language_model import LanguageModel
-from hftool.models.load import load_language_model
+from hftool.models.load import auto_class, load_language_model
 from hftool.models.local_files import ensure_local
 from hftool.models.references import resolve_reference
 from hftool.options.bench import BenchOptions
@@ -72,9 +72,10 @@ def benchmarks(load: LoadOptions, options: BenchOptions) -> Iterator[Benchmark]:
     Each is measured in a process of its own, so that its memory is its own.
 
     Raises:
-        HftoolError: the model can't be loaded in any precision.
+        HftoolError: it is no language model, or can't be loaded in any precision.
     """
-    ensure_local(resolve_reference(load.model), "model", load, load.model)
+    folder = ensure_local(resolve_reference(load.model), "model", load, load.model)
+    auto_class(folder, load.model, load.trust_remote_code)
     errors = []
     precisions = _precisions(load)
     for precision in precisions:

@@ -111,7 +111,7 @@ def _language_model(
     fast: bool = True,
 ) -> LanguageModel:
     name = options.model
-    auto = _auto_class(folder, name, options.trust_remote_code)
+    auto = auto_class(folder, name, options.trust_remote_code)
     generation_config = {**read_generation_config(folder), **recommended_settings(source)}
     searches = (generation_config.get("num_beams") or 1 if beams is None else beams) != 1
     model = _load(auto, folder, options, fast=fast and not searches)
@@ -158,9 +158,13 @@ def _tokenizer(
     return read_tokenizer(folder, name)
 
 
-def _auto_class(folder: Path, name: str, trusted: bool) -> AutoClass:
+def auto_class(folder: Path, name: str, trusted: bool) -> AutoClass:
     """Return the class that a language model is loaded with; the own code of a repository is
-    always that of a causal one."""
+    always that of a causal one.
+
+    Raises:
+        HftoolError: the model in the folder is not a language model.
+    """
     config = read_json(folder / "config.json")
     if trusted or computed_model_type(config, DECODER_MODEL_TYPES):
         return "AutoModelForCausalLM"

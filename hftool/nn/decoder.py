@@ -208,15 +208,14 @@ class _Layer:
     ) -> torch.Tensor:
         """Change hidden states [sequences, tokens, hidden] in place to those after this layer."""
         # No name keeps what was added: for a long prompt it is large.
-        hidden.add_(self._attention(hidden, rotation, mask, cache))
+        hidden.add_(_normed(self._attention(hidden, rotation, mask, cache), self.after_attention))
         for chunk in torch.split(hidden, MLP_CHUNK, 1):
-            chunk.add_(self._feed_forward(chunk))
+            chunk.add_(_normed(self._feed_forward(chunk), self.after_mlp))
         return hidden
 
     def _feed_forward(self, hidden: torch.Tensor) -> torch.Tensor:
         gate, up = self._gate_and_up(self.mlp_norm(hidden))
-        output = self.down(self._activation(gate).mul_(up))
-        return output if self.after_mlp is None else self.after_mlp(output)
+        return self.down(self._activation(gate).mul_(up))
 
     def _attention(
         self,
@@ -250,6 +249,10 @@ class _Layer:
                 query, keys, values, mask, scale=scale, enable_gqa=True
             )
         return self.out(output.transpose(1, 2).reshape(sequences, tokens, -1))
+
+
+def _normed(output: torch.Tensor, norm: _Norm | None) -> torch.Tensor:
+    return output if norm is None else norm(output)
 
 
 def _silu(gate: torch.Tensor) -> torch.Tensor:

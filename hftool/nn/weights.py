@@ -1,6 +1,7 @@
 """Read the weights of a checkpoint, and turn them into functions to compute with."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,39 +32,55 @@ Stored = torch.Tensor | Blocks
 FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors' names of the dtypes that are computed here
 
 
+class StoredWeights:
+    """The weights in a folder's files by name, mapped into memory when they are asked for: with the
+    first page of each the system may bring in a megabyte."""
+
+    def __init__(self) -> None:
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._mapped: dict[str, Callable[[], Stored]] = {}
+
+    def add(self, name: str, shape: tuple[int, ...], mapped: Callable[[], Stored]) -> None:
+        """Add a weight, and what returns it."""
+        self.shapes[name], self._mapped[name] = shape, mapped
+
+    def __getitem__(self, name: str) -> Stored:
+        return self._mapped[name]()
+
+
 def read_weights(
     folder: Path,
     shapes: Mapping[str, tuple[int, ...]],
     named: Callable[[str], str | None],
-) -> dict[str, Stored]:
-    """Map the weights in a folder's safetensors files into memory.
+) -> StoredWeights:
+    """Find the weights in a folder's safetensors files.
 
     Args:
         named: gives the name in `shapes` of a name in the files, None for one that is not used.
-
-    Returns: the weights by name.
 
     Raises:
         NotComputed: they are not exactly those in `shapes`, floating-point.
         HftoolError: a file is broken.
     """
-    weights: dict[str, Stored] = {}
+    weights = StoredWeights()
     try:
         for path in _weight_files(folder):
-            with safe_open(path, framework="pt") as file:
-                kinds = read_kinds(file.metadata())
-                for key in file.keys():
-                    if (name := named(key)) is None:
-                        continue
-                    weight, dtype = _stored(file, key, kinds), file.get_slice(key).get_dtype()
-                    if tuple(weight.shape) != shapes.get(name):
-                        raise NotComputed(f"its weight {key} is not expected, or has another shape")
-                    if key not in kinds and dtype not in FLOATS:
-                        raise NotComputed(f"its weight {key} is of {dtype}")
-                    weights[name] = weight
+            file: Any = safe_open(path, framework="pt")
+            kinds = read_kinds(file.metadata())
+            for key in file.keys():
+                if (name := named(key)) is None:
+                    continue
+                mapped: Callable[[], Stored] = partial(_stored, file, key, kinds)
+                header = file.get_slice(key)
+                shape = mapped().shape if key in kinds else header.get_shape()
+                if tuple(shape) != shapes.get(name):
+                    raise NotComputed(f"its weight {key} is not expected, or has another shape")
+                if key not in kinds and (dtype := header.get_dtype()) not in FLOATS:
+                    raise NotComputed(f"its weight {key} is of {dtype}")
+                weights.add(name, tuple(shape), mapped)
     except (SafetensorError, ValueError) as error:
         raise HftoolError(f"cannot read the weights in {folder}: {error}") from None
-    if missing := shapes.keys() - weights.keys():
+    if missing := shapes.keys() - weights.shapes.keys():
         raise NotComputed(f"its weights have no {min(missing)}")
     return weights
 
@@ -127,7 +144,7 @@ class Weights:
 
     def __init__(
         self,
-        stored: Mapping[str, Stored],
+        stored: StoredWeights,
         dtype: torch.dtype,
         bits: Bits | None,
         *,
@@ -142,12 +159,14 @@ class Weights:
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return a weight in the precision to compute in."""
+        if name in self._kept:
+            return self._kept[name]
         stored = self._stored[name]
         computed = isinstance(stored, Blocks) or self.bits is not None  # but once, if it is tied
-        if stored.dtype == self.dtype or not computed:
+        # Norms are kept beside quantized weights, so that the other file need not be mapped.
+        if not computed or (stored.dtype == self.dtype and len(stored.shape) > 1):
             return stored.to(self.dtype)
-        if name not in self._kept:
-            self._kept[name] = stored.to(self.dtype)
+        self._kept[name] = stored.to(self.dtype)
         return self._kept[name]
 
     def linear(self, *names: str) -> Linear:
@@ -197,7 +216,7 @@ class Weights:
 
     def _quantized(self, bits: Bits, names: Sequence[str]) -> Linear | None:
         prefix = "+".join(names)
-        shapes = [self._stored[f"{name}.weight"].shape for name in names]
+        shapes = [self._stored.shapes[f"{name}.weight"] for name in names]
         shape = (sum(outputs for outputs, _ in shapes), shapes[0][1])
         kind = linear_class(bits, shape, inputs_too=self._inputs_too)
         parts = {part: f"{prefix}:{part}" for part in (*kind.PARTS, "bias")}
@@ -222,7 +241,7 @@ class Weights:
 
     def _bias(self, names: Sequence[str]) -> torch.Tensor | None:
         """Return the concatenated biases, None if the layers have no bias."""
-        if f"{names[0]}.bias" not in self._stored:
+        if f"{names[0]}.bias" not in self._stored.shapes:
             return None
         return torch.cat([self.tensor(f"{name}.bias") for name in names])
 

@@ -44,3 +44,10 @@ def test_a_model_that_no_precision_can_load(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert done.stderr.count("Error:") == 1
     assert "Traceback" not in done.stderr
+
+
+def test_a_classifier_is_refused_before_it_is_measured() -> None:
+    done = run("bench", "-m", "minilm-sst2", *SMALL)
+    assert done.exit_code == 1
+    assert not done.stdout
+    assert "is not a language model that generates text" in done.stderr
