@@ -97,7 +97,8 @@ class UnknownParts:
             return None
         if not _is_byte_level(self._backend):
             return b""
-        kept = bytes(b for b, stand_in in stand_ins().items() if has(stand_in) is not None)
+        written = stand_ins()
+        kept = bytes(b for b in every_byte if has(written.get(b, chr(b))) is not None)
         return None if len(kept) == 256 else kept
 
     @cached_property

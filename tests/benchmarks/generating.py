@@ -18,8 +18,16 @@ from hftool.models.language_model import LanguageModel
 from hftool.models.load import load_language_model
 from hftool.models.references import GgufFile, resolve_reference
 from hftool.options.model import LoadOptions, Quantization
+from tests.benchmarks import starting
 from tests.benchmarks.pairs import Pair
-from tests.benchmarks.peers import FORMATS, has_llama_cpp, llama_cpp_runs, reads, requantized
+from tests.benchmarks.peers import (
+    FORMATS,
+    has_llama_cpp,
+    llama_cpp_runs,
+    quantized_bytes,
+    reads,
+    requantized,
+)
 from tests.benchmarks.random_model import save_random_model
 
 LONG, LONGEST = 1000, 5500  # tokens
@@ -107,12 +115,14 @@ def _records(model: LanguageModel, asked: list[Request]) -> int:
 
 
 def large(tokens: int) -> Iterator[Pair]:
-    """Yield a model of a billion random weights, quantized."""
+    """Yield a model of a billion random weights, quantized; at last its start."""
     with tempfile.TemporaryDirectory() as folder:
         gguf = save_random_model(Path(folder))
         for bits in BITS:
             options = LoadOptions(model=folder, device="cpu", offline=True, quantize=bits)
-            yield from _quantized(load_language_model(options), bits, gguf, tokens, "a billion")
+            model = load_language_model(options)
+            yield from _quantized(model, bits, gguf, tokens, "a billion")
+        yield starting.large(folder, quantized_bytes(model))
 
 
 def _quantized(

@@ -50,16 +50,20 @@ def llama_cpp_runs(path: Path, threads: int | None = None) -> Callable[[Sequence
     return run
 
 
-def reads(model: LanguageModel, times: int) -> Callable[[], int]:
-    """Return a function that reads as many bytes as a model's quantized weights have, `times`
-    times."""
+def quantized_bytes(model: LanguageModel) -> int:
+    """Return the size of a model's quantized weights."""
     decoder = model.model
     linear = [decoder._head]
     for layer in decoder.layers:
         linear += [layer.qkv, layer.out, layer.gate_up, layer.down]
     quantized = [layer for layer in linear if isinstance(layer, QuantizedLinear)]
-    size = sum(tensor.nbytes for layer in quantized for tensor in layer.parts().values())
-    numbers = torch.ones(size // 4)
+    return sum(tensor.nbytes for layer in quantized for tensor in layer.parts().values())
+
+
+def reads(model: LanguageModel, times: int) -> Callable[[], int]:
+    """Return a function that reads as many bytes as a model's quantized weights have, `times`
+    times."""
+    numbers = torch.ones(quantized_bytes(model) // 4)
 
     def run() -> int:
         for _ in range(times):

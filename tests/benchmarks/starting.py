@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +26,14 @@ ALONE = {**os.environ, "HFTOOL_DAEMON": "off", "HF_HUB_OFFLINE": "1"}
 IMPORTS = (sys.executable, "-c", "import typer, rich.console")
 PROMPT = "The capital of France is"
 VOCABULARY = 16_000  # of the tokenizer that is made to count with gigatoken
+MEASURED = """
+import re, sys
+try:
+    {code}
+finally:
+    with open("/proc/self/status") as file:
+        print(re.search("VmHWM:[^0-9]+([0-9]+)", file.read())[1], file=sys.stderr)
+"""
 TURNS = "What is a token?\nSay that more simply.\nThank you. And what is a vocabulary?\n"
 
 
@@ -63,6 +72,29 @@ def pairs() -> Iterator[Pair]:
             _run((*HFTOOL, *command), served)  # loads the model
             yield _pair(f"{name}, served", command, "the script", _script(*script), served)
         _run((*HFTOOL, "daemon", "stop"), served)
+
+
+def large(folder: str, weights: int) -> Pair:
+    """Return the start of a model in 4 bits, whose weights take so many bytes, and its memory."""
+    command = ("topk", PROMPT, "-m", folder, "--quantize", "int4")
+
+    def remark() -> str:
+        if sys.platform != "linux":
+            return ""
+        most = _peak("from hftool.cli.app import main; main()", *command)
+        before = _peak("import torch")
+        share = (most - before) / weights
+        return f"{most >> 20} MB, torch {before >> 20}, the rest {share:.2f} of its weights"
+
+    script = _script("next_token.py", folder, PROMPT)
+    return replace(_pair("topk, a billion, int4", command, "the script", script), remark=remark)
+
+
+def _peak(code: str, *arguments: str) -> int:
+    """Run a program, and return the most memory that it took, in bytes."""
+    line = (sys.executable, "-c", MEASURED.format(code=code), *arguments)
+    done = subprocess.run(line, env=ALONE, text=True, check=True, capture_output=True)
+    return int(done.stderr.splitlines()[-1]) << 10
 
 
 def counting(megabytes: int) -> Iterator[Pair]:

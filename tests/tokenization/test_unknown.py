@@ -8,8 +8,9 @@ import pytest
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
+from hftool.tokenization.offsets import OffsetCorrection
 from hftool.tokenization.tokenizer import Tokenizer
-from hftool.tokenization.unknown import NoTokenError
+from hftool.tokenization.unknown import NoTokenError, UnknownParts
 from tests.conftest import run
 from tests.tokenization.test_tokenizer import byte_level, saved
 
@@ -131,3 +132,9 @@ def test_smollm2_leaves_out_a_control_character(tokenizer: Tokenizer) -> None:
     result = run("encode", "a\x04b")
     assert result.stdout == " ".join(map(str, tokenizer.backend.encode("a\x04b").ids)) + "\n"
     assert "“\\x04” (U+0004) at column 2: left out" in result.stderr
+
+
+def test_only_bytes_without_a_token_are_looked_for(tokenizer: Tokenizer) -> None:
+    unknown = UnknownParts(tokenizer.backend, OffsetCorrection(tokenizer.backend))
+    assert not unknown.may_leave_out("Be naïve, 大家好!\n")
+    assert unknown.may_leave_out("a\x04b")
