@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hftool.options.vocabulary import TokenKind, VocabularyOptions
-from hftool.tokenization.token_bytes import BYTE_TOKEN
+from hftool.tokenization.token_bytes import BYTE_TOKEN, is_utf8
 from hftool.tokenization.tokenizer import Tokenizer
 from hftool.tokenization.vocabulary import VocabularyEntry, embedding_rows, vocabulary
 
@@ -60,7 +60,7 @@ def audit_vocabulary(tokenizer: Tokenizer, selection: VocabularyOptions) -> Iter
     entries = list(vocabulary(tokenizer, selection))
     yield from _unreachable(tokenizer, entries)
     for entry in entries:
-        if entry.bytes is not None and not _is_utf8(bytes.fromhex(entry.bytes)):
+        if entry.bytes is not None and not is_utf8(bytes.fromhex(entry.bytes)):
             yield _finding("not-utf8", entry)
     yield from _duplicates(tokenizer, entries)
     yield from _rows(tokenizer, entries, selection)
@@ -99,7 +99,7 @@ def _cause(tokenizer: Tokenizer, entry: VocabularyEntry, text: str) -> str | Non
         has_character = tokenizer.backend.token_to_id(chr(int(match[1], 16))) is not None
         is_ascii = int(match[1], 16) < 0x80
         return "its character has a token" if is_ascii and has_character else None
-    if not _is_utf8(data):
+    if not is_utf8(data):
         return None if _is_whole(tokenizer, entry.token) else "the model makes other tokens of it"
     contexts = [context.format(text) for context in CONTEXTS]
     if any(entry.id in ids for context in contexts for ids in _encoded(tokenizer, [context])):
@@ -133,14 +133,6 @@ def _is_whole(tokenizer: Tokenizer, token: str) -> bool:
         return [made.value for made in tokenizer.backend.model.tokenize(token)] == [token]
     except Exception:  # it has a character without a token
         return False
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _occurs_in_utf8(data: bytes) -> bool:

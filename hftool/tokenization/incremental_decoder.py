@@ -2,7 +2,7 @@
 
 import re
 
-from hftool.tokenization.token_bytes import readable
+from hftool.tokenization.token_bytes import is_utf8, readable
 from hftool.tokenization.tokenizer import Tokenizer
 
 # The cut is between a letter and spaces that do not lead to an apostrophe: what is cleaned up never
@@ -50,7 +50,7 @@ class IncrementalDecoder:
         text = self._pending_text()
         if "\ufffd" in text:
             data = b"".join(self._tokenizer.token_bytes(i) or b"" for i in self._pending)
-            text = text if _is_utf8(data) else readable(data)
+            text = text if is_utf8(data) else readable(data)
         text, self._uncleaned = self._uncleaned + text, ""
         self._context, self._pending = [], []
         return self._tokenizer.clean_up(text) if self._cleans_up else text
@@ -69,11 +69,3 @@ class IncrementalDecoder:
         final = words[0] if words else ""
         self._uncleaned = self._uncleaned[len(final) :]
         return self._tokenizer.clean_up(final)
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -52,6 +52,15 @@ def bytes_of(token: str, steps: Sequence[Step]) -> bytes:
     return token.encode("utf-8", "surrogateescape")
 
 
+def is_utf8(data: bytes) -> bool:
+    """Return whether bytes are valid UTF-8, with no character cut off."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def word_piece(token: str, step: Step) -> str:
     """Return a WordPiece token as the decoder writes it after others: "##s" -> "s", "a" -> " a"."""
     prefix = step["prefix"]

@@ -60,18 +60,8 @@ def classifications_view(
 
         return classifications(labels, all_scores, records, console)
 
-    return View(
-        columns=inputs.columns,
-        header=inputs.header,
-        nulls=given.nulls,
-        bom=bom,
-        rounded=("score", *scores),
-        text=text,
-        record=record,
-        rows=rows,
-        table=table,
-        schema=inputs.schema,
-    )
+    rounded = ("score", *scores)
+    return inputs.view(bom=bom, rounded=rounded, text=text, record=record, rows=rows, table=table)
 
 
 def _summary_text(summary: "LabelSummary") -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
-from hftool.output.view import Beside, Row
+from hftool.output.view import Beside, Row, View
 
 
 class InputShape(Protocol):
@@ -58,6 +58,22 @@ class InputColumns:
     def beside(self, columns: Mapping[str, Any], results: Mapping[str, Any]) -> Row:
         """Return a row of the columns of a record, which are looked up as needed, and results."""
         return Beside(columns, self._old_names, results)
+
+    def view(self, *, bom: bool, **functions: Any) -> View:
+        """Return a view of records with these columns.
+
+        Args:
+            bom: whether csv begins with a byte-order mark.
+            functions: what makes text, records, rows and tables of them, as `View` gets it.
+        """
+        return View(
+            columns=self.columns,
+            header=self.header,
+            nulls=self._given.nulls,
+            bom=bom,
+            schema=self.schema,
+            **functions,
+        )
 
     def schema(self) -> Any:
         """Return the types of the columns and of the results (`pyarrow.Schema`)."""

@@ -47,17 +47,7 @@ def scores_view(given: InputShape, *, errors: bool = False, bom: bool = False) -
 
         return scores(records, console)
 
-    return View(
-        columns=inputs.columns,
-        header=inputs.header,
-        nulls=given.nulls,
-        bom=bom,
-        text=text,
-        record=record,
-        rows=rows,
-        table=table,
-        schema=inputs.schema,
-    )
+    return inputs.view(bom=bom, text=text, record=record, rows=rows, table=table)
 
 
 def _comparison_text(comparison: "ModelComparison") -> str:
