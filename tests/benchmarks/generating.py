@@ -73,15 +73,15 @@ def pairs(tokens: int) -> Iterator[Pair]:
 
 
 def _unequal(model: LanguageModel, tokens: int) -> Iterator[Pair]:
-    """Yield 64 prompts of 8 to 256 tokens, and 256 texts of 1 to twice as many tokens, beside equal
+    """Yield 64 prompts of 8 to 256 tokens, and 128 texts of 1 to twice as many tokens, beside equal
     ones with as many tokens in all."""
     ids = model.tokenizer.encode(" ".join(PROMPTS) * 20, special=True).ids
     draw = random.Random(1)
     lengths = [8 + 248 * i // 63 for i in range(64)]
-    texts = [1 + (2 * tokens - 2) * i // 255 for i in range(256)]
+    texts = [1 + (2 * tokens - 2) * i // 127 for i in range(128)]
     for what, prompts, counts in (
         ("64 prompts of unequal lengths", lengths, [tokens] * 64),
-        ("256 texts of unequal lengths", [24] * 256, texts),
+        ("128 texts of unequal lengths", [24] * 128, texts),
     ):
         unequal = list(zip(prompts, counts, strict=True))
         draw.shuffle(unequal)
