@@ -50,7 +50,7 @@ WEIGHT_SUFFIXES = (
     *(".bin", ".ckpt", ".gguf", ".h5", ".msgpack", ".npz", ".onnx", ".ot", ".pt", ".pth"),
     ".safetensors",
 )
-ROUNDING = "3"  # another number whenever weights are quantized in another way
+ROUNDING = "4"  # another number whenever weights are quantized in another way
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

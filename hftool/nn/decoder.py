@@ -22,13 +22,19 @@ from torch import nn
 from hftool.json_files import read_json
 from hftool.nn.architectures import NotComputed
 from hftool.nn.attention import Rotation, causal_attention, mask_for, rotated_heads, rotation_of
+from hftool.nn.calibration import (
+    ObservedWeights,
+    calibrated_grids,
+    needs_calibration,
+    own_texts,
+)
 from hftool.nn.decoder_config import DecoderConfig, read_config, weight_shapes
 from hftool.nn.kernels import KernelLinear
 from hftool.nn.key_value_cache import KeyValueCache
 from hftool.nn.quantization import INT4_GROUP
 from hftool.nn.quantized_linear import Bits
 from hftool.nn.token_step import new_step
-from hftool.nn.weights import Weights, embedded, read_weights
+from hftool.nn.weights import StoredWeights, Weights, embedded, read_weights
 
 log = logging.getLogger("hftool")
 
@@ -99,9 +105,7 @@ class Decoder(nn.Module):
         tokens = input_ids.shape[1]
         if position_ids is None:
             position_ids = torch.arange(cache.length, cache.length + tokens)[None]
-        hidden = embedded(input_ids, self._embeddings)
-        if self._scale is not None:
-            hidden = hidden * self._scale
+        hidden = self._embedded(input_ids)
         if not self._is_exact:  # rounding the sums after each layer would cost the most accuracy
             hidden = hidden.float()
         padded = attention_mask is not None and not bool(attention_mask.all())
@@ -114,6 +118,10 @@ class Decoder(nn.Module):
         cache.length += tokens
         logits = self._head(self._norm(hidden[:, -logits_to_keep:]))
         return CausalOutput(self._capped(logits), cache)
+
+    def _embedded(self, input_ids: torch.Tensor) -> torch.Tensor:
+        hidden = embedded(input_ids, self._embeddings)
+        return hidden if self._scale is None else hidden * self._scale
 
     def _capped(self, logits: torch.Tensor) -> torch.Tensor:
         cap = self.config.logit_cap
@@ -271,7 +279,8 @@ def read_decoder(
 ) -> Decoder | None:
     """Return the model in a folder; None if this module can't compute it.
 
-    `kept` has what was made of its weights before, and gets what is made now.
+    `kept` has what was made of its weights before, and gets what is made now. Only what will be
+    kept is worth the time that it takes to round weights to 4 bits by texts.
 
     Raises:
         HftoolError: config.json or a file of weights is broken.
@@ -286,7 +295,41 @@ def read_decoder(
     except NotComputed as reason:
         log.debug("%s: transformers computes it, because %s", folder, reason)
         return None
-    return Decoder(config, Weights(weights, dtype, bits, kept=kept))
+    rounded = Weights(weights, dtype, bits, kept=kept)
+    if bits == "int4" and kept == {} and needs_calibration(weights):
+        _calibrate(config, weights, rounded, content.get("bos_token_id"))
+    return Decoder(config, rounded)
+
+
+def _calibrate(
+    config: DecoderConfig, stored: StoredWeights, rounded: Weights, beginning: object
+) -> None:
+    """Round the layers one after the other, by the inputs that each gets from those before it.
+
+    Args:
+        beginning: the token that begins a text, if there is one.
+    """
+    log.info("rounding the weights by texts that the model writes, once: this may take minutes")
+    writer = Decoder(config, Weights(stored, rounded.dtype, "int8"))
+    texts = own_texts(writer, beginning if isinstance(beginning, int) else None)
+    if texts is None:
+        return
+    hidden = writer._embedded(texts).float()
+    del writer  # its memory
+    positions = torch.arange(texts.shape[1])[None]
+
+    def passed(layer: _Layer, states: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        rope, window = config.ropes[layer._index], config.windows[layer._index]
+        rotation = None if rope is None else rotation_of(rope, positions, dtype)
+        mask = mask_for(None, texts.shape[1], 0, window)
+        return layer.forward(states, rotation, mask, KeyValueCache(config.windows))
+
+    for index in range(config.num_hidden_layers):
+        exact = ObservedWeights(stored)
+        passed(_Layer(config, exact, index), hidden.clone(), exact.dtype)
+        rounded.grids = calibrated_grids(rounded, exact.products)
+        hidden = passed(_Layer(config, rounded, index), hidden, rounded.dtype)
+    rounded.grids = {}
 
 
 def _used_name(name: str) -> str | None:

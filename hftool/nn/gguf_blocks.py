@@ -88,6 +88,11 @@ class Blocks:
         numbers.copy_(torch.from_numpy(made))
 
 
+def in_four_bits(weight: Blocks | torch.Tensor) -> bool:
+    """Return whether a weight is in blocks that 4-bit layers take as they are."""
+    return isinstance(weight, Blocks) and weight.kind in FOUR_BITS and not weight.is_transposed
+
+
 def four_bit_grid(
     weights: Sequence["Blocks | torch.Tensor"],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
@@ -96,7 +101,7 @@ def four_bit_grid(
     four bits."""
     parts = []
     for weight in weights:
-        if not isinstance(weight, Blocks) or weight.kind not in FOUR_BITS or weight.is_transposed:
+        if not (isinstance(weight, Blocks) and in_four_bits(weight)):
             return None
         groups = _READERS[weight.kind](weight.data.reshape(-1, SIZES[weight.kind][1]))
         levels, least = groups.integers, groups.minimum

@@ -9,6 +9,8 @@ from torch import nn
 INT4_GRIDS = 3  # tried for each group
 TINY = torch.finfo(torch.float32).tiny
 Bits = Literal["int8", "int4"]
+# Levels [rows, groups, weights] and the scales and zeros of the groups [rows, groups].
+Grid = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class QuantizedLinear(nn.Module):
@@ -33,19 +35,24 @@ class QuantizedLinear(nn.Module):
 
 
 def fitted_grid(
-    groups: torch.Tensor, dtype: torch.dtype, lowest: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    groups: torch.Tensor,
+    dtype: torch.dtype,
+    lowest: int,
+    importance: torch.Tensor | None = None,
+) -> Grid:
     """Return 16 levels from `lowest` on [rows, groups, weights], and the scale and the zero of each
     group [rows, groups], so that levels * scale + zero is close to the weights.
 
     The first grid spans each group's least and greatest weight. The next ones are the least-squares
-    fit to the levels of the grid before, in which, as in llama.cpp, greater weights count more. Of
-    these each group takes the best, with its scale and zero rounded to `dtype`.
+    fit to the levels of the grid before, in which weights count by their `importance`; by default,
+    as in llama.cpp, greater ones count more. Of these each group takes the best, with its scale and
+    zero rounded to `dtype`.
     """
     least, most = groups.amin(-1), groups.amax(-1)
     scale, smallest = (most - least) / 15, torch.finfo(dtype).tiny
     zero = least - lowest * scale
-    importance = groups.abs() + groups.square().mean(-1, keepdim=True).sqrt() + smallest
+    if importance is None:
+        importance = groups.abs() + groups.square().mean(-1, keepdim=True).sqrt() + smallest
     levels, loss = torch.zeros_like(groups), torch.full_like(scale, torch.inf)
     best_scale, best_zero = torch.zeros_like(scale), torch.zeros_like(zero)
     for _ in range(INT4_GRIDS):

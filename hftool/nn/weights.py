@@ -13,17 +13,15 @@ from hftool.errors import HftoolError
 from hftool.json_files import read_json
 from hftool.nn.architectures import NotComputed
 from hftool.nn.block_kinds import read_kinds
-from hftool.nn.gguf_blocks import Blocks, four_bit_grid
-from hftool.nn.kernels import Int4KernelLinear
+from hftool.nn.gguf_blocks import Blocks, four_bit_grid, in_four_bits
 from hftool.nn.products import can_pack, packed_linear
 from hftool.nn.quantization import (
     HEAD_BITS,
     INT4_OUTPUTS,
-    Int4Linear,
     linear_class,
     quantized_linear,
 )
-from hftool.nn.quantized_linear import Bits, QuantizedLinear
+from hftool.nn.quantized_linear import Bits, Grid, QuantizedLinear
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
 Linears = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
@@ -140,6 +138,7 @@ class Weights:
     with `inputs_too` also for their inputs, and `dtype` for everything else.
 
     `kept` has tensors that were made of these weights before; what is made now is added to it.
+    `grids` has those layers, by their names joined with "+", that are already rounded to 4 bits.
     """
 
     def __init__(
@@ -152,10 +151,25 @@ class Weights:
         kept: dict[str, torch.Tensor] | None = None,
     ) -> None:
         self._kept = {} if kept is None else kept
+        self.grids: dict[str, Grid] = {}
         self.dtype = dtype
         self.bits = bits
         self._stored = stored
         self._inputs_too = inputs_too
+
+    def shape(self, layer: str) -> tuple[int, ...]:
+        """Return the numbers of outputs and inputs of a linear layer."""
+        return self._stored.shapes[f"{layer}.weight"]
+
+    def in_four_bits(self, *names: str) -> bool:
+        """Return whether the weights of linear layers need no rounding to 4 bits."""
+        return all(in_four_bits(self._stored[f"{name}.weight"]) for name in names)
+
+    def matrix(self, *names: str) -> torch.Tensor:
+        """Return the concatenated weights of linear layers with the same input."""
+        stored = [self._stored[f"{name}.weight"] for name in names]
+        weights = [w.to(torch.float32) if isinstance(w, Blocks) else w for w in stored]
+        return torch.cat(weights) if len(weights) > 1 else weights[0]
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return a weight in the precision to compute in."""
@@ -216,25 +230,23 @@ class Weights:
 
     def _quantized(self, bits: Bits, names: Sequence[str]) -> Linear | None:
         prefix = "+".join(names)
-        shapes = [self._stored.shapes[f"{name}.weight"] for name in names]
+        shapes = [self.shape(name) for name in names]
         shape = (sum(outputs for outputs, _ in shapes), shapes[0][1])
-        kind = linear_class(bits, shape, inputs_too=self._inputs_too)
+        kind: Any = linear_class(bits, shape, inputs_too=self._inputs_too)
         parts = {part: f"{prefix}:{part}" for part in (*kind.PARTS, "bias")}
         if all(parts[name] in self._kept for name in kind.PARTS):
             known = {part: self._kept[key] for part, key in parts.items() if key in self._kept}
-            return kind.of_parts(known)
-        stored = [self._stored[f"{name}.weight"] for name in names]
+            found: QuantizedLinear = kind.of_parts(known)
+            return found
         bias = self._bias(names)
         layer: QuantizedLinear | None = None
         if bits == "int4" and shape[0] % INT4_OUTPUTS == 0:
-            layer = _of_blocks(kind, stored, bias, self.dtype)
+            stored = [self._stored[f"{name}.weight"] for name in names]
+            grid = self.grids.get(prefix) or four_bit_grid(stored)
+            layer = None if grid is None else kind.of_grid(*grid, bias, self.dtype)
         if layer is None:
-            weights = [w.to(torch.float32) if isinstance(w, Blocks) else w for w in stored]
-            layer = quantized_linear(
-                torch.cat(weights) if len(weights) > 1 else weights[0],
-                *(bias, self.dtype, bits),
-                inputs_too=self._inputs_too,
-            )
+            matrix = self.matrix(*names)
+            layer = quantized_linear(matrix, bias, self.dtype, bits, inputs_too=self._inputs_too)
         if layer is not None:
             self._kept |= {parts[part]: tensor for part, tensor in layer.parts().items()}
         return layer
@@ -244,12 +256,3 @@ class Weights:
         if f"{names[0]}.bias" not in self._stored.shapes:
             return None
         return torch.cat([self.tensor(f"{name}.bias") for name in names])
-
-
-def _of_blocks(
-    kind: Any, weights: Sequence[Stored], bias: torch.Tensor | None, dtype: torch.dtype
-) -> QuantizedLinear | None:
-    """Return a 4-bit layer of weights in 4-bit blocks, as they are; None for other weights."""
-    grid = four_bit_grid(weights) if issubclass(kind, Int4KernelLinear | Int4Linear) else None
-    layer: QuantizedLinear | None = None if grid is None else kind.of_grid(*grid, bias, dtype)
-    return layer

@@ -5,6 +5,7 @@ perplexity on the sentences of a file, a sentence a line.
 
 hftool's precisions are compared by `hftool score --against smollm2`. llama.cpp (llama-cpp-python)
 quantizes the same weights, and its logits are compared with hftool's in float32 in the same way.
+With `--rotated` they are those of `rotated_model.py`.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from hftool.models.language_model import LanguageModel
 from hftool.models.load import load_language_model
 from hftool.models.references import GgufFile, resolve_reference
 from hftool.options.model import ExactLoadOptions
+from tests.benchmarks.rotated_model import save_rotated_model
 
 OURS = (("--dtype", "bfloat16"), ("--quantize", "int8"), ("--quantize", "int4"))
 # llama.cpp's numbers of file types.
@@ -38,22 +40,33 @@ def main() -> None:
     """Print a row for each precision."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sentences", type=Path)
-    path = parser.parse_args().sentences
+    parser.add_argument("--rotated", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if options.rotated:
+            _compare(options.sentences, folder, save_rotated_model(Path(folder)))
+        else:
+            source = resolve_reference("smollm2")
+            assert isinstance(source, GgufFile)
+            _compare(options.sentences, "smollm2", source.path)
+
+
+def _compare(path: Path, reference: str, weights: Path) -> None:
+    """Compare the precisions of a model that is also in a GGUF file."""
     for options in OURS:
         command = (sys.executable, "-m", "hftool", "score", "-f", str(path), *options)
-        answer = subprocess.check_output((*command, "--against", "smollm2", "--json"), text=True)
+        both = ("-m", reference, "--against", reference, "--json")
+        answer = subprocess.check_output((*command, *both), text=True)
         _show(f"hftool {options[-1]}", json.loads(answer)[0])
-    load = ExactLoadOptions(device="cpu", dtype="float32", offline=True)
+    load = ExactLoadOptions(model=reference, device="cpu", dtype="float32", offline=True)
     model = load_language_model(load)
     encodings = (model.tokenizer.encode(line, True) for line in path.read_text().splitlines())
     texts = [encoding.ids for encoding in encodings]
-    source = resolve_reference("smollm2")
-    assert isinstance(source, GgufFile)
     with tempfile.TemporaryDirectory() as folder:
         exact = Path(folder, "F32.gguf")
         for name, number in FORMATS.items():
             quantized = Path(folder, f"{name}.gguf")
-            _quantize(exact if exact.exists() else source.path, quantized, number)
+            _quantize(exact if exact.exists() else weights, quantized, number)
             theirs: Any = SimpleNamespace(name=name, model=model.model)
             record = next(summarized(_comparisons(model, quantized, texts), load, theirs, model))
             _show(f"llama.cpp {name}", asdict(record))
