@@ -208,6 +208,7 @@ class Conversation:
     def _answer(
         self, turns: list[Message], *user_turn: Turn
     ) -> Generator[Piece | Turn, None, None]:
+        """Answer the last of these turns, as `answer`; `user_turn` is yielded first, if given."""
         fitting, ids = self._fit(turns)
         settings = self.next_settings()
         if self.options.seed is not None:

@@ -123,7 +123,7 @@ class PromptScorer:
         tokens."""
 
         @cache
-        def logprobs_after(tokens: tuple[int, ...]) -> torch.Tensor:
+        def logprobs_after(tokens: tuple[int, ...]) -> torch.Tensor:  # [vocabulary]
             logits = self._model.next_logits([*ids, *tokens])
             return torch.log_softmax(logits.double(), dim=-1)
 

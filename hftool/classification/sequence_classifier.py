@@ -95,7 +95,8 @@ class ClassifierScorer:
         return [_mean([(len(ids), next(scores)) for ids, _ in text.sequences]) for text in encoded]
 
     def _activated(self, logits: torch.Tensor) -> list[list[float]]:
-        """Apply the function that transformers' pipeline applies to this model's logits."""
+        """Apply the function that transformers' pipeline applies to this model's logits
+        [sequences, labels]."""
         function = self._classifier.activation
         if function == "softmax":
             logits = torch.softmax(logits, dim=-1)

@@ -1,6 +1,6 @@
 """Names that other programs and libraries use for what hftool's commands and options do.
 
-A name stands here only if the two mean the same; where they differ, `OPTION_HINTS` says how.
+A name is here only if the two mean the same; where they differ, `OPTION_HINTS` says how.
 """
 
 COMMANDS = {

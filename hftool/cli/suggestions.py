@@ -27,7 +27,7 @@ _PLAIN = re.compile(r"[^\"\\$`!]*")
 
 def instead_of_option(name: str, context: Any) -> str | None:
     """Return a hint for an unknown option; None if no option is close."""
-    if context.parent is None:  # it stands before the command
+    if context.parent is None:  # it is before the command
         commands = context.command.commands.values()
         if any(name in _options(command) for command in commands):
             return f"options come after the command: hftool COMMAND {name} …"

@@ -114,10 +114,10 @@ def _logprobs(value: Any) -> tuple[TokenLogprob, ...] | None:
 
 def _of_chat(token: Any) -> TokenLogprob:
     if not isinstance(token, dict):
-        raise _strange("a token is no object")
+        raise _strange("a token is not an object")
     listed = token.get("top_logprobs") or ()
     if not all(isinstance(each, dict) for each in listed):
-        raise _strange("a token is no object")
+        raise _strange("a token is not an object")
     top = {_text(each.get("token")): each.get("logprob") for each in listed}
     return TokenLogprob(
         None, _text(token.get("token")), _number(token.get("logprob")), _ranked(top)

@@ -10,11 +10,7 @@ from typing import Any
 from hftool.endpoint.server import Endpoint, Path
 from hftool.errors import HftoolError, UsageError
 from hftool.options.constraints import Constraint
-from hftool.options.generation import (
-    DEFAULT_MAX_NEW_TOKENS,
-    GenerateOptions,
-    GenerationOptions,
-)
+from hftool.options.generation import DEFAULT_MAX_NEW_TOKENS, GenerateOptions, GenerationOptions
 from hftool.options.inputs import PromptOptions
 from hftool.options.shared import option_name
 from hftool.prompting.messages import Chat, Message, with_arguments
@@ -50,7 +46,7 @@ GENERATION_CONFIG = (
     *("no_repeat_ngram_size", "min_new_tokens", "epsilon_cutoff", "eta_cutoff"),
 )
 _NOT_SENT = ("prompting", "show_probs", "constraint")
-"""The fields of `GenerateOptions` that are no options to send by name."""
+"""The fields of `GenerateOptions` that are not sent as options by their names."""
 MAX_SEED = 2**31
 METACHARACTERS = r"[\\.^$|?*+()\[\]{}]"  # of regular expressions in all dialects
 

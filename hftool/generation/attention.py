@@ -152,8 +152,13 @@ def _inputs(
 
 
 def _layers(weights: Sequence[Any], shape: tuple[int, int]) -> dict[int, torch.Tensor]:
-    """Return the weights of the layers that have one for each query and key; hybrid models have
-    layers without."""
+    """Return the weights of the layers that have one for each query and key: float32 [heads,
+    queries, keys]; hybrid models have layers without.
+
+    Args:
+        weights: those of each layer [1, heads, queries, keys].
+        shape: the numbers of queries and of keys.
+    """
     return {
         number: layer[0].float().cpu()
         for number, layer in enumerate(weights, 1)

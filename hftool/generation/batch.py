@@ -195,6 +195,7 @@ def _finish(row: _Row) -> Generation:
 
 
 def _fail(language_model: LanguageModel, request: Request, logits: torch.Tensor) -> FailedRequest:
+    """Return the failure of a request whose logits [vocabulary] are not numbers."""
     try:
         check_finite(logits, language_model.model.dtype)
     except HftoolError as error:

@@ -88,7 +88,7 @@ class BatchedModel:
     def _prefill(
         self, rows: Sequence[Sequence[int]], sources: Sequence[Sequence[int]]
     ) -> torch.Tensor:
-        """Begin with these rows, and return the logits after each."""
+        """Begin with these rows, and return the logits after each: float32 [rows, vocabulary]."""
         width = max(map(len, rows))
         self._source = self._language_model.encode(sources)
         if self._source and min(map(len, rows)) < width:
@@ -132,6 +132,12 @@ class BatchedModel:
         return self._cache.nbytes if self._cache is not None else 0
 
     def _forward(self, ids: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:
+        """Add ids [rows, tokens], and return the logits after the last of each row: float32 [rows,
+        vocabulary].
+
+        Args:
+            filled: 1 for a token, 0 for padding [rows, tokens].
+        """
         language_model = self._language_model
         self._mask = torch.cat([self._mask, filled], dim=1)
         dependence = language_model.length_dependence

@@ -72,7 +72,7 @@ def benchmarks(load: LoadOptions, options: BenchOptions) -> Iterator[Benchmark]:
     Each is measured in a process of its own, so that its memory is its own.
 
     Raises:
-        HftoolError: it is no language model, or can't be loaded in any precision.
+        HftoolError: it is not a language model, or can't be loaded in any precision.
     """
     folder = ensure_local(resolve_reference(load.model), "model", load, load.model)
     auto_class(folder, load.model, load.trust_remote_code)

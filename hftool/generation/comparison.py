@@ -156,14 +156,15 @@ def _precision(model: LanguageModel) -> str:
 
 
 def _error(values: torch.Tensor, factor: float = 1.0) -> float | None:
-    """Return the standard error of the mean of values, times a factor; None for a single value."""
+    """Return the standard error of the mean of values [tokens], times a factor; None for a single
+    value."""
     if len(values) < 2:
         return None
     return factor * float(values.double().std()) / math.sqrt(len(values))
 
 
 def _quantile(values: torch.Tensor) -> float:
-    """Return the value that 99 % of the values don't exceed, between two by linear
+    """Return the value that 99 % of the values [tokens] don't exceed, between two by linear
     interpolation."""
     ordered = values.sort().values
     place = QUANTILE * (len(ordered) - 1)

@@ -110,6 +110,10 @@ def are_finite(logits: torch.Tensor) -> torch.Tensor:
 def check_finite(logits: torch.Tensor, dtype: torch.dtype) -> None:
     """Raise where the model's logits are not numbers, as when float16 overflows.
 
+    Args:
+        logits: those of any number of tokens [..., vocabulary].
+        dtype: the precision that they were computed in.
+
     Raises:
         HftoolError: a logit is NaN, or the largest one is not finite.
     """

@@ -193,7 +193,7 @@ def token_logprob(
     def constrained(i: int) -> float | None:
         return None if among is None or among[i] == -torch.inf else float(among[i])
 
-    def best(of: torch.Tensor) -> tuple[Alternative, ...]:
+    def best(of: torch.Tensor) -> tuple[Alternative, ...]:  # of log-probabilities [vocabulary]
         ids = of.topk(min(top, int((of > -torch.inf).sum()))).indices.tolist()
         return tuple(
             Alternative(i, tokenizer.token_text(i), float(logprobs[i]), constrained(i)) for i in ids

@@ -137,6 +137,12 @@ def end_of(position: str | None, count: int) -> int:
 def _candidates(
     language_model: LanguageModel, ids: Sequence[int], query: NextTokenQuery
 ) -> Iterator[Candidate | Distribution]:
+    """Yield the candidates after `ids`, then the tokens of each continuation to look for.
+
+    Raises:
+        UsageError: the text of a continuation is empty.
+        HftoolError: the ids do not fit the context.
+    """
     tokenizer = language_model.tokenizer
     continuations = [tokenizer.encode(text, special=False).ids for text in query.texts]
     if not all(continuations):
@@ -171,7 +177,11 @@ def _settings(language_model: LanguageModel, query: NextTokenQuery) -> SamplingS
 def _log_better_with_space(
     language_model: LanguageModel, text: str, ids: Sequence[int], logits: torch.Tensor
 ) -> None:
-    """Log where the text with a space before it would rank, if it would rank better as a token."""
+    """Log where the text with a space before it would rank, if it would rank better as a token.
+
+    Args:
+        logits: those after the prompt [vocabulary].
+    """
     spaced = language_model.tokenizer.encode(f" {text}", special=False).ids
     if text[:1].isspace() or len(ids) != 1 or len(spaced) != 1 or spaced == ids:
         return

@@ -37,16 +37,16 @@ class EachRow:
 def penalize_presence(
     generated: Sequence[int], logits: torch.Tensor, penalty: float
 ) -> torch.Tensor:
-    """Subtract `penalty` from the logit of each token that has been generated (OpenAI's
-    `presence_penalty`)."""
+    """Subtract `penalty` from the logit [vocabulary] of each token that has been generated
+    (OpenAI's `presence_penalty`)."""
     return _subtracted(logits, dict.fromkeys(generated, penalty))
 
 
 def penalize_frequency(
     generated: Sequence[int], logits: torch.Tensor, penalty: float
 ) -> torch.Tensor:
-    """Subtract `penalty` from a token's logit for each time that it has been generated (OpenAI's
-    `frequency_penalty`)."""
+    """Subtract `penalty` from a token's logit [vocabulary] for each time that it has been generated
+    (OpenAI's `frequency_penalty`)."""
     return _subtracted(logits, {i: n * penalty for i, n in Counter(generated).items()})
 
 
@@ -65,6 +65,7 @@ def dry(
     followed there loses `multiplier * base ** (n - allowed_length)`.
 
     Args:
+        logits: those after `ids` [vocabulary].
         breakers: tokens that a repetition does not reach beyond, and that are never penalized.
     """
     limit = next((n for n, i in enumerate(reversed(ids)) if i in breakers), len(ids))
@@ -116,6 +117,9 @@ def keep_top_n_sigma(logits: torch.Tensor, n: float) -> torch.Tensor:
     2024, "Top-nσ: Not All Logits Are You Need").
 
     The deviation is that of all tokens that are left, not an estimate from a sample.
+
+    Args:
+        logits: -inf for tokens that other filters have removed [vocabulary].
     """
     left = logits[logits > -torch.inf]
     least = left.max() - n * left.std(correction=0)
@@ -123,8 +127,8 @@ def keep_top_n_sigma(logits: torch.Tensor, n: float) -> torch.Tensor:
 
 
 def exclude_top_choices(logits: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Remove all tokens whose probability is at least the threshold, but for the least probable of
-    them ("Exclude Top Choices", p-e-w 2024)."""
+    """Remove all tokens from the logits [vocabulary] whose probability is at least the threshold,
+    but for the least probable of them ("Exclude Top Choices", p-e-w 2024)."""
     probs = torch.softmax(logits, dim=-1)
     top = (probs >= threshold).nonzero()[:, 0]
     if len(top) < 2:

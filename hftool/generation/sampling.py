@@ -189,7 +189,7 @@ def apply_filters_in_turn(
 def apply_filters(
     logits: torch.Tensor, ids: Sequence[int], filters: Sequence[Filter]
 ) -> torch.Tensor:
-    """Return the logits after all filters. Args: as `apply_filters_in_turn`."""
+    """Return the logits [vocabulary] after all filters. Args: as `apply_filters_in_turn`."""
     for _, after in apply_filters_in_turn(logits, ids, filters):
         logits = after
     return logits

@@ -136,7 +136,7 @@ def scored_logits(
 def _sliced(
     language_model: LanguageModel, sequence: ScoredSequence, *, ends: bool
 ) -> Iterator[torch.Tensor]:
-    """Yield the logits of one sequence, which may be long."""
+    """Yield the logits [tokens, vocabulary] of one sequence, which may be long, in slices."""
     position = 1  # of the token that follows the first of the logits
     ids = sequence.ids if ends else sequence.ids[:-1]
     for logits in CachedModel(language_model.reading(sequence.source)).all_logits(ids):
@@ -149,7 +149,7 @@ def _sliced(
 def _branched(
     language_model: LanguageModel, sequences: Sequence[ScoredSequence], *, ends: bool
 ) -> Iterator[torch.Tensor]:
-    """Yield the logits of several sequences that are given the same tokens."""
+    """Yield the logits [tokens, vocabulary] of several sequences that are given the same tokens."""
     first = sequences[0]
     ids = [s.ids if ends else s.ids[:-1] for s in sequences]
     model = CachedModel(language_model.reading(first.source), rewinds=True)
@@ -160,7 +160,7 @@ def _branched(
 def _padded(
     language_model: LanguageModel, sequences: Sequence[ScoredSequence], *, ends: bool
 ) -> Iterator[torch.Tensor]:
-    """Yield the logits of several sequences, computed together."""
+    """Yield the logits [tokens, vocabulary] of each of several sequences, computed together."""
     width = max(len(sequence.ids) for sequence in sequences) - (not ends)
     padded = [[*s.ids, *[0] * width][:width] for s in sequences]
     sources = language_model.encode([s.source for s in sequences])
@@ -174,8 +174,8 @@ def _padded(
 def _masked(
     language_model: LanguageModel, sequences: Sequence[ScoredSequence]
 ) -> Iterator[torch.Tensor]:
-    """Yield the logits that a masked model has for each token in its place: where it and the
-    tokens of its word that follow are masked (Kauf and Ivanova 2023,
+    """Yield the logits [tokens, vocabulary] that a masked model has for each token in its place:
+    where it and the tokens of its word that follow are masked (Kauf and Ivanova 2023,
     https://arxiv.org/abs/2305.10588)."""
     mask = mask_id(language_model.tokenizer)
     copies = [copy for sequence in sequences for copy in _masked_copies(sequence, mask)]

@@ -190,7 +190,7 @@ def _words(
 
 
 def _word_beginnings(tokenizer: Tokenizer) -> torch.Tensor:
-    """Return the ids of the tokens that begin with a space.
+    """Return the ids [tokens] of the tokens that begin with a space.
 
     Raises:
         HftoolError: there are none.

@@ -63,7 +63,8 @@ class _Distribution:
 
 
 def _probs(scores: torch.Tensor) -> torch.Tensor:
-    """Return probabilities, NaN for removed tokens: 0 could also be a tiny probability."""
+    """Return probabilities (float64 [vocabulary], on the CPU), NaN for removed tokens: 0 could also
+    be a tiny probability."""
     scores = scores.cpu().double()
     return torch.softmax(scores, dim=-1).where(scores > -torch.inf, torch.nan)
 
@@ -246,9 +247,12 @@ class StepSampler:
 
     @cached_property
     def _first_logits(self) -> torch.Tensor:
-        """The logits after the prompt. They are kept, so that undoing the first step brings back
-        the same numbers: computed again with the rest of the prompt in the cache, they would be
-        rounded differently, which shows in bfloat16."""
+        """The logits after the prompt [vocabulary].
+
+        They are kept, so that undoing the first step brings back the same numbers: computed again
+        with the rest of the prompt in the cache, they would be rounded differently, which shows in
+        bfloat16.
+        """
         return self._cached_model.next_logits(self._begin)
 
     def _candidates(

@@ -133,6 +133,7 @@ class BannedTexts:
         return scores
 
     def _removed(self, generated: Sequence[int]) -> Iterator[torch.Tensor]:
+        """Yield the ids [tokens] that would complete a text: all of it, or what is left of it."""
         yield _tokens_with(self._tokenizer, self._texts)
         vocabulary = vocabulary_bytes(self._tokenizer)
         tail, longest = b"", max(map(len, self._texts)) - 1
@@ -154,7 +155,8 @@ def vocabulary_bytes(tokenizer: Tokenizer) -> list[bytes]:
 
 @lru_cache(maxsize=64)
 def _tokens_with(tokenizer: Tokenizer, texts: tuple[bytes, ...]) -> torch.Tensor:
-    """Return the ids of all tokens that contain one of the texts, special tokens by their names."""
+    """Return the ids [tokens] of all tokens that contain one of the texts, special tokens by their
+    names."""
     vocabulary = vocabulary_bytes(tokenizer)
     names = (tokenizer.backend.token_to_id(text.decode()) for text in texts)
     special = [i for i in names if i is not None and not vocabulary[i]]
@@ -164,6 +166,7 @@ def _tokens_with(tokenizer: Tokenizer, texts: tuple[bytes, ...]) -> torch.Tensor
 
 @lru_cache(maxsize=256)
 def _tokens_beginning(tokenizer: Tokenizer, text: bytes) -> torch.Tensor:
+    """Return the ids [tokens] of all tokens that begin with a text."""
     vocabulary = vocabulary_bytes(tokenizer)
     return torch.tensor([i for i, data in enumerate(vocabulary) if data.startswith(text)]).long()
 

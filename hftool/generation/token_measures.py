@@ -19,14 +19,19 @@ COMPARED = 32  # tokens whose distributions are compared together, in double pre
 
 
 def logprobs(following: Sequence[int], logits: torch.Tensor) -> list[float]:
-    """Return the natural log-probability of each id."""
+    """Return the natural log-probability of each id.
+
+    Args:
+        logits: those before each [tokens, vocabulary].
+    """
     chosen = logits.gather(1, torch.tensor(following, device=logits.device)[:, None])[:, 0]
     result: list[float] = (chosen.double() - logits.logsumexp(1).double()).tolist()
     return result
 
 
 def ranked_tokens(following: Sequence[int], logits: torch.Tensor) -> list[Any]:
-    """Return each id, its log-probability and rank, and the entropy (in bits) of the logits."""
+    """Return each id, its natural log-probability and rank, and the entropy (in bits) of the logits
+    [tokens, vocabulary]."""
     rows = torch.log_softmax(logits.cpu().double(), dim=-1)
     return [
         (i, float(row[i]), rank_of(row, i), entropy_bits(row))
@@ -45,7 +50,8 @@ class WordMeasure:
     word_beginnings: torch.Tensor
 
     def __call__(self, following: Sequence[int], logits: torch.Tensor) -> list[Any]:
-        """Return the log-probability of each id, and of any token that begins a word."""
+        """Return the natural log-probability of each id, and of any token that begins a word, from
+        the logits [tokens, vocabulary]."""
         beginnings = logits[:, self.word_beginnings.to(logits.device)].logsumexp(1)
         starts = (beginnings.double() - logits.logsumexp(1).double()).tolist()
         return list(zip(logprobs(following, logits), starts, strict=True))
@@ -66,8 +72,8 @@ class TokenComparison:
 def compared(
     following: Sequence[int], logits: torch.Tensor, baseline: torch.Tensor
 ) -> list[TokenComparison]:
-    """Compare the logits of two models with the same vocabulary. Rows that only one of them has
-    fill up its embeddings, and don't count for the divergence."""
+    """Compare the logits [tokens, vocabulary] of two models with the same vocabulary. Embeddings
+    that only one of them has are padding, and don't count for the divergence."""
     width = min(logits.shape[1], baseline.shape[1])
     divergences: list[float] = []
     same: list[bool] = []
@@ -132,7 +138,8 @@ def _workers(language_models: Sequence[LanguageModel], batches: int) -> int:
 
 
 def _aligned(streams: Sequence[Iterator[torch.Tensor]]) -> Iterator[list[torch.Tensor]]:
-    """Yield the rows of all streams together, in slices of equally many."""
+    """Yield the rows of all streams of logits [tokens, vocabulary] together, in slices of equally
+    many."""
     slices = [next(stream, None) for stream in streams]
     while all(each is not None for each in slices):
         known = [each for each in slices if each is not None]

@@ -84,6 +84,7 @@ def merged_shape(shapes: Sequence[Shape], sources: Sequence[str], format_: Input
 
 
 def _workbook(file: Path | None, options: TableInputOptions) -> Records:
+    """Return the records of a workbook's first sheet, which is read twice: first for the types."""
     from hftool.inputs.spreadsheet import read_cells, report_unread
 
     path = _required_file(file, "an Excel workbook")

@@ -152,7 +152,7 @@ class LineSource:
     def head(self, least: int = 0) -> tuple[list[str], bool]:
         """Return the first lines, and whether these are all.
 
-        Of stdin they are those that have arrived, but at least so many.
+        Of stdin they are those that have arrived, but at least `least`.
         """
         most = max(self._stream.peek().count(b"\n"), least) if self._live else HEAD_LINES
         size = sum(map(len, self._head))

@@ -42,7 +42,7 @@ log = logging.getLogger("hftool")
 
 @dataclass(frozen=True)
 class AliasEntry:
-    """An alias, and the model that it stands for.
+    """An alias, and the model that it names.
 
     `here` is true if the model can be used without a network. `size_bytes` is then the size of its
     files, or of what it is yet to be converted from.
@@ -110,7 +110,7 @@ def _alias_entry(name: str, target: str, alias: Alias | None, purpose: str) -> A
         folder = local_folder(source)
         facts = _facts(source, folder, alias)
         here = folder is not None or source_size(source) is not None
-    except HftoolError:  # what the alias stands for was removed, or is broken
+    except HftoolError:  # what the alias names was removed, or is broken
         facts, here = _catalogue_facts(alias), False
     return AliasEntry(
         alias=name,
@@ -153,7 +153,7 @@ def set_alias(name: str, ref: str) -> None:
         config.set_alias(name, address)
         return
     source = resolve_reference(ref)
-    # An alias of an alias stands for the model that this one stands for now. A path is stored as an
+    # An alias of an alias names the model that this one names now. A path is stored as an
     # absolute one, so that it stays valid in other folders.
     target = config.load().aliases.get(ref, ref)
     if target not in BUILT_IN and isinstance(source, LocalFolder | GgufFile):

@@ -239,7 +239,7 @@ def selected_sources(encoded: Mapping[str, Any], rows: Sequence[int]) -> dict[st
 
 
 def language_token(tokenizer: Tokenizer, code: str) -> tuple[int, bool]:
-    """Return the token of a language to translate into, and whether it stands before the source
+    """Return the token of a language to translate into, and whether it comes before the source
     (Marian, MADLAD) and not before the translation (mBART, M2M-100, NLLB).
 
     Raises:

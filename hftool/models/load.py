@@ -56,7 +56,7 @@ def load_language_model(
     """Load a language model that continues texts, with `masked` also one that fills in masks.
 
     With more than one of `beams` it is loaded as transformers' class, which searches with them;
-    None stands for as many as the model's generation_config.json has. Without `fast` it is that
+    None means as many as the model's generation_config.json has. Without `fast` it is that
     class as well, whose layers can be looked into.
 
     Raises:

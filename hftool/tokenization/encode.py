@@ -118,6 +118,8 @@ def _encoded_or_failed(
     max_tokens: int | None,
     flush: Callable[[], None] = lambda: None,
 ) -> Iterator[Encoded | FailedText]:
+    """Yield each text with its tokens, as `encode_texts`, or why it has none."""
+
     def encode(part: Sequence[str]) -> Iterator[tuple[str, "Encoding"]]:
         return zip(part, tokenizer.encode_batch(part, special), strict=True)
 
