@@ -50,7 +50,7 @@ class UnknownParts:
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Return the characters (start, end) of each part of a text that has no token; none where
         sentencepiece splits the text, which knows its own unknown token."""
-        if type(self._backend.pre_tokenizer) is pre_tokenizers.PreTokenizer:
+        if self._is_split_by_python:
             return []
         spans = self._unknown_in(text)
         if not spans and isinstance(self._backend.model, tokenizers.models.Unigram):
@@ -85,12 +85,20 @@ class UnknownParts:
             return False
         return bool(text.encode().translate(None, self._never_lost))
 
+    @property
+    def _is_split_by_python(self) -> bool:
+        """Whether Python code splits the text and leaves nothing to the tokenizer's own model, as
+        where sentencepiece does."""
+        return type(self._backend.pre_tokenizer) is pre_tokenizers.PreTokenizer
+
     @cached_property
     def _never_lost(self) -> bytes | None:
         """The bytes that are never left out; None if nothing is, no bytes if that depends on the
         text."""
         model, has = self._backend.model, self._backend.token_to_id
         if not isinstance(model, tokenizers.models.BPE) or model.unk_token is not None:
+            return None
+        if self._is_split_by_python:
             return None
         every_byte = range(256)
         if model.byte_fallback and None not in (has(f"<0x{byte:02X}>") for byte in every_byte):

@@ -130,6 +130,20 @@ def test_spans_and_special_tokens_with_sentencepiece_itself(tmp_path: Path) -> N
     assert tokenizer.decode(encoding.ids, skip_special=True) == "  Hello ½ö日<sep> a"
 
 
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_spans_of_characters_that_sentencepiece_has_no_bytes_for(tmp_path: Path, kind: str) -> None:
+    settings = {**LLAMA, "kind": kind, "byte_fallback": False, "vocab_size": 120}
+    processor = sentencepiece_folder(tmp_path / "old", **settings)
+    tokenizer = converted(tmp_path / "old")
+    text = "Hello 日本 Ω"
+    encoding = tokenizer.encode(text, special=False)
+    assert encoding.ids == processor.encode(text)
+    assert encoding.ids.count(processor.unk_id()) == 2
+    spans = tokenizer.spans(text, encoding)
+    unknown = [span for span, i in zip(spans, encoding.ids, strict=True) if i == processor.unk_id()]
+    assert [text[start:end] for start, end in unknown] == ["日本", "Ω"]
+
+
 def test_a_special_token_stays_one_although_the_model_has_it_as_a_symbol(tmp_path: Path) -> None:
     sentencepiece_folder(tmp_path / "old", **KINDS["user-defined symbols"])
     path = tmp_path / "old" / "tokenizer_config.json"
