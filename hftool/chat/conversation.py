@@ -69,7 +69,7 @@ class Conversation:
         show_probs: bool = False,
     ) -> None:
         self._language_model = language_model
-        log_unused_fields(language_model.generation_config, "num_return_sequences")
+        log_unused_fields(language_model, "num_return_sequences")
         self._template, self._tool_template = template, tool_template or template
         self._overflow = overflow
         # A plain frame has no token that ends a turn: it ends where the user's next turn begins.

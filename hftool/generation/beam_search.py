@@ -162,6 +162,8 @@ def _config(
         }
     make: Any = GenerationConfig
     further = {**settings.further, "use_cache": _keeps_cache(language_model)}
+    if language_model.is_encoder_decoder:
+        further.pop("guidance_scale", None)  # as in `named_processors`
     if settings.bias:
         given = biases(language_model.tokenizer, settings.bias, any_case=settings.any_case)
         more = [[list(ids), bias] for ids, bias in given.items()]
@@ -171,7 +173,7 @@ def _config(
     if settings.min_new_tokens:
         further["min_new_tokens"] = settings.min_new_tokens
     size = further.get("encoder_no_repeat_ngram_size")
-    if isinstance(size, int) and size > len(request.ids):  # as in `named_processors`
+    if isinstance(size, int) and size > len(request.source or request.ids):  # `named_processors`
         del further["encoder_no_repeat_ngram_size"]
     return make(
         **further,

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from hftool.errors import HftoolError, UsageError
-from hftool.models.generation_config import UNUSED_FIELDS, has_effect
+from hftool.models.generation_config import PROCESSOR_FIELDS, UNUSED_FIELDS, has_effect
+from hftool.models.language_model import LanguageModel
 from hftool.options.constraints import Constraint
 from hftool.options.generation import GenerationOptions
 from hftool.options.ranges import option_ranges
@@ -87,13 +88,15 @@ def stop_strings(
     return tuple(texts)
 
 
-def log_unused_fields(config: Mapping[str, Any], *more: str) -> None:
-    """Warn about fields of a generation_config that would change the text but are not used.
+def log_unused_fields(language_model: LanguageModel, *more: str) -> None:
+    """Warn about fields of a model's generation_config that would change the text but are not used.
 
     Args:
         more: further fields that this command does not use, with 1 as their neutral value.
     """
-    fields = UNUSED_FIELDS | dict.fromkeys(more, 1)
+    config, fields = language_model.generation_config, UNUSED_FIELDS | dict.fromkeys(more, 1)
+    if language_model.is_encoder_decoder:  # which predicts nothing without its source
+        fields["guidance_scale"] = PROCESSOR_FIELDS["guidance_scale"]
     names = [n for n, neutral in fields.items() if has_effect(config.get(n), neutral)]
     if names:
         log.warning("the model's generation_config asks for %s: ignored", ", ".join(names))

@@ -40,6 +40,8 @@ def named_processors(
     fields = dict(fields)
     encoded = language_model.source or prompt_ids  # a decoder alone reads the prompt itself
     guidance = fields.pop("guidance_scale", None)
+    if language_model.is_encoder_decoder:  # it has no logits without its source
+        guidance = None
     if limit is None:
         fields.pop("forced_eos_token_id", None)  # it is forced at the end
     if "min_new_tokens" in fields:

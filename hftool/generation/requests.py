@@ -48,7 +48,7 @@ def requests_of_prompts(
     generation = complete_options(options.generation, language_model.generation_config)
     sequences = generation.num_return_sequences or 1
     copies = 1 if generation.num_beams != 1 else sequences
-    log_unused_fields(language_model.generation_config)
+    log_unused_fields(language_model)
     index = 0
     for line, prompt in enumerate(prompts, 1):
         try:
@@ -88,7 +88,7 @@ def requests_of_records(
 
     Without a seed, one is drawn for each record.
     """
-    log_unused_fields(language_model.generation_config, "num_return_sequences")
+    log_unused_fields(language_model, "num_return_sequences")
     options = replace(options, generation=replace(options.generation, num_return_sequences=1))
     make = functools.partial(request_of_record, language_model, options=options)
     for made in each_record(lines, files, make):

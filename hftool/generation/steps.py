@@ -310,9 +310,10 @@ def sampler_of_prompt(
     """
     ids = prompt_ids(language_model.tokenizer, prompt, prompting)
     config = language_model.generation_config
-    log_unused_fields(config, "num_beams", "num_return_sequences")
+    log_unused_fields(language_model, "num_beams", "num_return_sequences")
     if max_steps is None:
-        max_steps = min(DEFAULT_STEPS, most_new_tokens(None, config, len(ids), DEFAULT_STEPS))
+        begin, _ = language_model.split_prompt(ids)
+        max_steps = min(DEFAULT_STEPS, most_new_tokens(None, config, len(begin), DEFAULT_STEPS))
     settings = replace(resolve_sampling(sampling, config), constraint=constraint)
     stop = stop_strings(None, config, constraint)
     return StepSampler(language_model, ids, settings, max_steps=max_steps, k=k, stop=stop)

@@ -245,7 +245,8 @@ def language_token(tokenizer: Tokenizer, code: str) -> tuple[int, bool]:
     Raises:
         HftoolError: the tokenizer has no such token.
     """
-    forms = {code: False, f"__{code}__": False, f">>{code}<<": True, f"<2{code}>": True}
+    in_source = code.startswith((">>", "<2"))
+    forms = {code: in_source, f"__{code}__": False, f">>{code}<<": True, f"<2{code}>": True}
     for token, reads in forms.items():
         token_id = tokenizer.backend.token_to_id(token)
         if token_id is not None:

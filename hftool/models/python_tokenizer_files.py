@@ -31,10 +31,12 @@ def write_python_tokenizer(tokenizer: Any, source: Path, target: Path) -> None:
             shutil.copy(path, target / path.name)
     roles = {role: str(token) for role, token in tokenizer.special_tokens_map.items() if token}
     settings = {**roles, **read_json(source / "tokenizer_config.json")}
+    settings["clean_up_tokenization_spaces"] = bool(tokenizer.clean_up_tokenization_spaces)
     (target / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     name = type(tokenizer).__name__
     (target / PYTHON_TOKENIZER).write_text(json.dumps({"class": name}), encoding="utf-8")
-    vocabulary = tokenizer.get_vocab()
+    # M2M100's languages have ids, and are not in its vocabulary.
+    vocabulary = {**getattr(tokenizer, "lang_token_to_id", {}), **tokenizer.get_vocab()}
     backend = Backend(models.WordLevel(vocabulary, unk_token=str(tokenizer.unk_token)))
     added = sorted(tokenizer.added_tokens_decoder.items())
     backend.add_tokens([AddedToken(**token.__getstate__()) for _, token in added])
@@ -42,20 +44,35 @@ def write_python_tokenizer(tokenizer: Any, source: Path, target: Path) -> None:
     texts = [text for text in HARD_TEXTS if tokenizer.unk_token not in text]
     unknown = str(tokenizer.unk_token)
     samples = [[t if t in vocabulary else unknown for t in tokenizer.tokenize(x)] for x in texts]
-    for decoder in _joining_decoders():
-        if all(decoder.decode(t) == tokenizer.convert_tokens_to_string(t) for t in samples):
-            backend.decoder = decoder
-            break
-    else:
-        raise ValueError(
-            f"its tokenizer is Python code ({name}) that joins tokens in a way of its own"
-        )
+    backend.decoder = _joining_decoder(tokenizer, samples)
     backend.save(str(target / "tokenizer.json"))
     read = Tokenizer(target, name)
     for text in texts:
         ids = tokenizer.encode(text, add_special_tokens=False)
         if read.backend.encode(text, add_special_tokens=False).ids != ids:
             raise ValueError(f"its tokenizer is Python code ({name}) that hftool reads wrongly")
+
+
+def tokenizer_of_bytes(tokenizer: Any) -> Any:
+    """Return ByT5's tokenizer as one of the tokenizers library: its tokens are the bytes, whose ids
+    follow those of three special ones."""
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    added = sorted(tokenizer.added_tokens_decoder.items())
+    vocabulary = {str(token): token_id for token_id, token in added[: tokenizer.offset]}
+    letters = bytes_to_unicode()
+    vocabulary |= {letters[byte]: byte + tokenizer.offset for byte in letters}
+    backend = Backend(models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_tokens([token for _, token in added])
+    backend.post_processor = _frame(tokenizer)
+    create: Any = PreTrainedTokenizerFast
+    roles = {role: token for role, token in tokenizer.special_tokens_map.items() if token}
+    return create(tokenizer_object=backend, **roles)
 
 
 def _frame(tokenizer: Any) -> Any:
@@ -80,16 +97,37 @@ def _frame(tokenizer: Any) -> Any:
     )
 
 
+def _joining_decoder(tokenizer: Any, samples: Sequence[Sequence[str]]) -> Any:
+    """Return a decoder that joins the tokens of texts as a Python tokenizer does; if there is none,
+    one that does so where all tokens are known.
+
+    Raises:
+        ValueError: there is none of these either.
+    """
+    join, unknown = tokenizer.convert_tokens_to_string, str(tokenizer.unk_token)
+    known = [[token for token in tokens if token != unknown] for tokens in samples]
+    for some in (samples, known):
+        for decoder in _joining_decoders():
+            if all(decoder.decode(tokens) == join(tokens) for tokens in some):
+                return decoder
+    raise ValueError(
+        f"its tokenizer is Python code ({type(tokenizer).__name__}) that joins tokens in a way of"
+        " its own"
+    )
+
+
 def _joining_decoders() -> list[Any]:
     """Return decoders in which transformers' Python tokenizers join tokens: with ## before or @@
-    after a part of a word, with spaces, or without anything."""
+    after a part of a word, with ▁ before a word, with spaces, or without anything."""
     from tokenizers import Regex, decoders
 
     spaced = decoders.Replace(Regex("$"), " ")
     end: list[Any] = [decoders.Fuse(), decoders.Replace(Regex(" $"), "")]
+    pieces_end = [decoders.Fuse(), decoders.Strip(" ", 1, 0), decoders.Replace(Regex(" +$"), "")]
     return [
         decoders.WordPiece("##", cleanup=False),
         decoders.Sequence([spaced, decoders.Replace("@@ ", ""), *end]),
         decoders.Sequence([spaced, *end]),
+        decoders.Sequence([decoders.Replace("▁", " "), *pieces_end]),
         decoders.Fuse(),
     ]

@@ -9,7 +9,7 @@ from typing import Any
 from hftool.errors import HftoolError
 from hftool.json_files import not_the_file, read_json
 from hftool.models.converted_copies import WEIGHT_SUFFIXES
-from hftool.models.python_tokenizer_files import write_python_tokenizer
+from hftool.models.python_tokenizer_files import tokenizer_of_bytes, write_python_tokenizer
 from hftool.models.sentencepiece_match import match_sentencepiece
 from hftool.models.tiktoken_files import is_sentencepiece, read_tiktoken, restore_tiktoken_split
 from hftool.tokenization.added_tokens import AddedTokens, text_of
@@ -78,6 +78,8 @@ def _read(source: Path) -> Any:
                 ' tokenizer_config.json, as in {"tokenizer_class": "BertTokenizer"}'
             ) from None
         raise
+    if type(tokenizer).__name__ == "ByT5Tokenizer":
+        return tokenizer_of_bytes(tokenizer)
     restore_tiktoken_split(source, tokenizer)
     return tokenizer
 

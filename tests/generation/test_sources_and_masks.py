@@ -1,6 +1,7 @@
 """Encoder-decoders, whose prompt is the source; and masked models, which fill in masks."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -105,15 +106,51 @@ def test_beams_of_an_encoder_decoder(bart: Path) -> None:
     assert ids_of(record) == expected[: len(ids_of(record))]
 
 
+def test_a_generation_config_of_an_encoder_decoder(bart: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bart"
+    shutil.copytree(bart, folder)
+    settings = json.loads((folder / "generation_config.json").read_text())
+    source = "aaaaaaaaaaaa b"
+
+    def write(**fields: Any) -> None:
+        (folder / "generation_config.json").write_text(json.dumps({**settings, **fields}))
+
+    arguments = ("generate", source, "-m", str(folder), *GREEDY)
+    free = {beams: reference(folder, source, num_beams=beams) for beams in (1, 3)}
+    letter = int(run("encode", "a", "-m", str(folder)).stdout)
+    write(sequence_bias=[[[letter], 40.0]], encoder_no_repeat_ngram_size=2)
+    for beams in (1, 3):
+        repeating = reference(folder, source, num_beams=beams, encoder_no_repeat_ngram_size=0)
+        expected = reference(folder, source, num_beams=beams)
+        assert repeating != expected
+        [record] = records(*arguments, "--num-beams", str(beams))
+        assert ids_of(record) == expected[: len(ids_of(record))]
+    write(max_length=6)  # of the translation
+    steps = records("sample", source, "-m", str(folder), "--greedy")
+    assert [step["id"] for step in steps] == free[1][:5]
+    write(guidance_scale=1.8)  # against a text without its source, which has no probabilities
+    warning = "Warning: the model's generation_config asks for guidance_scale: ignored"
+    for beams in (1, 3):
+        result = run(*arguments, "--format", "jsonl", "--num-beams", str(beams))
+        assert result.stderr.splitlines() == [warning]
+        ids = ids_of(json.loads(result.stdout))
+        assert ids == free[beams][: len(ids)]
+
+
 def test_language_to_translate_into(bart: Path) -> None:
-    [french, _] = add_tokens(bart, "fr_XX", "__de__")
+    [french] = add_tokens(bart, "fr_XX")
     expected = reference(bart, SOURCES[0], SEP, french)
     arguments = ("generate", SOURCES[0], "-m", str(bart), *GREEDY, "--target-lang")
     assert ids_of(records(*arguments, "fr_XX")[0]) == expected
+    add_tokens(bart, ">>de<<")
+    expected = reference(bart, f">>de<<{SOURCES[0]}")
+    for code in ("de", ">>de<<"):  # the source begins with it
+        [record] = records(*arguments, code)
+        assert (ids_of(record), record["usage"]["prompt_tokens"]) == (expected, len(SOURCES[0]) + 1)
     refused = run(*arguments, "it_IT")
     assert refused.stderr.splitlines() == [
         "Error: the tokenizer has no token for the language 'it_IT'",
-        "Hint: it has __de__, fr_XX …",
+        "Hint: it has >>de<<, fr_XX …",
     ]
 
 

@@ -312,3 +312,48 @@ def test_a_tokenizer_of_python_code(tmp_path: Path) -> None:
 def test_a_tokenizer_of_python_code_that_needs_a_package(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="its tokenizer needs the package emoji"):
         converted(bertweet(tmp_path / "old", normalization=True))
+
+
+def translator(folder: Path, kind: str) -> Path:
+    """A tokenizer with SentencePiece models whose ids are those of a vocab.json."""
+    spec = {"kind": "unigram", "classes": (f"{kind}Tokenizer", kind), "vocab_size": 120}
+    processor = sentencepiece_folder(folder, **spec)
+    model = (folder / "tokenizer.model").rename(folder / "sentencepiece.bpe.model")
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    if kind == "Marian":
+        (folder / "target.spm").write_bytes(model.read_bytes())
+        model.rename(folder / "source.spm")
+        special = ["</s>", "<unk>", ">>fra<<", "<pad>"]
+    pieces = [processor.id_to_piece(i) for i in range(3, len(processor))]
+    vocabulary = {piece: i for i, piece in enumerate([*special, *reversed(pieces)])}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:Recommended")
+@pytest.mark.parametrize(
+    ("kind", "language"), [("Marian", ">>fra<<"), ("M2M100", "__fr__"), ("ByT5", "<extra_id_7>")]
+)
+def test_tokenizers_of_python_code_for_encoder_decoders(
+    tmp_path: Path, kind: str, language: str
+) -> None:
+    folder = tmp_path / "old"
+    if kind == "ByT5":
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps({"model_type": "t5"}))
+        config = {"tokenizer_class": "ByT5Tokenizer"}
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    else:
+        translator(folder, kind)
+    theirs = AutoTokenizer.from_pretrained(folder)
+    tokenizer = converted(folder)
+    for text in (*HARD_TEXTS, "The fox: yes", "ends </s> and goes on", f"{language} The fox"):
+        for special in (False, True):
+            ids = theirs.encode(text, add_special_tokens=special)
+            assert tokenizer.encode(text, special=special).ids == ids, text
+        if theirs.unk_token_id not in ids:
+            assert tokenizer.decode(ids, skip_special=True) == theirs.decode(
+                ids, skip_special_tokens=True
+            )
+    ids = [tokenizer.backend.token_to_id(language)]
+    assert ids == theirs.convert_tokens_to_ids([language])
