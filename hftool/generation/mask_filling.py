@@ -9,7 +9,8 @@ from hftool.generation.drawing import check_finite
 from hftool.models.language_model import LanguageModel
 from hftool.tokenization.tokenizer import Tokenizer
 
-# The mask as most models call it; it is taken for a model's own mask token.
+# The mask as most models call it. It is taken for a model's own mask token, and where the files
+# name none, as those of the first BERT and RoBERTa, it is that token.
 COMMON_MASKS = ("[MASK]", "<mask>")
 
 
@@ -20,6 +21,8 @@ def mask_token(tokenizer: Tokenizer) -> str:
         HftoolError: it has none.
     """
     own = tokenizer.special_tokens.get("mask_token")
+    known = (mask for mask in COMMON_MASKS if tokenizer.backend.token_to_id(mask) is not None)
+    own = own or next(known, None)
     if own is None:
         raise HftoolError("the tokenizer names no mask token", "see its tokenizer_config.json")
     return own

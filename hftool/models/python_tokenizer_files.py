@@ -10,6 +10,7 @@ from hftool.json_files import read_json
 from hftool.models.check_texts import HARD_TEXTS
 from hftool.models.converted_copies import WEIGHT_SUFFIXES
 from hftool.tokenization.python_tokenizer import PYTHON_TOKENIZER
+from hftool.tokenization.token_bytes import stand_ins
 from hftool.tokenization.tokenizer import Tokenizer
 
 
@@ -59,12 +60,11 @@ def tokenizer_of_bytes(tokenizer: Any) -> Any:
     from tokenizers import Tokenizer as Backend
     from tokenizers import decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
-    from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     added = sorted(tokenizer.added_tokens_decoder.items())
     vocabulary = {str(token): token_id for token_id, token in added[: tokenizer.offset]}
-    letters = bytes_to_unicode()
-    vocabulary |= {letters[byte]: byte + tokenizer.offset for byte in letters}
+    letters = [stand_ins().get(byte, chr(byte)) for byte in range(256)]
+    vocabulary |= {letter: byte + tokenizer.offset for byte, letter in enumerate(letters)}
     backend = Backend(models.BPE(vocab=vocabulary, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()

@@ -199,6 +199,18 @@ def test_masks_are_filled(bert: Path) -> None:
         assert [r["prob"] for r in found] == pytest.approx(best.values.flatten().tolist(), rel=1e-4)
 
 
+@pytest.mark.parametrize("mask", ["[MASK]", "<mask>"])
+def test_a_mask_token_that_no_file_names(bert: Path, tmp_path: Path, mask: str) -> None:
+    """As in bert-base-uncased and roberta-base, where it is the default of a class."""
+    folder = tmp_path / "bert"
+    shutil.copytree(bert, folder)
+    path = folder / "tokenizer.json"
+    path.write_text(path.read_text().replace("<blank>", mask))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 64}))
+    expected = records("topk", MASKED, "-m", str(bert), "-k", "2")
+    assert records("topk", MASKED, "-m", str(folder), "-k", "2") == expected
+
+
 def test_a_masked_model_and_a_text_without_a_mask(bert: Path) -> None:
     without = run("topk", "A text.", "-m", str(bert))
     assert without.exit_code == 2

@@ -316,8 +316,8 @@ def test_a_tokenizer_of_python_code_that_needs_a_package(tmp_path: Path) -> None
 
 def translator(folder: Path, kind: str) -> Path:
     """A tokenizer with SentencePiece models whose ids are those of a vocab.json."""
-    spec = {"kind": "unigram", "classes": (f"{kind}Tokenizer", kind), "vocab_size": 120}
-    processor = sentencepiece_folder(folder, **spec)
+    classes = (f"{kind}Tokenizer", kind)
+    processor = sentencepiece_folder(folder, kind="unigram", classes=classes, vocab_size=120)
     model = (folder / "tokenizer.model").rename(folder / "sentencepiece.bpe.model")
     special = ["<s>", "<pad>", "</s>", "<unk>"]
     if kind == "Marian":
