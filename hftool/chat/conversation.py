@@ -213,16 +213,7 @@ class Conversation:
         settings = self.next_settings()
         if self.options.seed is not None:
             self.options = replace(self.options, seed=self.options.seed + 1)
-        request = Request(
-            text_of(turns[-1].get("content")),
-            tuple(ids),
-            settings,
-            self._most_new_tokens(len(ids)),
-            stop=() if self.constraint else self._stop,
-            beams=self._beams,
-            with_probs=self._show_probs,
-            opened_thought=opens_thought(self._language_model.tokenizer, ids),
-        )
+        request = self._request(text_of(turns[-1].get("content")), ids, settings)
         text, complete = "", False
         valid: bool | None = None
         turn = Turn("assistant", "", "interrupted", len(ids), None, settings.seed)
@@ -251,6 +242,18 @@ class Conversation:
             log.debug("seed %d", settings.seed)
         if valid is False:
             log.warning("the answer ended before satisfying the constraint")
+
+    def _request(self, text: str, ids: list[int], settings: SamplingSettings) -> Request:
+        return Request(
+            text,
+            tuple(ids),
+            settings,
+            self._most_new_tokens(len(ids)),
+            stop=() if self.constraint else self._stop,
+            beams=self._beams,
+            with_probs=self._show_probs,
+            opened_thought=opens_thought(self._language_model.tokenizer, ids),
+        )
 
     def _message(self, turn: Turn, text: str) -> Message:
         """Return an answer as the template gets it: with its reasoning in the text, where most look

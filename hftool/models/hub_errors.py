@@ -59,37 +59,51 @@ def raise_for(error: Exception, model: HubModel, kind: str = "model") -> NoRetur
 
     if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
+    reason = _refusal(error, model, kind) or _interruption(error, model)
+    if reason is None:
+        raise error
+    raise reason from None
+
+
+def _refusal(error: Exception, model: HubModel, kind: str) -> HftoolError | None:
+    """Return the error for a response in which the hub refuses what was asked for."""
+    from huggingface_hub import errors
+
     page = f"https://huggingface.co/{'' if kind == 'model' else 'datasets/'}{model.repo}"
     if isinstance(error, errors.GatedRepoError):
-        raise HftoolError(
+        return HftoolError(
             f"{model.repo} is gated: you have to accept its licence first",
             f"accept it on {page}, then give your token: `hf auth login`, HF_TOKEN or --token",
-        ) from None
+        )
     if isinstance(error, errors.RevisionNotFoundError):
-        raise HftoolError(f"{model.repo} has no revision '{model.revision or 'main'}'") from None
+        return HftoolError(f"{model.repo} has no revision '{model.revision or 'main'}'")
     if isinstance(error, errors.RepositoryNotFoundError) and not model.has_owner:
         hint = "it is neither an alias (hftool models list) nor a model on the hub (OWNER/NAME)"
-        raise unknown_word(model, hint) from None
+        return unknown_word(model, hint)
     if isinstance(error, errors.RepositoryNotFoundError):
-        raise HftoolError(
+        return HftoolError(
             f"there is no {kind} {model.repo} on the hub",
             f"check the spelling; a private {kind} needs a token: HF_TOKEN or --token",
-        ) from None
+        )
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
         token = "check the token: HF_TOKEN or --token"
         hints = {401: token, 403: token, 429: "try again later"}
-        raise HftoolError(
-            f"the hub responded with status {status} for {model.repo}", hints.get(status)
-        ) from None
+        cause = f"the hub responded with status {status} for {model.repo}"
+        return HftoolError(cause, hints.get(status))
+    return None
+
+
+def _interruption(error: Exception, model: HubModel) -> HftoolError | None:
+    """Return the error for a request that the hub did not respond to, or a download that failed."""
+    from huggingface_hub import errors
+
     library = type(error).__module__.partition(".")[0]
     if library in HTTP_LIBRARIES and type(error).__name__ in BROKEN_CONNECTION:
-        raise HftoolError(
-            f"the connection broke while {model.repo} was downloaded", TRY_AGAIN
-        ) from None
+        return HftoolError(f"the connection broke while {model.repo} was downloaded", TRY_AGAIN)
     if isinstance(error, errors.LocalEntryNotFoundError) or library in HTTP_LIBRARIES:
-        raise _no_network(model) from None
+        return _no_network(model)
     if isinstance(error, OSError | ValueError) or library == "huggingface_hub":
         cause = " ".join(str(error).split())
-        raise HftoolError(f"cannot download {model.repo}: {cause}") from None
-    raise error
+        return HftoolError(f"cannot download {model.repo}: {cause}")
+    return None
