@@ -1,8 +1,10 @@
 """Show the progress of a long run on stderr."""
 
+import os
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from hftool.options.output import OutputOptions
 from hftool.terminal import is_terminal
@@ -21,7 +23,8 @@ def show_progress(
 ) -> Iterator[T]:
     """Pass on records, and show how many there were and how much of a unit per second.
 
-    Nothing is shown where stderr is not a terminal, or where the records themselves go to one.
+    Nothing is shown where stderr is not a terminal, or where the records may come to one meanwhile:
+    they go to it, or through a pipe.
 
     Args:
         noun: what the records are called ("texts").
@@ -29,8 +32,8 @@ def show_progress(
         amount: returns how much of it is in a record.
         at_end: whether something is written only after the last record.
     """
-    records_on_terminal = options.output is None and is_terminal(sys.stdout) and not at_end
-    if options.quiet or records_on_terminal or not is_terminal(sys.stderr):
+    meanwhile = options.output is None and not at_end
+    if options.quiet or not is_terminal(sys.stderr) or (meanwhile and not _is_file(sys.stdout)):
         yield from records
         return
     from rich.console import Console
@@ -46,3 +49,10 @@ def show_progress(
             elapsed = progress.tasks[0].elapsed or 1e-9
             words = f"{count:,} {noun}, {total / elapsed:,.0f} {unit}/s"
             progress.update(task, description=words)
+
+
+def _is_file(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):  # closed
+        return False

@@ -69,3 +69,13 @@ def test_progress_on_a_terminal(folder: Path, tmp_path: Path) -> None:
     )
     assert re.search(r"[\d,]+ texts, [\d,]+ texts/s", shown)
     assert re.search(r"4,000 texts in .+ s: ", shown)
+
+
+def test_no_progress_among_records_that_come_through_a_pipe(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("one\n" * 3)
+    arguments = ["-m", "hftool", "sentiment", "-m", str(folder), "-f", str(tmp_path / "in.txt")]
+    command = shlex.join([sys.executable, *arguments, "--format", "csv"]) + " | cat"
+    shown = pexpect.run(shlex.join(["sh", "-c", command]), timeout=120, encoding="utf-8")
+    assert sum(line.startswith("one,") for line in shown.splitlines()) == 3
+    assert "3 texts in" in shown
+    assert "0:00:0" not in shown  # the time that progress shows
