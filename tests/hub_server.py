@@ -251,11 +251,12 @@ def write_gguf(
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(10000.0)
+    if architecture != "gpt2":
+        writer.add_feed_forward_length(config.intermediate_size)
+        writer.add_head_count_kv(config.num_key_value_heads)
+        writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+        writer.add_rope_freq_base(10000.0)
     vocabulary = sorted(byte_tokenizer().get_vocab().items(), key=lambda item: item[1])
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
@@ -269,22 +270,13 @@ def write_gguf(
         writer.add_key_value(f"{architecture}.{key}", value, gguf.GGUFValueType.get_type(value))
     for key, numbers in (tensors or {}).items():
         writer.add_tensor(key, np.array(numbers, np.float32))
-    kind = next(k for k, value in gguf.MODEL_ARCH_NAMES.items() if value == architecture)
-    names = gguf.get_tensor_name_map(kind, config.num_hidden_layers)
-    for name, tensor in model.state_dict().items():
-        if name == leave_out:
-            continue
-        if ".q_proj." in name and architecture == "llama":
-            tensor = _interleaved(tensor, config.num_attention_heads)
-        elif ".k_proj." in name and architecture == "llama":
-            tensor = _interleaved(tensor, config.num_key_value_heads)
-        short = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        numbers = tensor.contiguous().numpy()
-        if quantized and numbers.ndim == 2:
+    for short, tensor in _named_for_gguf(model, architecture, leave_out):
+        weight = tensor.contiguous().numpy()
+        if quantized and weight.ndim > 1:
             blocks = gguf.GGMLQuantizationType[quantized]
-            writer.add_tensor(str(short), gguf.quantize(numbers, blocks), raw_dtype=blocks)
+            writer.add_tensor(short, gguf.quantize(weight, blocks), raw_dtype=blocks)
         else:
-            writer.add_tensor(str(short), numbers)
+            writer.add_tensor(short, weight)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -305,6 +297,40 @@ def write_gguf_tokenizer(path: Path, metadata: Mapping[str, Any]) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _named_for_gguf(
+    model: Any, architecture: str, leave_out: str
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the tensors of a model by their names in a GGUF file, in the order of its rows there.
+
+    Experts are one tensor for gates, and one for what they multiply.
+    """
+    config: Any = model.config
+    kind = next(k for k, value in gguf.MODEL_ARCH_NAMES.items() if value == architecture)
+    names = gguf.get_tensor_name_map(kind, config.num_hidden_layers)
+    for name, tensor in model.state_dict().items():
+        if name == leave_out or (name == "lm_head.weight" and config.tie_word_embeddings):
+            continue
+        if ".experts." in name:
+            layer = f"blk.{name.split('.')[2]}.ffn"
+            parts = zip(("gate", "up"), tensor.chunk(2, 1), strict=True)
+            each = [("down", tensor)] if name.endswith("down_proj") else parts
+            yield from ((f"{layer}_{part}_exps.weight", weight) for part, weight in each)
+            continue
+        if ".q_proj." in name and architecture == "llama":
+            tensor = _interleaved(tensor, config.num_attention_heads)
+        elif ".k_proj." in name and architecture == "llama":
+            tensor = _interleaved(tensor, config.num_key_value_heads)
+        elif name.endswith("shared_expert_gate.weight"):
+            tensor = tensor[0]
+        elif architecture == "gpt2" and ".h." in name and tensor.ndim == 2:
+            tensor = tensor.T
+        elif architecture.startswith("gemma") and name.endswith("norm.weight"):
+            tensor = tensor + 1
+        short = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        if short is not None:  # T5 has its embeddings three times
+            yield short, tensor
 
 
 def _interleaved(tensor: torch.Tensor, heads: int) -> torch.Tensor:

@@ -92,15 +92,19 @@ def save_model(
     seed: int = 0,
     generation_config: Mapping[str, Any] | None = None,
     weights: float | None = None,
+    **settings: Any,
 ) -> Path:
     """A causal language model; `weights` sets every weight to one number, `generation_config` is
-    its generation_config.json.
+    its generation_config.json. `settings` go into its config.
 
     Returns: its folder.
     """
     torch.manual_seed(seed)
     auto: Any = AutoModelForCausalLM
-    model = auto.from_config(_config(architecture, context), dtype=torch.float32).eval()
+    config = _config(architecture, context)
+    for name, value in settings.items():
+        setattr(config, name, value)
+    model = auto.from_config(config, dtype=torch.float32).eval()
     if weights is not None:
         with torch.no_grad():
             for parameter in model.parameters():
@@ -163,11 +167,10 @@ def save_tokenizer(folder: Path, *, framed: bool = False, **settings: Any) -> No
     fast.save_pretrained(folder)
 
 
-def load_model(folder: Path) -> LanguageModel:
-    """The model as hftool loads it, in float32."""
-    return load_language_model(
-        LoadOptions(model=str(folder), dtype="float32", device="cpu", offline=True)
-    )
+def load_model(folder: Path, *, fast: bool = True) -> LanguageModel:
+    """The model as hftool loads it, in float32; without `fast` as transformers' class."""
+    options = LoadOptions(model=str(folder), dtype="float32", device="cpu", offline=True)
+    return load_language_model(options, fast=fast)
 
 
 def load_tiny_classifier(folder: Path) -> Classifier:

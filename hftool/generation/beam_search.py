@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from hftool.errors import HftoolError
+from hftool.generation.beam_decoder import BeamDecoder
 from hftool.generation.constraint_state import (
     ConstraintState,
     constraint_state,
@@ -31,6 +32,7 @@ from hftool.generation.text_bias import biases
 from hftool.models.language_model import LanguageModel
 from hftool.models.model_errors import model_errors
 from hftool.nn.architectures import UNORDERED_CACHE, UNRELIABLE_CACHE
+from hftool.nn.decoder import Decoder
 from hftool.nn.rope import forget_lengths
 from hftool.options.constraints import CONSTRAINTS
 
@@ -111,7 +113,9 @@ def _sequences(
     with config_errors():
         config = _config(language_model, request, beams, limit)
         filters = build_filters(request.settings, language_model, request.ids, limit)
-    model = language_model.transformers_model
+    model = language_model.model
+    if isinstance(model, Decoder):
+        model = BeamDecoder(model)
     prompt = torch.tensor([request.source or request.ids], device=model.device)
     inputs: dict[str, Any] = {}
     if request.source:

@@ -10,6 +10,7 @@ from hftool.json_files import read_json
 from hftool.models.validation import read_tensor_shapes
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."  # of the names of weights
 MAX_FLOAT32_NUMBERS = 1 << 30  # a model of up to 4 GB is merged in float32, as it is computed
 # Classes by peft's `task_type`; the others are language models.
 CLASSES = {
@@ -76,11 +77,14 @@ def merge_adapters(base: Path, adapters: Sequence[tuple[Path, float]], target: P
     for folder, scale in adapters:
         require_adapter(folder)
         _require_targets(model, folder)
+        _untie_embeddings(model, folder)
         adapted: Any = PeftModel.from_pretrained(model, str(folder))
-        for module in adapted.modules():
-            if hasattr(module, "scale_layer"):
-                module.scale_layer(scale)
+        scaled = [module for module in adapted.modules() if hasattr(module, "scale_layer")]
+        for module in scaled:
+            module.scale_layer(scale)
+        _require_mergeable(adapted, folder, scale if not scaled else 1.0)
         model = adapted.merge_and_unload()
+    _state_tying(model)
     model.save_pretrained(target)
     with_tokenizer = [f for f, _ in adapters if any(f.glob("tokenizer*"))]
     source = with_tokenizer[-1] if with_tokenizer else base
@@ -130,6 +134,47 @@ def _base_model(base: Path, adapters: Sequence[Path]) -> Any:
     return model.eval()
 
 
+def _untie_embeddings(model: Any, folder: Path) -> None:
+    """Give the output layer weights of its own where an adapter changes it or the embeddings:
+    merged into weights that both use, a change of one would be in both.
+
+    Raises:
+        ValueError: the model always shares them.
+    """
+    import torch
+
+    output, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if output is None or output.weight is not embeddings.weight:
+        return
+    names = [name for name, module in model.named_modules() if module in (output, embeddings)]
+    changed = read_tensor_shapes(folder / WEIGHTS)
+    if any(tensor.startswith(f"{PREFIX}{name}.lora_") for tensor in changed for name in names):
+        if model.config.is_encoder_decoder:
+            raise ValueError(f"the adapter {folder} changes what the output layer always shares")
+        output.weight = torch.nn.Parameter(output.weight.detach().clone())
+
+
+def _state_tying(model: Any) -> None:
+    """Let the config say whether the output layer still shares the weights of the embeddings."""
+    output = model.get_output_embeddings()
+    if output is not None and output.weight is not model.get_input_embeddings().weight:
+        model.config.tie_word_embeddings = False
+        model.config.get_text_config().tie_word_embeddings = False
+
+
+def _require_mergeable(adapted: Any, folder: Path, scale: float) -> None:
+    """Raise an error for an adapter that is no change of weights, or can't be scaled.
+
+    Raises:
+        ValueError: with its kind.
+    """
+    kind = adapted.active_peft_config.peft_type.value
+    if not hasattr(adapted.base_model, "merge_and_unload"):
+        raise ValueError(f"the adapter {folder} is of the kind {kind}, which changes no weights")
+    if scale != 1.0:
+        raise ValueError(f"the adapter {folder} is of the kind {kind}, which has no scale")
+
+
 def _require_targets(model: Any, folder: Path) -> None:
     """Raise an error if an adapter changes a layer that the model has in another size, or not at
     all: peft passes over some of those.
@@ -139,8 +184,9 @@ def _require_targets(model: Any, folder: Path) -> None:
     """
     modules = dict(model.named_modules())
     for name, (_, shape) in read_tensor_shapes(folder / WEIGHTS).items():
-        layer, _, part = name.removeprefix("base_model.model.").partition(".lora_")
-        if part != "A.weight":
+        layer, _, part = name.removeprefix(PREFIX).partition(".lora_")
+        layer = layer.removesuffix(".base_layer")  # the second parameter of a layer of experts
+        if part != "A.weight" or (layer in modules and not hasattr(modules[layer], "weight")):
             continue
         weight = getattr(modules.get(layer), "weight", None)
         if weight is None:

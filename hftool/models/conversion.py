@@ -125,9 +125,12 @@ def _gguf_config(file: Path, header: GgufHeader) -> Any:
     """Return the configuration of a GGUF file, with all that it states."""
     import transformers
 
-    config: Any = transformers.AutoConfig.from_pretrained(
-        file.parent, gguf_file=file.name, local_files_only=True
-    )
+    auto: Any = transformers.AutoConfig
+    try:
+        config = auto.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+    except (AttributeError, TypeError) as error:
+        kind = header.metadata["general.architecture"]
+        raise ValueError(f"transformers fails on the architecture {kind}: {error}") from None
     if config.model_type == "mistral":  # transformers can't map the names of a file of this name
         keys = {name: value for name, value in config.to_dict().items() if name != "model_type"}
         config = transformers.LlamaConfig(**keys)

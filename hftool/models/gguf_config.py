@@ -17,7 +17,9 @@ ATTRIBUTES: Mapping[str, Sequence[str]] = {
     "attention.head_count_kv": ("num_key_value_heads",),
     "attention.key_length": ("global_head_dim", "head_dim", "d_kv"),
     "attention.key_length_swa": ("head_dim",),
-    "attention.layer_norm_epsilon": ("layer_norm_eps", "norm_epsilon", "layer_norm_epsilon"),
+    "attention.layer_norm_epsilon": (
+        *("layer_norm_eps", "norm_epsilon", "layer_norm_epsilon", "norm_eps"),
+    ),
     "attention.layer_norm_rms_epsilon": ("rms_norm_eps", "norm_eps", "layer_norm_epsilon"),
     "attention.shared_kv_layers": ("num_kv_shared_layers",),
     "attention.relative_buckets_count": ("relative_attention_num_buckets",),
@@ -72,6 +74,9 @@ NEUTRAL = {
     "ssm.dt_b_c_rms": False,
 }
 ROPE_TENSORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
+# Layers of Gemma 2 27B and Gemma 3 27B, whose queries are scaled by another size than heads have.
+SCALED_BY_WIDTH = {"gemma2": 46, "gemma3_text": 62}
+SIGMOID, SOFTMAX = 2, 1  # how a router's scores are made
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LLAMA3_CONTEXT = 8192  # of the models before their context was extended
 
@@ -114,6 +119,7 @@ def complete_config(
             setattr(text, f"{role[:3]}_token_id", None)
     _set_layer_types(text, settings)
     _set_biases(text, names)
+    _set_unstated(text, names)
     _set_rope(text, settings, factors)
 
 
@@ -131,6 +137,7 @@ def _set(config: Any, architecture: str, name: str, value: Any) -> None:
         "attention.head_count": 0,  # of a model without attention
         "attention.head_count_kv": heads,
         "attention.key_length": hidden // heads if heads else 0,
+        "expert_gating_func": SIGMOID if architecture == "minimax-m2" else SOFTMAX,
         "context_length": value,  # a model without positions has no limit
         "feed_forward_length": 4 * hidden,
     }
@@ -162,6 +169,18 @@ def _set_biases(config: Any, names: Sequence[str]) -> None:
             parts = [n.split(".") for n in names if n.startswith("blk.") and n.endswith(".bias")]
             biased = any(p[2].startswith(layers) and "norm" not in p[2] for p in parts)
             setattr(config, attribute, biased)
+
+
+def _set_unstated(config: Any, names: Sequence[str]) -> None:
+    """Set what no file states: llama.cpp takes it from the layers that a file has."""
+    if config.model_type in SCALED_BY_WIDTH:
+        is_largest = config.num_hidden_layers == SCALED_BY_WIDTH[config.model_type]
+        width = config.hidden_size // config.num_attention_heads
+        config.query_pre_attn_scalar = width if is_largest else config.head_dim
+    if config.model_type == "t5":  # those with a gate are T5 1.1 and FLAN-T5
+        config.is_gated_act = any(".ffn_gate." in name for name in names)
+        config.feed_forward_proj = "gated-gelu" if config.is_gated_act else "relu"
+        config.dense_act_fn = "gelu_new" if config.is_gated_act else "relu"
 
 
 def _set_rope(

@@ -3,7 +3,7 @@
 import copy
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -40,18 +40,12 @@ class LanguageModel:
     model: Any
     tokenizer: Tokenizer
     generation_config: dict[str, Any]
-    load_transformers_model: Callable[[], Any]
     keeps_cache: bool = True
     pads: bool | None = None
     is_causal: bool | None = None
     is_masked: bool = False
     source: tuple[int, ...] = ()
     target_lang: str | None = None
-
-    @cached_property
-    def transformers_model(self) -> Any:
-        """The model as transformers' class, which has a method `generate`."""
-        return self.model if hasattr(self.model, "generate") else self.load_transformers_model()
 
     @cached_property
     def context_length(self) -> int | None:

@@ -51,13 +51,11 @@ NO_LIMIT = 1e9  # tokens; transformers writes 1e30 for a tokenizer without a lim
 
 
 def load_language_model(
-    options: LoadOptions, *, masked: bool = False, beams: int | None = 1, fast: bool = True
+    options: LoadOptions, *, masked: bool = False, fast: bool = True
 ) -> LanguageModel:
     """Load a language model that continues texts, with `masked` also one that fills in masks.
 
-    With more than one of `beams` it is loaded as transformers' class, which searches with them;
-    None means as many as the model's generation_config.json has. Without `fast` it is that
-    class as well, whose layers can be looked into.
+    Without `fast` it is loaded as transformers' class, whose layers can be looked into.
 
     Raises:
         HftoolError: the model is unknown, can't be downloaded, is not a causal language model, or
@@ -65,7 +63,7 @@ def load_language_model(
     """
     source = resolve_reference(options.model, options.revision)
     folder = ensure_local(source, "model", options, options.model)
-    language_model = _language_model(source, folder, options, beams, fast=fast)
+    language_model = _language_model(source, folder, options, fast=fast)
     if language_model.is_masked and not masked:
         raise HftoolError(
             f"{options.model} is a masked language model, which can't continue a text",
@@ -106,15 +104,13 @@ def _language_model(
     source: ModelSource,
     folder: Path,
     options: LoadOptions,
-    beams: int | None = 1,
     *,
     fast: bool = True,
 ) -> LanguageModel:
     name = options.model
     auto = auto_class(folder, name, options.trust_remote_code)
     generation_config = {**read_generation_config(folder), **recommended_settings(source)}
-    searches = (generation_config.get("num_beams") or 1 if beams is None else beams) != 1
-    model = _load(auto, folder, options, fast=fast and not searches)
+    model = _load(auto, folder, options, fast=fast)
     tokenizer = _tokenizer(source, folder, options, name)
     clear_status()
     return LanguageModel(
@@ -122,7 +118,6 @@ def _language_model(
         model,
         tokenizer,
         generation_config,
-        lambda: _load(auto, folder, options),
         pads=True if isinstance(model, Decoder) else None,
         is_masked=auto == "AutoModelForMaskedLM",
         target_lang=options.target_lang,

@@ -14,7 +14,7 @@ from hftool.models.file_hashes import hash_file
 
 Kind = Literal["adapted", "gguf", "gguf-tokenizer", "minilm-sst2", "quantized", "tokenizer"]
 
-FORMAT_VERSION = 4  # of the copies; with another one, all copies are made again
+FORMAT_VERSION = 5  # of the copies; with another one, all copies are made again
 MANIFEST = "hftool.json"
 QUANTIZED = "quantized.pt"
 REQUIRED_FILES: Mapping[Kind, Sequence[str]] = {

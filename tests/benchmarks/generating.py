@@ -4,7 +4,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -182,13 +182,19 @@ def _batch(model: LanguageModel, asked: list[Request]) -> int:
     return sum(r.completion_tokens for _, r in records if isinstance(r, Generation))
 
 
+@cache
+def _own_class(name: str) -> LanguageModel:
+    options = LoadOptions(model=name, device="cpu", offline=True)
+    return load_language_model(options, fast=False)
+
+
 def _transformers(model: LanguageModel, asked: list[Request], tokens: int) -> int:
     """Sample with the same filters, padded on the left; return the number of tokens."""
     width = max(len(request.ids) for request in asked)
     end = min(model.end_ids)
     padded = [[end] * (width - len(r.ids)) + list(r.ids) for r in asked]
     mask = [[0] * (width - len(r.ids)) + [1] * len(r.ids) for r in asked]
-    found: Any = model.transformers_model.generate(
+    found: Any = _own_class(model.name).model.generate(
         torch.tensor(padded), attention_mask=torch.tensor(mask), max_new_tokens=tokens,
         do_sample=True, top_k=50, pad_token_id=end,
     )  # fmt: skip

@@ -39,11 +39,12 @@ def pairs(texts: int) -> Iterator[Pair]:
     questions = [f"{QUESTION}{' '.join(draw.choices(SENTENCES, k=10))}" for _ in range(texts // 8)]
     answers = [(given, " " + draw.choice(SENTENCES)) for given in questions for _ in range(CHOICES)]
     for dtype in DTYPES:
-        model = load_language_model(ExactLoadOptions(device="cpu", offline=True, dtype=dtype))
-        ours, alone = partial(_hftool, model), partial(_transformers, model)
+        options = ExactLoadOptions(device="cpu", offline=True, dtype=dtype)
+        model, theirs = load_language_model(options), load_language_model(options, fast=False)
+        ours, alone = partial(_hftool, model), partial(_transformers, theirs)
         yield _pair(f"score, {dtype}", "transformers, one by one", sentences, ours, alone)
         if importlib.util.find_spec("minicons"):  # never a dependency
-            minicons, size = _minicons(model, sentences[:PROBED])
+            minicons, size = _minicons(theirs, sentences[:PROBED])
             other = f"minicons, batches of {size}"
             yield _pair(f"score, {dtype}", other, sentences, ours, minicons)
         what = f"score --given-column, {CHOICES} answers each, {dtype}"
@@ -82,7 +83,7 @@ def _transformers(model: LanguageModel, texts: Sequence[Text]) -> Totals:
     for given, text in texts:
         before = max(1, len(model.tokenizer.encode(given, True).ids))
         ids = torch.tensor([model.tokenizer.encode(given + text, True).ids])
-        logprobs = model.transformers_model(ids).logits[0, :-1].float().log_softmax(-1)
+        logprobs = model.model(ids).logits[0, :-1].float().log_softmax(-1)
         chosen = logprobs.gather(1, ids[0, 1:, None])[:, 0]
         totals.append(float(chosen[before - 1 :].sum()))
     return totals
@@ -96,7 +97,7 @@ def _minicons(model: LanguageModel, probed: Sequence[Text]) -> tuple[Score, int]
     tokenizer = make(tokenizer_object=model.tokenizer.backend, eos_token="<|im_end|>")
     tokenizer.pad_token = tokenizer.eos_token
     scorer: Any = importlib.import_module("minicons.scorer")
-    made = scorer.IncrementalLMScorer(model.transformers_model, "cpu", tokenizer=tokenizer)
+    made = scorer.IncrementalLMScorer(model.model, "cpu", tokenizer=tokenizer)
 
     def score(texts: Sequence[Text], size: int) -> Totals:
         plain = [text for _, text in texts]

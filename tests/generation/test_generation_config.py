@@ -91,9 +91,7 @@ def theirs(reference: Any, base: Path, fields: dict[str, Any], **settings: Any) 
 
 
 def ours(tiny: LanguageModel, fields: dict[str, Any]) -> LanguageModel:
-    return LanguageModel(
-        tiny.name, tiny.model, tiny.tokenizer, fields, tiny.load_transformers_model
-    )
+    return LanguageModel(tiny.name, tiny.model, tiny.tokenizer, fields)
 
 
 def request(

@@ -10,9 +10,10 @@ import torch
 from transformers import LlamaConfig, Phi3Config, Qwen2Config
 
 from hftool.generation.batch import generate_batch
+from hftool.generation.beam_search import search
 from hftool.generation.generate import generate
 from hftool.generation.prefix_cache import CachedModel
-from hftool.generation.records import Generation, Request
+from hftool.generation.records import BeamSettings, Generation, Request
 from hftool.generation.sampling import SamplingSettings
 from hftool.generation.speculative import prompt_lookup_generator
 from hftool.generation.steps import StepSampler
@@ -121,6 +122,22 @@ def test_texts_that_grow_over_the_length(model: LanguageModel, folder: Path) -> 
     assert [new_ids(record) for record in generate_batch(model, requests)] == expected
     looked_up = generate(model, requests[0], candidate_generator=prompt_lookup_generator(3))
     assert new_ids(list(looked_up)[-1]) == expected[0]
+
+
+def test_beams_that_grow_over_the_length(folder: Path, model: LanguageModel) -> None:
+    ids = ids_of(SWITCH - 4)
+    asked = Request("", tuple(ids), GREEDY, 9, logprobs=0)
+    prompt = torch.tensor([ids])
+    found = transformers_model(folder).generate(
+        *(prompt, torch.ones_like(prompt)),
+        num_beams=3,
+        max_new_tokens=9,
+        do_sample=False,
+        use_cache=False,
+        pad_token_id=END,
+    )[0, len(ids) :]
+    (record,) = search(model, asked, BeamSettings(3, 1, 1.0))
+    assert new_ids(record) == [int(i) for i in found]
 
 
 def test_steps_that_are_taken_back_over_the_length(model: LanguageModel, folder: Path) -> None:

@@ -4,12 +4,12 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForSequenceClassification
+from peft import IA3Config, LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, Qwen3MoeConfig
 
 from hftool.errors import HftoolError
 from hftool.models import converted_copies
@@ -20,10 +20,12 @@ from hftool.nn.decoder import Decoder
 from hftool.options.model import LoadOptions
 from tests.conftest import run
 from tests.tiny_models import (
+    VOCABULARY,
     all_logits,
     load_model,
     save_classifier,
     save_model,
+    save_tokenizer,
     transformers_model,
     transformers_tokenizer,
 )
@@ -87,6 +89,7 @@ def our_logits(ref: str, **options: Any) -> torch.Tensor:
         {"use_dora": True},
         {"modules_to_save": ["lm_head"]},
         {"target_modules": ["embed_tokens", "v_proj"]},
+        {"trainable_token_indices": [5, 6]},
     ],
 )
 def test_an_adapter_gives_what_peft_gives(
@@ -98,6 +101,53 @@ def test_an_adapter_gives_what_peft_gives(
     merge_adapters(base, [(adapter, 1.0)], tmp_path)
     ours = load_model(tmp_path).forward(torch.tensor([IDS]))[0]
     torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"target_modules": ["embed_tokens"]},
+        {"target_modules": ["embed_tokens"], "ensure_weight_tying": True},
+        {"target_modules": ["lm_head"]},
+        {"modules_to_save": ["lm_head"]},
+    ],
+)
+def test_embeddings_that_the_output_layer_shares(tmp_path: Path, settings: dict[str, Any]) -> None:
+    base = save_model(tmp_path / "base", tie_word_embeddings=True)
+    adapter = save_adapter(tmp_path / "a", transformers_model(base), **settings)
+    expected = peft_logits(base, [(adapter, 1.0)])
+    merge_adapters(base, [(adapter, 1.0)], tmp_path)
+    ours = load_model(tmp_path).forward(torch.tensor([IDS]))[0]
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_experts_and_what_has_no_scale(tmp_path: Path, base: Path) -> None:
+    sizes: dict[str, Any] = {
+        **{"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48},
+        **{"num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2},
+        **{"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    }
+    config, auto = Qwen3MoeConfig(**sizes), cast(Any, AutoModelForCausalLM)
+    auto.from_config(config).save_pretrained(tmp_path / "experts")
+    save_tokenizer(tmp_path / "experts")
+    parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    adapter = save_adapter(
+        tmp_path / "a",
+        transformers_model(tmp_path / "experts"),
+        target_modules=["q_proj"],
+        target_parameters=parameters,
+    )
+    expected = peft_logits(tmp_path / "experts", [(adapter, 1.0)])
+    merge_adapters(tmp_path / "experts", [(adapter, 1.0)], tmp_path)
+    ours = load_model(tmp_path).forward(torch.tensor([IDS]))[0]
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+    for kind, cause in (
+        (IA3Config(task_type="CAUSAL_LM"), "IA3, which has no scale"),
+        (PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2), "changes no weights"),
+    ):
+        get_peft_model(transformers_model(base), kind).save_pretrained(str(tmp_path / "other"))
+        with pytest.raises(ValueError, match=cause):
+            merge_adapters(base, [(tmp_path / "other", 0.5)], tmp_path / "out")
 
 
 def test_scales_and_several_adapters(base: Path, tmp_path: Path) -> None:

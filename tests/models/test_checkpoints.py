@@ -8,10 +8,17 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, GptOssConfig
 
 from hftool.errors import HftoolError
 from tests.conftest import run
-from tests.tiny_models import load_model, save_model, transformers_model
+from tests.tiny_models import (
+    VOCABULARY,
+    load_model,
+    save_model,
+    save_tokenizer,
+    transformers_model,
+)
 
 IDS = torch.arange(12).unsqueeze(0)
 
@@ -69,11 +76,63 @@ def test_float8_weights_without_a_config_are_refused(folder: Path) -> None:
         ({"quant_method": "modelopt"}, "is quantized by 'modelopt', which transformers does not"),
         ({"bits": 4}, "config.json: quantization_config has no quant_method"),
         ({"quant_method": "gptq", "bits": 4}, "optimum"),
+        ({"quant_method": "awq", "bits": 4}, "gptqmodel"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "pip install -U bitsandbytes"),
+        ({"quant_method": "compressed-tensors"}, "pip install compressed-tensors"),
+        ({"quant_method": "fbgemm_fp8"}, "requires a GPU"),
     ],
 )
 def test_other_kinds_of_quantization(folder: Path, settings: dict[str, Any], cause: str) -> None:
     write_config(folder, quantization_config=settings)
     assert cause in refused(folder)
+
+
+def test_float8_blocks_with_their_scales(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    stored, exact = dict(weights), dict(weights)
+    for name in [n for n in weights if "_proj" in n]:
+        scales = torch.rand(weights[name].shape[0] // 16, weights[name].shape[1] // 16) + 0.5
+        each = scales.repeat_interleave(16, 0).repeat_interleave(16, 1)
+        stored[name] = (weights[name] / each).to(torch.float8_e4m3fn)
+        stored[f"{name.removesuffix('.weight')}.weight_scale_inv"] = scales
+        exact[name] = stored[name].float() * each
+    save_file(exact, folder / "model.safetensors", {"format": "pt"})
+    expected = load_model(folder).forward(IDS)
+    save_file(stored, folder / "model.safetensors", {"format": "pt"})
+    write_config(folder, quantization_config={"quant_method": "fp8", "weight_block_size": [16, 16]})
+    torch.testing.assert_close(load_model(folder).forward(IDS), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_the_experts_of_gpt_oss_in_mxfp4(tmp_path: Path) -> None:
+    """Two numbers of 4 bits a byte, the lower half first, and a power of two for every 32."""
+    sizes: dict[str, Any] = {
+        **{"vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 64, "head_dim": 16},
+        **{"num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2},
+        **{"num_local_experts": 4, "num_experts_per_tok": 2, "initializer_range": 0.3},
+    }
+    torch.manual_seed(2)
+    auto: Any = AutoModelForCausalLM
+    model = auto.from_config(GptOssConfig(**sizes))
+    model.save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    values = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    values = torch.cat([values, -values])
+    stored = load_file(tmp_path / "model.safetensors")
+    exact = dict(stored)
+    for name in [n for n in stored if n.endswith(("gate_up_proj", "down_proj"))]:
+        experts, inputs, outputs = stored.pop(name).shape
+        shape = (experts, outputs, inputs // 32)
+        blocks = torch.randint(0, 256, (*shape, 16), dtype=torch.uint8)
+        scales = torch.randint(122, 126, shape, dtype=torch.uint8)
+        numbers = torch.stack([values[(blocks & 15).long()], values[(blocks >> 4).long()]], -1)
+        numbers = numbers.flatten(-2) * 2.0 ** (scales.float() - 127)[..., None]
+        exact[name] = numbers.flatten(-2).transpose(1, 2).contiguous()
+        stored |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
+    save_file(exact, tmp_path / "model.safetensors", {"format": "pt"})
+    expected = load_model(tmp_path).forward(IDS)
+    save_file(stored, tmp_path / "model.safetensors", {"format": "pt"})
+    write_config(tmp_path, quantization_config={"quant_method": "mxfp4"})
+    torch.testing.assert_close(load_model(tmp_path).forward(IDS), expected, atol=1e-3, rtol=1e-3)
 
 
 def test_a_model_for_mlx(folder: Path) -> None:

@@ -10,10 +10,17 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GPT2Config,
     LlamaConfig,
     Phi3Config,
     Qwen2Config,
+    Qwen2MoeConfig,
     Qwen3Config,
+    Qwen3MoeConfig,
+    T5Config,
 )
 
 from hftool.models.conversion import convert_gguf
@@ -65,6 +72,25 @@ def rope(kind: str, **more: Any) -> dict[str, Any]:
     return {"rope_type": kind, "rope_theta": 10000.0, **more}
 
 
+EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+OF_EXPERTS: dict[str, Any] = {
+    "expert_count": 4,
+    "expert_used_count": 2,
+    "expert_feed_forward_length": 16,
+}
+GEMMA: dict[str, Any] = {**SIZES, "tie_word_embeddings": True, "head_dim": 32, "sliding_window": 64}
+OF_GEMMA = {
+    "attention.key_length": 32,
+    "attention.value_length": 32,
+    "attention.sliding_window": 64,
+}
+LOCAL: dict[str, Any] = {
+    "rope_parameters": {
+        "full_attention": rope("default"),
+        "sliding_attention": rope("default"),
+    }
+}
+
 CASES: dict[str, tuple[Any, str, Mapping[str, Any], Mapping[str, list[float]]]] = {
     "llama 3.1": (
         LlamaConfig(**SIZES, rope_parameters=llama3(8192, 8.0)),
@@ -110,6 +136,38 @@ CASES: dict[str, tuple[Any, str, Mapping[str, Any], Mapping[str, list[float]]]] 
         {},
     ),
     "biases": (LlamaConfig(**SIZES, attention_bias=True, mlp_bias=True), "llama", {}, {}),
+    "experts": (
+        Qwen3MoeConfig(
+            **{**SIZES, **EXPERTS, "intermediate_size": 16, "head_dim": 16}, norm_topk_prob=True
+        ),
+        "qwen3moe",
+        {**OF_EXPERTS, "attention.key_length": 16, "attention.value_length": 16},
+        {},
+    ),
+    "a shared expert": (
+        Qwen2MoeConfig(**SIZES, **EXPERTS, shared_expert_intermediate_size=24),
+        "qwen2moe",
+        {**OF_EXPERTS, "expert_shared_feed_forward_length": 24},
+        {},
+    ),
+    "transposed weights": (
+        GPT2Config(vocab_size=261, n_positions=256, n_embd=32, n_layer=2, n_head=2),
+        "gpt2",
+        {"feed_forward_length": 128, "attention.layer_norm_epsilon": 1e-5},
+        {},
+    ),
+    "queries scaled by the head": (
+        Gemma3TextConfig(**GEMMA, query_pre_attn_scalar=32, **LOCAL),
+        "gemma3",
+        OF_GEMMA,
+        {},
+    ),
+    "queries scaled by the width": (
+        Gemma2Config(**{**GEMMA, "num_hidden_layers": 46}, query_pre_attn_scalar=16),
+        "gemma2",
+        {**OF_GEMMA, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
+        {},
+    ),
 }
 
 
@@ -136,6 +194,33 @@ def converted(folder: Path) -> Path:
     target.mkdir()
     convert_gguf(folder / "m.gguf", target, weights=True)
     return target
+
+
+@pytest.mark.parametrize("activation", ["relu", "gated-gelu"])
+def test_t5_with_and_without_gates(tmp_path: Path, activation: str) -> None:
+    torch.manual_seed(4)
+    make: Any = T5Config
+    config = make(
+        vocab_size=261,
+        d_model=32,
+        d_kv=16,
+        d_ff=48,
+        num_layers=2,
+        num_heads=2,
+        feed_forward_proj=activation,
+        decoder_start_token_id=0,
+    )
+    config.intermediate_size, config.num_key_value_heads = 48, 2
+    config.max_position_embeddings, config.rms_norm_eps = 256, 1e-6
+    auto: Any = AutoModelForSeq2SeqLM
+    model = auto.from_config(config).eval()
+    settings = {"attention.key_length": 16, "attention.value_length": 16}
+    settings |= {"attention.relative_buckets_count": 32, "decoder_start_token_id": 0}
+    write_gguf(tmp_path / "m.gguf", model, architecture="t5", settings=settings)
+    asked = {"input_ids": IDS[:, :20], "decoder_input_ids": IDS[:, :5]}
+    with torch.no_grad():
+        logits = auto.from_pretrained(converted(tmp_path)).eval()(**asked).logits
+        torch.testing.assert_close(logits, model(**asked).logits)
 
 
 def test_llama3_keeps_its_name_so_that_the_fast_code_computes_it(tmp_path: Path) -> None:

@@ -3,10 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3MoeConfig,
+)
 
 from hftool.errors import HftoolError
 from hftool.generation.prefix_cache import CachedModel
@@ -65,6 +72,48 @@ def test_a_file_is_kept_in_its_blocks(tmp_path: Path, cache: Path, kind: str) ->
     count = sum(p.numel() for p in theirs.parameters())
     assert f'"parameters": {count}' in shown
     torch.testing.assert_close(logits(file, dtype="bfloat16"), expected, rtol=0.1, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("config", "architecture", "settings"),
+    [
+        (
+            GPT2Config(vocab_size=261, n_positions=256, n_embd=64, n_layer=2, n_head=4),
+            "gpt2",
+            {"feed_forward_length": 256, "attention.layer_norm_epsilon": 1e-5},
+        ),
+        (
+            Qwen3MoeConfig(
+                **{**SIZES, "num_experts": 4, "num_experts_per_tok": 2, "head_dim": 16},
+                moe_intermediate_size=32,
+            ),
+            "qwen3moe",
+            {
+                **{"expert_count": 4, "expert_used_count": 2, "expert_feed_forward_length": 32},
+                **{"attention.key_length": 16, "attention.value_length": 16},
+            },
+        ),
+    ],
+)
+def test_transposed_weights_and_experts_stay_in_their_blocks(
+    tmp_path: Path, cache: Path, config: Any, architecture: str, settings: dict[str, Any]
+) -> None:
+    torch.manual_seed(6)
+    model = AUTO.from_config(config).eval()
+    file = tmp_path / "m.gguf"
+    write_gguf(file, model, architecture=architecture, settings=settings, quantized="Q8_0")
+    q8 = gguf.GGMLQuantizationType.Q8_0
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim > 1:
+                is_transposed = architecture == "gpt2" and ".h." in name
+                rows = (weight.T if is_transposed else weight).contiguous().numpy()
+                exact = torch.from_numpy(gguf.dequantize(gguf.quantize(rows, q8), q8))
+                weight.copy_(exact.T if is_transposed else exact)
+        expected = model(torch.tensor([PROMPT])).logits[0, -1]
+    torch.testing.assert_close(logits(file, dtype="float32"), expected, rtol=1e-5, atol=1e-4)
+    (weights,) = cache.glob("converted/gguf-*/*.safetensors")
+    assert weights.stat().st_size < file.stat().st_size
 
 
 def test_four_bits_stay_four_bits(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ import pytest
 from transformers import AutoModelForSequenceClassification
 
 from hftool import config
-from hftool.models.language_model import LanguageModel
 from hftool.models.references import AdaptedMiniLM, GgufFile, resolve_reference
 from tests.conftest import run
 from tests.hub_server import save_llama
+from tests.tiny_models import transformers_model
 
 
 def rows(*arguments: str) -> list[dict[str, Any]]:
@@ -40,11 +40,12 @@ def tiny(tmp_path: Path) -> Path:
     return folder
 
 
-def test_show_agrees_with_torch(smollm2: LanguageModel, smollm2_folder: Path) -> None:
+def test_show_agrees_with_torch(smollm2_folder: Path) -> None:
     (entry,) = rows("show", "smollm2")
-    assert entry["parameters"] == sum(p.numel() for p in smollm2.transformers_model.parameters())
-    assert entry["context_length"] == smollm2.transformers_model.config.max_position_embeddings
-    assert entry["architecture"] == type(smollm2.transformers_model).__name__
+    model = transformers_model(smollm2_folder)
+    assert entry["parameters"] == sum(p.numel() for p in model.parameters())
+    assert entry["context_length"] == model.config.max_position_embeddings
+    assert entry["architecture"] == type(model).__name__
     assert entry["size_bytes"] == size(smollm2_folder)
     assert entry["path"] == str(smollm2_folder)
     assert {k: entry[k] for k in ("ref", "name", "task", "dtype", "license", "gated")} == {

@@ -80,13 +80,14 @@ def refusal(result: Result, status: int = 1) -> list[str]:
 
 
 def test_a_folder_loads_as_it_was_saved(llama: Path) -> None:
-    loaded = load_language_model(LoadOptions(model=str(llama), dtype="float32", device="cpu"))
+    options = LoadOptions(model=str(llama), dtype="float32", device="cpu")
+    loaded = load_language_model(options, fast=False)
     saved = load_file(llama / "model.safetensors")
-    state = loaded.transformers_model.state_dict()
+    state = loaded.model.state_dict()
     assert set(state) == set(saved)
     for name, value in saved.items():
         assert torch.equal(state[name], value), name
-    assert not loaded.transformers_model.training
+    assert not loaded.model.training
     assert (loaded.context_length, loaded.end_ids) == (64, frozenset([259]))
 
 
@@ -406,9 +407,10 @@ def test_an_unknown_precision(llama: Path) -> None:
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
 def test_the_model_has_the_requested_precision(llama: Path, name: Any) -> None:
-    loaded = load_language_model(LoadOptions(model=str(llama), dtype=name, device="cpu"))
+    options = LoadOptions(model=str(llama), dtype=name, device="cpu")
+    loaded, theirs = load_language_model(options), load_language_model(options, fast=False)
     dtype = getattr(torch, name)
-    assert {parameter.dtype for parameter in loaded.transformers_model.parameters()} == {dtype}
+    assert {parameter.dtype for parameter in theirs.model.parameters()} == {dtype}
     assert loaded.model.dtype == loaded.model(torch.tensor([[1, 2]])).logits.dtype == dtype
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoTokenizer,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     Gemma3TextConfig,
@@ -386,16 +387,22 @@ def test_int4_of_a_shape_the_kernel_does_not_take(tmp_path: Path) -> None:
     assert read_decoder(tmp_path, torch.float32, "int4") is None
 
 
-def test_beams_search_with_transformers_own_class(tiny: Path) -> None:
-    options = LoadOptions(model=str(tiny), dtype="float32", device="cpu", offline=True)
-    model = load_language_model(options)
-    assert isinstance(model.model, Decoder)
-    assert type(model.transformers_model).__name__ == "LlamaForCausalLM"
-    assert model.transformers_model is model.transformers_model
-    asked = load_language_model(options, beams=3)
-    assert asked.transformers_model is asked.model  # it is not loaded twice
-    (tiny / "generation_config.json").write_text('{"num_beams": 2}')
-    assert not isinstance(load_language_model(options, beams=None).model, Decoder)
+def test_beams_use_the_weights_that_are_loaded(tiny: Path) -> None:
+    batch = tiny.parent / "batch.jsonl"
+    beams: tuple[dict[str, int], ...] = ({}, {"num_beams": 3}, {"num_beams": 2})
+    batch.write_text("".join(json.dumps({"prompt": "abc", **more}) + "\n" for more in beams))
+    asked = ("-m", str(tiny), "-n", "9", "--greedy", "--dtype", "float32", "--device", "cpu")
+    result = run("generate", "--batch", str(batch), *asked, "--json", "-v")
+    assert result.stderr.count("hftool's own code computes it") == 1
+    assert "transformers' " not in result.stderr  # no class of its is loaded
+    tokenizer, model = AutoTokenizer.from_pretrained(tiny), transformers_model(tiny)
+    ids = tokenizer("abc", return_tensors="pt").input_ids
+    for more, record in zip(beams, json.loads(result.stdout), strict=True):
+        settings = {"max_new_tokens": 9, "do_sample": False, "pad_token_id": 0}
+        found = model.generate(ids, attention_mask=torch.ones_like(ids), **settings, **more)
+        assert record["text"] == tokenizer.decode(
+            found[0, ids.shape[1] :], skip_special_tokens=True
+        )
 
 
 def test_verbose_names_the_code_that_computes(tiny: Path) -> None:

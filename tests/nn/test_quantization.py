@@ -75,7 +75,7 @@ def test_int4_is_closer_than_levels_from_least_to_greatest() -> None:
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_the_output_layer_has_8_bits(architecture: str, tmp_path: Path) -> None:
     folder = save_model(tmp_path, architecture)
-    model = load_model(folder).transformers_model
+    model = load_model(folder, fast=False).model
     quantize(model, "int4")
     assert type(model.get_output_embeddings()) is Int8Linear
     assert any(isinstance(layer, Int4Linear | Int4KernelLinear) for layer in model.modules())
@@ -133,7 +133,7 @@ def test_layers_computed_as_one_give_what_each_gives(
 ) -> None:
     folder = save_model(tmp_path, architecture)
     ids = torch.arange(3, 20)[None]
-    models = [load_model(folder).transformers_model for _ in range(2)]
+    models = [load_model(folder, fast=False).model for _ in range(2)]
     quantize(models[0], "int8")
     monkeypatch.setattr("hftool.nn.quantization._share_products", lambda model: None)
     quantize(models[1], "int8")

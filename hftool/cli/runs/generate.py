@@ -117,7 +117,7 @@ class GenerateRun:
         from hftool.models.load import load_language_model
 
         generation = self.options.generation
-        model = load_language_model(self.load, beams=generation.num_beams)
+        model = load_language_model(self.load)
         requests = requests_of_prompts(model, prompts, self.options, lines=lines)
         guesses = load_candidate_generator(model, self.load, generation)
         return generate_prompts(model, requests, generation, guesses, stream=stream, lines=lines)
@@ -145,7 +145,7 @@ class GenerateRun:
         from hftool.generation.strategies import load_candidate_generator
         from hftool.models.load import load_language_model
 
-        model = load_language_model(self.load, beams=self.options.generation.num_beams)
+        model = load_language_model(self.load)
         requests = requests_of_records(model, lines, files, self.options)
         guesses = load_candidate_generator(model, self.load, self.options.generation)
         return generate_batch(model, requests, self.batch_size, guesses)
