@@ -7,6 +7,7 @@ from typing import Any
 
 from hftool.errors import HftoolError
 from hftool.json_files import read_json
+from hftool.models.checkpoints import require_known_quantization, weights_problem
 from hftool.models.validation import read_tensor_shapes
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -125,7 +126,19 @@ def _base_model(base: Path, adapters: Sequence[Path]) -> Any:
     if source["config"] is None:
         del source["config"]
         settings["dtype"] = "auto"
-    model = known.from_pretrained(**source, local_files_only=True, use_safetensors=True, **settings)
+    require_known_quantization(base)
+    model, info = known.from_pretrained(
+        **source,
+        local_files_only=True,
+        use_safetensors=True,
+        output_loading_info=True,
+        **settings,
+    )
+    saved = {name.removeprefix(PREFIX) for name in shapes}  # heads come with the adapter
+    missing = [name for name in info["missing_keys"] if name not in saved]
+    mismatched = [found for found in info["mismatched_keys"] if found[0] not in saved]
+    if problem := weights_problem({"missing_keys": missing, "mismatched_keys": mismatched}):
+        raise ValueError(f"it {problem}")
     if sum(weight.numel() for weight in model.parameters()) <= MAX_FLOAT32_NUMBERS:
         model = model.float()
     rows = [s[0] for n, s in shapes.items() if n.endswith(("embed_tokens.weight", "wte.weight"))]

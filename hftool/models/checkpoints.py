@@ -2,8 +2,9 @@
 
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from hftool.errors import HftoolError
 from hftool.json_files import read_json
@@ -65,6 +66,21 @@ def require_known_quantization(folder: Path) -> None:
                 f"{folder}: {name} is quantized ({dtype}), and config.json does not state how",
                 use_another,
             )
+
+
+def weights_problem(info: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a file's weights: some are missing, or have another shape. None if
+    all are as expected.
+
+    transformers would load such weights as random numbers. `info` is what it returns for
+    `output_loading_info`.
+    """
+    if missing := sorted(info["missing_keys"]):
+        return f"lacks {len(missing)} of the model's weights, such as {missing[0]}"
+    if mismatched := sorted(info["mismatched_keys"]):
+        name, shape, expected = mismatched[0]
+        return f"has {name} in the shape {list(shape)}, not {list(expected)} as its config says"
+    return None
 
 
 def report_unused(folder: Path, unused: Collection[str]) -> None:

@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 from hftool.errors import HftoolError
 from hftool.json_files import not_the_file, read_json
 from hftool.models.adapters import merge_adapters
+from hftool.models.checkpoints import weights_problem
 from hftool.models.gguf_config import ROPE_TENSORS, complete_config, unused_tensors
 from hftool.models.gguf_reader import GgufHeader, read_header, read_numbers
 from hftool.models.gguf_tokenizer import GgufTokenizer
@@ -187,21 +188,6 @@ def _fill_output_biases(writer: BlockWriter, info: dict[str, Any], names: Sequen
             size = writer.shapes()[name.replace("bias", "weight")][0]
             writer.tensors[name] = torch.zeros(size)
             info["missing_keys"].remove(name)
-
-
-def weights_problem(info: dict[str, Any]) -> str | None:
-    """Return what is wrong with a file's weights: some are missing, or have another shape. None if
-    all are as expected.
-
-    transformers would load such weights as random numbers. `info` is what it returns for
-    `output_loading_info`.
-    """
-    if missing := sorted(info["missing_keys"]):
-        return f"lacks {len(missing)} of the model's weights, such as {missing[0]}"
-    if mismatched := sorted(info["mismatched_keys"]):
-        name, shape, expected = mismatched[0]
-        return f"has {name} in the shape {list(shape)}, not {list(expected)} as its config says"
-    return None
 
 
 def _gguf_header(source: Path) -> GgufHeader:

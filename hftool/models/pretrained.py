@@ -9,8 +9,11 @@ from typing import Any
 import torch
 
 from hftool.errors import HftoolError
-from hftool.models.checkpoints import report_unused, require_known_quantization
-from hftool.models.conversion import weights_problem
+from hftool.models.checkpoints import (
+    report_unused,
+    require_known_quantization,
+    weights_problem,
+)
 from hftool.models.gguf_weights import loading_arguments
 from hftool.models.model_class import (
     AutoClass,

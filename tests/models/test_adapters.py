@@ -34,7 +34,7 @@ IDS = list(range(20))
 # Of peft with this version of transformers.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning:peft"),
 ]
 
 

@@ -86,6 +86,7 @@ def test_a_file_is_kept_in_its_blocks(tmp_path: Path, cache: Path, kind: str) ->
             Qwen3MoeConfig(
                 **{**SIZES, "num_experts": 4, "num_experts_per_tok": 2, "head_dim": 16},
                 moe_intermediate_size=32,
+                norm_topk_prob=True,
             ),
             "qwen3moe",
             {
