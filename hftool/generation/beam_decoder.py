@@ -29,6 +29,10 @@ class BeamDecoder(GenerationMixin):
     def _supports_default_dynamic_cache(cls) -> bool:
         return False  # `forward` makes the cache
 
+    def get_experts_implementation(self) -> dict[str, str]:
+        """Return what `generate` would change on a GPU: nothing."""
+        return {}
+
     def _reorder_cache(self, cache: KeyValueCache, beams: torch.Tensor) -> KeyValueCache:
         cache.select(beams.long())
         return cache

@@ -392,17 +392,14 @@ def test_beams_use_the_weights_that_are_loaded(tiny: Path) -> None:
     beams: tuple[dict[str, int], ...] = ({}, {"num_beams": 3}, {"num_beams": 2})
     batch.write_text("".join(json.dumps({"prompt": "abc", **more}) + "\n" for more in beams))
     asked = ("-m", str(tiny), "-n", "9", "--greedy", "--dtype", "float32", "--device", "cpu")
-    result = run("generate", "--batch", str(batch), *asked, "--json", "-v")
+    result = run("generate", "--batch", str(batch), *asked, "--logprobs", "--json", "-v")
     assert result.stderr.count("hftool's own code computes it") == 1
     assert "transformers' " not in result.stderr  # no class of its is loaded
-    tokenizer, model = AutoTokenizer.from_pretrained(tiny), transformers_model(tiny)
-    ids = tokenizer("abc", return_tensors="pt").input_ids
+    ids = AutoTokenizer.from_pretrained(tiny)("abc", return_tensors="pt").input_ids
     for more, record in zip(beams, json.loads(result.stdout), strict=True):
-        settings = {"max_new_tokens": 9, "do_sample": False, "pad_token_id": 0}
-        found = model.generate(ids, attention_mask=torch.ones_like(ids), **settings, **more)
-        assert record["text"] == tokenizer.decode(
-            found[0, ids.shape[1] :], skip_special_tokens=True
-        )
+        settings = {"max_new_tokens": 9, "do_sample": False, "pad_token_id": 0, **more}
+        found = transformers_model(tiny).generate(ids, attention_mask=ids > 0, **settings)
+        assert [token["id"] for token in record["logprobs"]] == found[0, ids.shape[1] :].tolist()
 
 
 def test_verbose_names_the_code_that_computes(tiny: Path) -> None:
