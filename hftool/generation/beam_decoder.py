@@ -20,7 +20,8 @@ class BeamDecoder(GenerationMixin):
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
         self._length_dependence = length_dependence(decoder.config)
-        self.config = PreTrainedConfig()
+        self.config: Any = PreTrainedConfig()
+        self.config.vocab_size = decoder.config.vocab_size
         make: Any = GenerationConfig
         self.generation_config = make()
         self.device, self.dtype = decoder.device, decoder.dtype
@@ -49,27 +50,30 @@ class BeamDecoder(GenerationMixin):
     ) -> dict[str, Any]:
         """Return the arguments for `forward`: without the cache if keys of a longer text are others
         (longrope)."""
-        dependence, length = self._length_dependence, input_ids.shape[1]
-        if past_key_values and dependence and dependence.differ(past_key_values.length, length):
-            past_key_values = None
-        return {"input_ids": input_ids, "past_key_values": past_key_values}
+        dependence, cache = self._length_dependence, past_key_values
+        if cache and dependence and dependence.differ(cache.length, input_ids.shape[1]):
+            cache = None
+        return {"input_ids": input_ids[:, cache.length if cache else 0 :], "past_key_values": cache}
 
     def forward(
         self,
         input_ids: torch.Tensor,
         past_key_values: KeyValueCache | None = None,
+        attention_mask: torch.Tensor | None = None,
+        use_cache: bool = True,
         return_dict: bool = True,
     ) -> CausalLMOutputWithPast:
         """Return the logits after the last token [beams, 1, vocabulary], and the cache.
 
         Args:
-            input_ids: [beams, tokens], those in the cache included.
+            input_ids: [beams, tokens], those that follow the cache.
+            attention_mask: without effect, as what comes after; guidance passes them.
         """
         cache, beams = past_key_values, len(input_ids)
+        at_prompt = cache is None and bool((input_ids == input_ids[:1]).all())
         if cache is None:
             cache = KeyValueCache(self._decoder.config.windows)
-        at_prompt = cache.length == 0 and bool((input_ids == input_ids[:1]).all())
-        new_ids = input_ids[: 1 if at_prompt else beams, cache.length :]
+        new_ids = input_ids[:1] if at_prompt else input_ids
         logits = self._decoder(new_ids, cache=cache, logits_to_keep=1).logits
         if at_prompt:  # it is the same for all beams
             cache, logits = cache.repeated(beams), logits.expand(beams, -1, -1)
