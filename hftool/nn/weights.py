@@ -14,6 +14,7 @@ from hftool.json_files import read_json
 from hftool.nn.architectures import NotComputed
 from hftool.nn.block_kinds import read_kinds
 from hftool.nn.gguf_blocks import Blocks, four_bit_grid, in_four_bits
+from hftool.nn.kernels import Int4KernelLinear
 from hftool.nn.products import can_pack, packed_linear
 from hftool.nn.quantization import (
     HEAD_BITS,
@@ -244,6 +245,8 @@ class Weights:
             stored = [self._stored[f"{name}.weight"] for name in names]
             grid = self.grids.get(prefix) or four_bit_grid(stored)
             layer = None if grid is None else kind.of_grid(*grid, bias, self.dtype)
+            if prefix in self.grids and isinstance(layer, Int4KernelLinear):
+                layer.shrink_scales()
         if layer is None:
             matrix = self.matrix(*names)
             layer = quantized_linear(matrix, bias, self.dtype, bits, inputs_too=self._inputs_too)

@@ -8,13 +8,13 @@ import ctypes
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
 from pathlib import Path
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 class Linear(Structure):
     _fields_ = [
         *((name, c_void_p) for name in ("levels", "scales", "bias")),
-        *((name, c_int32) for name in ("inputs", "outputs", "bits")),
+        *((name, c_int32) for name in ("inputs", "outputs", "bits", "compact")),
     ]
 
 

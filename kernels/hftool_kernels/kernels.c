@@ -1,7 +1,8 @@
 /* Products of a language model's weights in 4 or 8 bits, and the whole step of a decoder for one token.
 
    Weights are levels from 0 to 15 or 255: a weight is level * scale + least, where 32 weights of a row
-   (a group) share scale and least. Activations are rounded to 8 bits, a group at a time, with a scale
+   (a group) share scale and least. Compact ones have these in 8 bits, and for each row two factors of them.
+   Activations are rounded to 8 bits, a group at a time, with a scale
    each, so that the products are those of integers. Everything else is float32.
 
    16 rows lie side by side (a block): of each, four levels after the other. So one instruction adds
@@ -21,9 +22,10 @@
 
 typedef struct {
     const uint8_t *levels;  /* [outputs / 16][inputs / 32][256 or 512 bytes] */
-    const uint16_t *scales; /* float16 [outputs / 16][inputs / 32][scale, with 4 bits least][16] */
+    const uint8_t *scales;  /* float16 [outputs / 16][inputs / 32][scale, with 4 bits least][16]; compact, for each
+                               16 outputs: float [factor of scales, of leasts][16], then uint8 and int8 [inputs / 32][2][16] */
     const float *bias;      /* [outputs], or NULL */
-    int32_t inputs, outputs, bits;
+    int32_t inputs, outputs, bits, compact;
 } linear;
 
 /* A row of activations, rounded: q * scale. `sum` is the sum of a group's. */
@@ -105,7 +107,14 @@ INLINE void put(float *x, vector y) { _mm512_storeu_ps(x, y); }
 INLINE vector times(vector x, vector y) { return _mm512_mul_ps(x, y); }
 INLINE vector plus_product(vector x, vector y, vector z) { return _mm512_fmadd_ps(x, y, z); }
 INLINE vector to_float(integers x) { return _mm512_cvtepi32_ps(x); }
-INLINE vector from_float16(const uint16_t *x) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)x)); }
+INLINE vector get(const float *x) { return _mm512_loadu_ps(x); }
+INLINE vector from_float16(const uint8_t *x) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)x)); }
+INLINE vector from_uint8(const uint8_t *x) {
+    return to_float(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)x)));
+}
+INLINE vector from_int8(const uint8_t *x) {
+    return to_float(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)x)));
+}
 
 INLINE void products(const uint8_t *levels, const rounded *rows, const int count, int g, const int bits,
                      integers *dot) {
@@ -141,7 +150,14 @@ INLINE void put(float *x, vector y) { _mm256_storeu_ps(x, y); }
 INLINE vector times(vector x, vector y) { return _mm256_mul_ps(x, y); }
 INLINE vector plus_product(vector x, vector y, vector z) { return _mm256_fmadd_ps(x, y, z); }
 INLINE vector to_float(integers x) { return _mm256_cvtepi32_ps(x); }
-INLINE vector from_float16(const uint16_t *x) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)x)); }
+INLINE vector get(const float *x) { return _mm256_loadu_ps(x); }
+INLINE vector from_float16(const uint8_t *x) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)x)); }
+INLINE vector from_uint8(const uint8_t *x) {
+    return to_float(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)x)));
+}
+INLINE vector from_int8(const uint8_t *x) {
+    return to_float(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)x)));
+}
 
 /* The sums of a group's products with numbers from 0 to 15 stay below 8 * 2 * 15 * 127, so that 16 bits hold
    them. Numbers of 8 bits are split in two of 4. */
@@ -173,14 +189,18 @@ INLINE void products(const uint8_t *levels, const rounded *rows, const int count
 #endif
 
 /* out[r] = the 16 outputs of a block for rows[r] */
-INLINE void block_of(const linear *w, int block, const rounded *rows, const int count, const int bits, float *out) {
+INLINE void block_of(const linear *w, int block, const rounded *rows, const int count, const int bits,
+                     const int compact, float *out) {
     const int groups = w->inputs / GROUP, bytes = GROUP * BLOCK * bits / 8;
+    const int width = compact || bits == 8 ? 2 * BLOCK : 4 * BLOCK, before = compact ? 2 * BLOCK * sizeof(float) : 0;
     const uint8_t *levels = w->levels + (size_t)block * groups * bytes;
-    const uint16_t *scales = w->scales + (size_t)block * groups * BLOCK * (bits == 4 ? 2 : 1);
-    vector total[TILE][PARTS];
+    const uint8_t *scales = w->scales + block * (before + (size_t)groups * width);
+    const float *factors = (const float *)scales;
+    vector total[TILE][PARTS], low[TILE][PARTS];
     for (int r = 0; r < count; r++)
-        for (int p = 0; p < PARTS; p++) total[r][p] = zero();
-    for (int g = 0; g < groups; g++, levels += bytes) {
+        for (int p = 0; p < PARTS; p++) total[r][p] = low[r][p] = zero();
+    scales += before;
+    for (int g = 0; g < groups; g++, levels += bytes, scales += width) {
         for (int ahead = 4096; ahead < 4096 + bytes; ahead += 64) {
             if (count < TILE) _mm_prefetch((const char *)levels + ahead, _MM_HINT_NTA); /* they are read once */
             else _mm_prefetch((const char *)levels + ahead, _MM_HINT_T0);
@@ -188,29 +208,41 @@ INLINE void block_of(const linear *w, int block, const rounded *rows, const int 
         for (int p = 0; p < PARTS; p++) {
             integers dot[TILE];
             products(levels + 64 / PARTS * p, rows, count, g, bits, dot);
-            const vector scale = from_float16(scales + LANES * p);
-            const vector least = bits == 4 ? from_float16(scales + BLOCK + LANES * p) : times(scale, all(-128));
+            const uint8_t *scaled = scales + LANES * p * (compact ? 1 : 2), *lowest = scaled + width / 2;
+            const vector scale = compact ? from_uint8(scaled) : from_float16(scaled);
+            const vector least = compact     ? from_int8(lowest)
+                                 : bits == 4 ? from_float16(lowest)
+                                             : times(scale, all(-128));
             for (int r = 0; r < count; r++) {
+                vector *sum = compact ? &low[r][p] : &total[r][p];
                 total[r][p] = plus_product(times(scale, all(rows[r].scale[g])), to_float(dot[r]), total[r][p]);
-                total[r][p] = plus_product(least, all(rows[r].sum[g]), total[r][p]);
+                *sum = plus_product(least, all(rows[r].sum[g]), *sum);
             }
         }
-        scales += bits == 4 ? 2 * BLOCK : BLOCK;
     }
     for (int r = 0; r < count; r++)
-        for (int p = 0; p < PARTS; p++) put(out + r * BLOCK + LANES * p, total[r][p]);
+        for (int p = 0; p < PARTS; p++) {
+            vector sum = total[r][p];
+            if (compact)
+                sum = plus_product(sum, get(factors + LANES * p), times(low[r][p], get(factors + BLOCK + LANES * p)));
+            put(out + r * BLOCK + LANES * p, sum);
+        }
 }
 
 static void block_of_rows(const linear *w, int block, const rounded *rows, int count, float *out) {
-    switch (count + w->bits * 10) {
-    case 41: block_of(w, block, rows, 1, 4, out); break;
-    case 42: block_of(w, block, rows, 2, 4, out); break;
-    case 43: block_of(w, block, rows, 3, 4, out); break;
-    case 44: block_of(w, block, rows, 4, 4, out); break;
-    case 81: block_of(w, block, rows, 1, 8, out); break;
-    case 82: block_of(w, block, rows, 2, 8, out); break;
-    case 83: block_of(w, block, rows, 3, 8, out); break;
-    case 84: block_of(w, block, rows, 4, 8, out); break;
+    switch (count + w->bits * 10 + w->compact * 100) {
+    case 41: block_of(w, block, rows, 1, 4, 0, out); break;
+    case 42: block_of(w, block, rows, 2, 4, 0, out); break;
+    case 43: block_of(w, block, rows, 3, 4, 0, out); break;
+    case 44: block_of(w, block, rows, 4, 4, 0, out); break;
+    case 81: block_of(w, block, rows, 1, 8, 0, out); break;
+    case 82: block_of(w, block, rows, 2, 8, 0, out); break;
+    case 83: block_of(w, block, rows, 3, 8, 0, out); break;
+    case 84: block_of(w, block, rows, 4, 8, 0, out); break;
+    case 141: block_of(w, block, rows, 1, 4, 1, out); break;
+    case 142: block_of(w, block, rows, 2, 4, 1, out); break;
+    case 143: block_of(w, block, rows, 3, 4, 1, out); break;
+    case 144: block_of(w, block, rows, 4, 4, 1, out); break;
     }
 }
 

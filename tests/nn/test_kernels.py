@@ -1,5 +1,6 @@
 """The C code of `hftool_kernels`, against products of the weights as it rounds them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,15 +8,26 @@ import pytest
 import torch
 
 from hftool.nn.decoder import read_decoder
-from hftool.nn.kernels import GROUP, Int4KernelLinear, Int8KernelLinear, kernels
+from hftool.nn.kernels import GROUP, Int4KernelLinear, Int8KernelLinear, KernelLinear, kernels
 from hftool.nn.quantized_linear import Bits
 from tests.nn.test_decoder import drawn, folder  # noqa: F401
 
 if kernels() is None:
     pytest.skip("hftool_kernels is not installed, or not for this CPU", allow_module_level=True)
 
-Kinds = type[Int4KernelLinear] | type[Int8KernelLinear]
-KINDS: tuple[Kinds, ...] = (Int4KernelLinear, Int8KernelLinear)
+Kinds = Callable[[torch.Tensor, torch.Tensor | None, torch.dtype], KernelLinear]
+
+
+def compact(weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> KernelLinear:
+    """Return a layer of weights in 4 bits whose scales have 8."""
+    layer = Int4KernelLinear(weight, bias, dtype)
+    size = layer.scales.nbytes
+    layer.shrink_scales()
+    assert layer.scales.nbytes < size / 2 + 128 * len(layer.scales) + 1
+    return layer
+
+
+KINDS: tuple[Kinds, ...] = (Int4KernelLinear, compact, Int8KernelLinear)
 
 
 def rounded(layer: Any, inputs: int) -> torch.Tensor:
