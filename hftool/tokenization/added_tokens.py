@@ -14,6 +14,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
+from hftool.errors import HftoolError
 from hftool.json_files import read_json
 
 log = logging.getLogger("hftool")
@@ -35,6 +36,7 @@ class AddedTokens:
 
     Raises:
         TypeError, ValueError, AttributeError: a token is not written as one.
+        HftoolError: a token of added_tokens.json has no number.
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Any], backend: Tokenizer) -> None:
@@ -52,6 +54,10 @@ class AddedTokens:
             extra = _values(settings.get("extra_special_tokens"))
             special = {str(token) for token in (*(settings.get(r) for r in ROLES), *extra)}
             for text, token_id in read_json(folder / "added_tokens.json").items():
+                if not isinstance(token_id, int):
+                    raise HftoolError(
+                        f"cannot read {folder / 'added_tokens.json'}: the id of {text} is no number"
+                    )
                 known = text in special
                 self.listed[token_id] = AddedToken(text, special=known, normalized=not known)
             self.listed |= backend.get_added_tokens_decoder()

@@ -9,6 +9,7 @@ import pytest
 from tokenizers import Tokenizer as Backend
 from transformers import AutoTokenizer
 
+from hftool.errors import HftoolError
 from hftool.tokenization.tokenizer import Tokenizer
 from tests.conftest import run
 from tests.hub_server import byte_tokenizer
@@ -141,6 +142,12 @@ def test_files_that_are_not_a_tokenizer(
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer_json([])))
     (tmp_path / "tokenizer_config.json").write_text(content)
     assert "cannot read" in run("encode", "x", "-m", str(tmp_path)).stderr
+
+
+def test_the_file_with_a_wrong_id_is_named(tmp_path: Path) -> None:
+    files = {"tokenizer.json": tokenizer_json([]), "added_tokens.json": {"<new>": "9"}}
+    with pytest.raises(HftoolError, match=r"added_tokens\.json: the id of <new> is no number"):
+        Tokenizer(as_written(tmp_path, files), "wrong")
 
 
 def test_a_part_that_only_newer_versions_know_is_named(tmp_path: Path) -> None:
