@@ -58,8 +58,7 @@ def _advice(done: Sequence[Any]) -> str:
         return f"Choose {_option(exact)}: it is the fastest here and the most precise."
     times = fastest.decode.mean / exact.decode.mean
     return (
-        f"{_option(fastest)} generates fastest here, {times:.1f} times as fast as"
-        f" {_option(exact)}, the most precise."
+        f"Choose {_option(fastest)} for speed ({times:.1f} times), {_option(exact)} for precision."
     )
 
 
