@@ -230,7 +230,7 @@ _SHARED: dict[str, Any] = {
 OVERRIDES: dict[str, dict[str, Any]] = {
     **{
         f"{name}_text": {"rope_parameters": _MROPE}
-        for name in ("qwen2_vl", "qwen2_5_vl", "glm4v", "glm_ocr", "paddleocr_vl")
+        for name in ("qwen2_vl", "qwen2_5_vl", "qwen2_5_omni", "glm4v", "glm_ocr", "paddleocr_vl")
     },
     "glm4v_moe_text": {
         "rope_parameters": {**_MROPE, "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}

@@ -23,12 +23,11 @@ from hftool.generation.constraint_state import (
     constraint_state,
 )
 from hftool.generation.drawing import check_finite
-from hftool.generation.filters import build_filters, config_errors
+from hftool.generation.filters import build_filters, config_errors, known_biases
 from hftool.generation.generate import Continuation, log_context_full, new_token_limit
 from hftool.generation.prefix_cache import CachedModel
 from hftool.generation.records import BeamSettings, Generation, Request
 from hftool.generation.sampling import Filter
-from hftool.generation.text_bias import biases
 from hftool.models.language_model import LanguageModel
 from hftool.models.model_errors import model_errors
 from hftool.nn.architectures import UNORDERED_CACHE, UNRELIABLE_CACHE
@@ -169,7 +168,7 @@ def _config(
     if language_model.is_encoder_decoder:
         further.pop("guidance_scale", None)  # as in `named_processors`
     if settings.bias:
-        given = biases(language_model.tokenizer, settings.bias, any_case=settings.any_case)
+        given = known_biases(settings, language_model)
         more = [[list(ids), bias] for ids, bias in given.items()]
         further["sequence_bias"] = [*further.get("sequence_bias", []), *more]
     if settings.ignore_eos:

@@ -99,13 +99,26 @@ def _of_texts(
     if settings.bias:
         from transformers import SequenceBiasLogitsProcessor
 
-        given = biases(tokenizer, settings.bias, any_case=settings.any_case)
-        rows = language_model.embedding_rows
-        known: Any = {ids: bias for ids, bias in given.items() if max(ids) < rows}
+        known: Any = known_biases(settings, language_model)
         yield Filter("bias", SequenceBiasLogitsProcessor(known), reads_ids=True)
     if settings.ban:
         texts = banned_texts(tokenizer, settings.ban, any_case=settings.any_case)
         yield Filter("ban", BannedTexts(tokenizer, texts, prompt_length), reads_ids=True)
+
+
+def known_biases(
+    settings: SamplingSettings, language_model: LanguageModel
+) -> dict[tuple[int, ...], float]:
+    """Return the biases of those tokens that the model has.
+
+    Raises:
+        HftoolError: it has none of them.
+    """
+    given = biases(language_model.tokenizer, settings.bias, any_case=settings.any_case)
+    known = {ids: bias for ids, bias in given.items() if max(ids) < language_model.embedding_rows}
+    if not known:
+        language_model.require_known([i for ids in given for i in ids])
+    return known
 
 
 def _of_thoughts(

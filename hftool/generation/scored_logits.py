@@ -232,6 +232,7 @@ def _is_causal(language_model: LanguageModel, sequence: ScoredSequence) -> bool:
     whole = language_model.forward(torch.tensor([some], device=device), **source)
     whole = whole[0, : len(shorter)]
     alone = language_model.forward(torch.tensor([shorter], device=device), **source)[0]
+    check_finite(alone, language_model.model.dtype)
     error = float((whole - alone).norm() / (alone - alone.mean()).norm())
     exact = language_model.model.dtype.itemsize == 4
     return error < (PADDING_ERROR if exact else PADDING_ERROR_HALF)

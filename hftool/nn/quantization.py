@@ -203,7 +203,15 @@ def quantized_linear(
     inputs_too: bool = False,
 ) -> QuantizedLinear | None:
     """Return a linear layer with quantized weights [outputs, inputs], whose inputs and outputs are
-    of `dtype`; None if torch's kernel does not support the shape."""
+    of `dtype`; None if torch's kernel does not support the shape.
+
+    Raises:
+        HftoolError: a weight is not a number; most grids would make one of it.
+    """
+    if not all(bound.isfinite() for bound in torch.aminmax(weight)):
+        raise HftoolError(
+            "the model has weights that are not numbers", "they are broken: use another checkpoint"
+        )
     if bits == "int4" and (weight.shape[1] % INT4_GROUP or weight.shape[0] % INT4_OUTPUTS):
         return None
     return linear_class(bits, weight.shape, inputs_too=inputs_too)(weight, bias, dtype)

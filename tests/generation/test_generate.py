@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from hftool.generation.generate import generate, token_ids
 from hftool.generation.prefix_cache import CachedModel
@@ -280,6 +281,36 @@ def test_logits_that_are_not_numbers(name: str, dtype: str, tmp_path: Path) -> N
     assert error == f"Error: the model's logits are not numbers (in {dtype})"
     assert ("try --dtype float32" in hint) == (dtype != "float32")
     assert "use another checkpoint" in hint
+
+
+@pytest.mark.parametrize("bits", ["int4", "int8"])
+def test_weights_that_are_not_numbers_are_not_quantized(bits: str, tmp_path: Path) -> None:
+    folder = save_model(tmp_path, weights=float("nan"))
+    result = run("generate", "-m", str(folder), "ab", "--quantize", bits)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "the model has weights that are not numbers" in result.stderr
+
+
+def test_scores_that_are_not_numbers_in_code_of_transformers(tmp_path: Path) -> None:
+    folder = save_model(tmp_path, "gpt2", weights=float("nan"))
+    result = run("score", "-m", str(folder), "ab")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "Error: the model's logits are not numbers (in float32)" in result.stderr
+
+
+@pytest.mark.parametrize("more", [(), ("--num-beams", "2")])
+def test_a_bias_for_a_token_past_the_embeddings(more: tuple[str, ...], tmp_path: Path) -> None:
+    folder = save_model(tmp_path)
+    path = str(folder / "tokenizer.json")
+    backend = Tokenizer.from_file(path)
+    backend.add_special_tokens(["<a>", "<b>", "<c>"])
+    backend.save(path)
+    arguments = ("generate", "-m", str(folder), "ab", "-n", "2", "--greedy", *more, "--bias")
+    refused = run(*arguments, "<c>=5")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    text = f"the text has the token id {VOCABULARY}, but the model's embeddings have only"
+    assert f"Error: {text} {VOCABULARY} rows" in refused.stderr
+    assert run(*arguments, "<a>=5", "--bias", "<c>=5").exit_code == 0
 
 
 def test_steps_are_the_models_own_numbers(
