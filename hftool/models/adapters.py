@@ -127,6 +127,11 @@ def _base_model(base: Path, adapters: Sequence[Path]) -> Any:
         del source["config"]
         settings["dtype"] = "auto"
     require_known_quantization(base)
+    if config.get("quantization_config"):  # transformers would quantize the merged weights again
+        raise ValueError(
+            "it is quantized, and adapters are merged into plain weights; name the model that it"
+            " was made of with --model, and the adapter with --adapter"
+        )
     model, info = known.from_pretrained(
         **source,
         local_files_only=True,

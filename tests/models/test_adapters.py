@@ -225,6 +225,12 @@ def test_what_is_wrong_with_an_adapter(
     path.write_text(json.dumps({**config, "base_model_name_or_path": None}))
     with pytest.raises(HftoolError, match="an adapter that does not name its base model"):
         our_logits(str(adapter))
+    quantized = Path(shutil.copytree(base, tmp_path / "quantized"))
+    settings = json.loads((base / "config.json").read_text())
+    settings["quantization_config"] = {"quant_method": "fp8"}
+    (quantized / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="it is quantized, and adapters are merged into plain"):
+        merge_adapters(quantized, [(adapter, 1.0)], tmp_path / "out")
     monkeypatch.setattr(converted_copies, "find_spec", lambda name: None)
     with pytest.raises(HftoolError, match="an adapter needs the package peft"):
         our_logits(f"{base}+{adapter}")
