@@ -201,10 +201,11 @@ INLINE void block_of(const linear *w, int block, const rounded *rows, const int 
         for (int p = 0; p < PARTS; p++) total[r][p] = low[r][p] = zero();
     scales += before;
     for (int g = 0; g < groups; g++, levels += bytes, scales += width) {
-        for (int ahead = 4096; ahead < 4096 + bytes; ahead += 64) {
+        for (int ahead = 8192; ahead < 8192 + bytes; ahead += 64) {
             if (count < TILE) _mm_prefetch((const char *)levels + ahead, _MM_HINT_NTA); /* they are read once */
             else _mm_prefetch((const char *)levels + ahead, _MM_HINT_T0);
         }
+        _mm_prefetch((const char *)scales + 2048, _MM_HINT_NTA);
         for (int p = 0; p < PARTS; p++) {
             integers dot[TILE];
             products(levels + 64 / PARTS * p, rows, count, g, bits, dot);
