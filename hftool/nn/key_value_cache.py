@@ -112,7 +112,9 @@ class KeyValueCache:
         """Keep only the sequences with these indices, in this order."""
         self.addresses = None
         self._sequences = len(rows)
-        moved = (rows != torch.arange(len(rows))).nonzero()[:, 0]
+        moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
+        if not len(moved):
+            return
         if bool((rows[moved] < len(rows)).any()):
             layers = self._layers
             self._layers = [_Layer(old.keys[rows], old.values[rows], old.start) for old in layers]
