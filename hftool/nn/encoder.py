@@ -25,6 +25,7 @@ from hftool.nn.architectures import (
     named_architecture,
 )
 from hftool.nn.encoder_families import FAMILIES, Family
+from hftool.nn.kernels import attention
 from hftool.nn.quantized_linear import Bits
 from hftool.nn.weights import Weights, embedded, read_weights
 
@@ -206,8 +207,11 @@ class _Layer:
         else:
             [of_all] = self._attention
             query, keys, values = self._by_heads(of_all(hidden)).chunk(3, dim=1)
-        output = F.scaled_dot_product_attention(query, keys, values, mask)
-        output = self._out(output.transpose(1, 2).reshape(hidden.shape))
+        output = attention(query, keys, values, mask)
+        if output is None:
+            output = F.scaled_dot_product_attention(query, keys, values, mask)
+            output = output.transpose(1, 2).reshape(hidden.shape)
+        output = self._out(output)
         hidden = self._attention_norm(output.add_(hidden))
         return self._norm(self._down(self._up(hidden)).add_(hidden))
 

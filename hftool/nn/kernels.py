@@ -1,4 +1,5 @@
-"""Quantized layers by the package `hftool_kernels`: C code for CPUs with AVX2 or AVX-512 VNNI.
+"""Quantized layers and attention by the package `hftool_kernels`: C code for CPUs with AVX2 or
+AVX-512 VNNI.
 
 Without the package, and on other CPUs, torch's own kernels compute.
 """
@@ -19,13 +20,13 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 @cache
 def kernels() -> Any:
-    """Return the package, None if it is not installed, older than 0.2.0, or this CPU lacks the
+    """Return the package, None if it is not installed, older than 0.3.0, or this CPU lacks the
     instructions."""
     try:
         import hftool_kernels
     except (ImportError, OSError):
         return None
-    is_known = hasattr(hftool_kernels.Linear, "compact")
+    is_known = hasattr(hftool_kernels, "attention")
     return hftool_kernels if is_known and hftool_kernels.supported() else None
 
 
@@ -75,15 +76,17 @@ class KernelLinear(QuantizedLinear):
         is_compact = self.scales.dtype == torch.uint8
         return kernels().Linear(*addresses, inputs, outputs, self.BITS, is_compact)
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return the outputs [..., outputs] for inputs [..., inputs]."""
+    def forward(self, inputs: torch.Tensor, *, gelu: bool = False) -> torch.Tensor:
+        """Return the outputs [..., outputs] for inputs [..., inputs], or GELU of them."""
         dtype = inputs.dtype
         given = (inputs if dtype in DTYPES else inputs.float()).contiguous()
         outputs = given.new_empty(*inputs.shape[:-1], self.shape[0])
         rows = outputs.numel() // self.shape[0]
-        is_bfloat16 = given.dtype == torch.bfloat16
-        addresses = given.data_ptr(), is_bfloat16, rows, outputs.data_ptr()
-        if kernels().product(self.described(), *addresses):
+        package = kernels()
+        form = package.BFLOAT16 if given.dtype == torch.bfloat16 else 0
+        form |= package.GELU if gelu else 0
+        addresses = given.data_ptr(), form, rows, outputs.data_ptr()
+        if package.product(self.described(), *addresses):
             raise MemoryError
         return outputs.to(dtype)
 
@@ -147,6 +150,49 @@ class Int4KernelLinear(KernelLinear):
         integers = torch.stack([scales.to(torch.uint8), leasts.to(torch.int8).view(torch.uint8)], 2)
         parts = factors.view(torch.uint8).flatten(1), integers.flatten(1)
         self.scales = torch.cat(parts, 1)
+
+
+def attention(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None
+) -> torch.Tensor | None:
+    """Return the attention [sequences, queries, heads * size] of queries to all tokens, computed in
+    float32; None where the package does not compute it.
+
+    Args:
+        query: [sequences, heads, queries, size]; `keys` and `values` are
+            [sequences, heads, tokens, size].
+        mask: bool [sequences, 1, 1, tokens], False for padding.
+    """
+    sequences, heads, queries, size = query.shape
+    package = kernels()
+    if (
+        package is None
+        or query.dtype not in DTYPES
+        or query.device.type != "cpu"
+        or size % GROUP
+        or keys.stride() != values.stride()
+        or not all(_by_token(states) for states in (query, keys, values))
+    ):
+        return None
+    mask = None if mask is None else mask.contiguous()
+    output = query.new_empty(sequences, queries, heads * size)
+    described = package.Attention(
+        *(query.data_ptr(), keys.data_ptr(), values.data_ptr()),
+        None if mask is None else mask.data_ptr(),
+        *(query.stride(2), keys.stride(2), sequences, queries, keys.shape[2], heads, size),
+        query.dtype == torch.bfloat16,
+    )
+    if package.attention(described, output.data_ptr()):
+        raise MemoryError
+    return output
+
+
+def _by_token(states: torch.Tensor) -> bool:
+    """Return whether states [sequences, heads, tokens, size] are a view of [sequences, tokens, ...]
+    in which the heads of a token lie side by side."""
+    _, _, tokens, size = states.shape
+    step = states.stride(2)
+    return states.stride() == (tokens * step, size, step, 1)
 
 
 def _four_bits(

@@ -221,7 +221,7 @@ def linear_class(
     bits: Bits, shape: Sequence[int], *, inputs_too: bool
 ) -> type[Int4KernelLinear | Int8KernelLinear | Int4Linear | Int8Linear]:
     """Return the class of linear layers with weights [outputs, inputs] of so many bits."""
-    if not inputs_too and kernels() is not None and fits(shape):
+    if kernels() is not None and fits(shape):
         return Int4KernelLinear if bits == "int4" else Int8KernelLinear
     if bits == "int4":
         return Int4Linear

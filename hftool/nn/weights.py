@@ -14,7 +14,7 @@ from hftool.json_files import read_json
 from hftool.nn.architectures import NotComputed
 from hftool.nn.block_kinds import read_kinds
 from hftool.nn.gguf_blocks import Blocks, four_bit_grid, in_four_bits
-from hftool.nn.kernels import Int4KernelLinear
+from hftool.nn.kernels import Int4KernelLinear, KernelLinear
 from hftool.nn.products import can_pack, packed_linear
 from hftool.nn.quantization import (
     HEAD_BITS,
@@ -227,6 +227,8 @@ class Weights:
             weights = [self.tensor(f"{name}.weight") for name in names]
             return packed_linear(torch.cat(weights), self._bias(names), gelu=gelu)
         product = self.product(*names)
+        if gelu and isinstance(product, KernelLinear):
+            return partial(product, gelu=True)
         return (lambda inputs: F.gelu(product(inputs))) if gelu else product
 
     def _quantized(self, bits: Bits, names: Sequence[str]) -> Linear | None:

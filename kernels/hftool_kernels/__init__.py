@@ -1,4 +1,4 @@
-"""Products of weights in 4 or 8 bits, and the step of a decoder for one token, in C.
+"""Products of weights in 4 or 8 bits, attention, and the step of a decoder for one token, in C.
 
 The structures are those of kernels.c, which says what their fields mean. Pointers are the addresses
 of memory that the caller keeps. Import torch first: both then compute with the same threads.
@@ -8,7 +8,7 @@ import ctypes
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
 from pathlib import Path
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 
 class Linear(Structure):
@@ -51,6 +51,18 @@ class Rotation(Structure):
     _fields_ = [*((name, c_void_p) for name in ("cos", "sin"))]
 
 
+BFLOAT16, GELU = 1, 2  # what `product` does
+
+
+class Attention(Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in ("query", "keys", "values", "mask")),
+        *((name, c_int64) for name in ("query_step", "key_step")),
+        *((name, c_int32) for name in ("sequences", "queries", "tokens", "heads", "size")),
+        ("bfloat16", c_int32),
+    ]
+
+
 def _loaded(instructions: str) -> ctypes.CDLL:
     return ctypes.CDLL(str(Path(__file__).with_name(f"_{instructions}.abi3.so")))
 
@@ -61,5 +73,7 @@ if not _library.hftool_supported():
 supported = _library.hftool_supported
 product = _library.hftool_product
 product.argtypes = [POINTER(Linear), c_void_p, c_int32, c_int64, c_void_p]
+attention = _library.hftool_attention
+attention.argtypes = [POINTER(Attention), c_void_p]
 step = _library.hftool_step
 step.argtypes = [POINTER(Decoder), POINTER(Cached), POINTER(Rotation), c_int32, c_void_p, c_void_p]

@@ -1,4 +1,4 @@
-/* Products of a language model's weights in 4 or 8 bits, and the whole step of a decoder for one token.
+/* Products of a model's weights in 4 or 8 bits, an encoder's attention, and the whole step of a decoder for one token.
 
    Weights are levels from 0 to 15 or 255: a weight is level * scale + least, where 32 weights of a row
    (a group) share scale and least. Compact ones have these in 8 bits, and for each row two factors of them.
@@ -28,10 +28,11 @@ typedef struct {
     int32_t inputs, outputs, bits, compact;
 } linear;
 
-/* A row of activations, rounded: q * scale. `sum` is the sum of a group's. */
+/* A row of activations, rounded: q * scale. `sum` is the sum of a group's q. */
 typedef struct {
     int8_t *q;
-    float *scale, *sum;
+    float *scale;
+    int32_t *sum;
 } rounded;
 
 INLINE float from_bits(uint32_t bits) {
@@ -80,10 +81,10 @@ static void round_row(const float *x, int n, rounded row) {
         for (int i = 0; i < GROUP; i++) {
             int32_t q = (int32_t)rintf(x[i] * inverse);
             row.q[g * GROUP + i] = (int8_t)q;
-            sum += q;
+            sum += row.q[g * GROUP + i];
         }
         row.scale[g] = scale;
-        row.sum[g] = scale * (float)sum;
+        row.sum[g] = sum;
     }
 }
 
@@ -93,21 +94,23 @@ INLINE int32_t four(const int8_t *q) {
     return value;
 }
 
-/* The 16 rows of a block are one vector or two halves. `products` returns for each row of activations the sums
-   of a group's levels * q. */
+/* The 16 rows of a block are one vector or two halves; with two halves WIDE is 1. `products` returns for each row
+   of activations, and each of `wide` blocks, the sums of a group's levels * q, in 8 bits of (levels - 128) * q. */
 #ifdef __AVX512VNNI__
 
 #define LANES 16
 #define PARTS 1
+#define WIDE 2
 typedef __m512 vector;
 typedef __m512i integers;
 INLINE vector zero(void) { return _mm512_setzero_ps(); }
 INLINE vector all(float x) { return _mm512_set1_ps(x); }
+INLINE vector get(const float *x) { return _mm512_loadu_ps(x); }
 INLINE void put(float *x, vector y) { _mm512_storeu_ps(x, y); }
 INLINE vector times(vector x, vector y) { return _mm512_mul_ps(x, y); }
 INLINE vector plus_product(vector x, vector y, vector z) { return _mm512_fmadd_ps(x, y, z); }
+INLINE vector greater(vector x, vector y) { return _mm512_max_ps(x, y); }
 INLINE vector to_float(integers x) { return _mm512_cvtepi32_ps(x); }
-INLINE vector get(const float *x) { return _mm512_loadu_ps(x); }
 INLINE vector from_float16(const uint8_t *x) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)x)); }
 INLINE vector from_uint8(const uint8_t *x) {
     return to_float(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)x)));
@@ -116,41 +119,55 @@ INLINE vector from_int8(const uint8_t *x) {
     return to_float(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)x)));
 }
 
-INLINE void products(const uint8_t *levels, const rounded *rows, const int count, int g, const int bits,
-                     integers *dot) {
-    integers even[TILE], odd[TILE];
-    for (int r = 0; r < count; r++) even[r] = odd[r] = _mm512_setzero_si512();
+INLINE void products(const uint8_t *levels, size_t next, const int wide, const rounded *rows, const int count, int g,
+                     const int bits, integers dot[TILE][WIDE]) {
+    integers odd[TILE][WIDE];
+    for (int r = 0; r < count; r++)
+        for (int b = 0; b < wide; b++) {
+            dot[r][b] = _mm512_set1_epi32(bits == 8 ? -128 * rows[r].sum[g] : 0);
+            odd[r][b] = _mm512_setzero_si512();
+        }
     for (int i = 0; i < 4; i++) {
-        integers first = _mm512_loadu_si512(levels + 64 * i), second;
-        if (bits == 4) {
-            const integers low = _mm512_set1_epi8(15);
-            second = _mm512_and_si512(_mm512_srli_epi16(first, 4), low);
-            first = _mm512_and_si512(first, low);
-        } else {
-            second = _mm512_loadu_si512(levels + 64 * (i + 4));
+        integers first[WIDE], second[WIDE];
+        for (int b = 0; b < wide; b++) {
+            first[b] = _mm512_loadu_si512(levels + b * next + 64 * i);
+            if (bits == 4) {
+                const integers low = _mm512_set1_epi8(15);
+                second[b] = _mm512_and_si512(_mm512_srli_epi16(first[b], 4), low);
+                first[b] = _mm512_and_si512(first[b], low);
+            } else {
+                second[b] = _mm512_loadu_si512(levels + b * next + 64 * (i + 4));
+            }
         }
         for (int r = 0; r < count; r++) {
             const int8_t *q = rows[r].q + g * GROUP + 4 * i;
-            even[r] = _mm512_dpbusd_epi32(even[r], first, _mm512_set1_epi32(four(q)));
-            odd[r] = _mm512_dpbusd_epi32(odd[r], second, _mm512_set1_epi32(four(q + 16)));
+            for (int b = 0; b < wide; b++) {
+                dot[r][b] = _mm512_dpbusd_epi32(dot[r][b], first[b], _mm512_set1_epi32(four(q)));
+                integers *rest = count * wide < 8 ? &odd[r][b] : &dot[r][b]; /* few sums: two of each, side by side */
+                *rest = _mm512_dpbusd_epi32(*rest, second[b], _mm512_set1_epi32(four(q + 16)));
+            }
         }
     }
-    for (int r = 0; r < count; r++) dot[r] = _mm512_add_epi32(even[r], odd[r]);
+    for (int r = 0; r < count; r++)
+        for (int b = 0; b < wide; b++)
+            if (count * wide < 8) dot[r][b] = _mm512_add_epi32(dot[r][b], odd[r][b]);
 }
 
 #else
 
 #define LANES 8
 #define PARTS 2
+#define WIDE 1
 typedef __m256 vector;
 typedef __m256i integers;
 INLINE vector zero(void) { return _mm256_setzero_ps(); }
 INLINE vector all(float x) { return _mm256_set1_ps(x); }
+INLINE vector get(const float *x) { return _mm256_loadu_ps(x); }
 INLINE void put(float *x, vector y) { _mm256_storeu_ps(x, y); }
 INLINE vector times(vector x, vector y) { return _mm256_mul_ps(x, y); }
 INLINE vector plus_product(vector x, vector y, vector z) { return _mm256_fmadd_ps(x, y, z); }
+INLINE vector greater(vector x, vector y) { return _mm256_max_ps(x, y); }
 INLINE vector to_float(integers x) { return _mm256_cvtepi32_ps(x); }
-INLINE vector get(const float *x) { return _mm256_loadu_ps(x); }
 INLINE vector from_float16(const uint8_t *x) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)x)); }
 INLINE vector from_uint8(const uint8_t *x) {
     return to_float(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)x)));
@@ -161,8 +178,8 @@ INLINE vector from_int8(const uint8_t *x) {
 
 /* The sums of a group's products with numbers from 0 to 15 stay below 8 * 2 * 15 * 127, so that 16 bits hold
    them. Numbers of 8 bits are split in two of 4. */
-INLINE void products(const uint8_t *levels, const rounded *rows, const int count, int g, const int bits,
-                     integers *dot) {
+INLINE void products(const uint8_t *levels, size_t next, const int wide, const rounded *rows, const int count, int g,
+                     const int bits, integers dot[TILE][WIDE]) {
     const integers low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
     integers sum[TILE], sixteens[TILE];
     for (int r = 0; r < count; r++) sum[r] = sixteens[r] = _mm256_setzero_si256();
@@ -180,70 +197,89 @@ INLINE void products(const uint8_t *levels, const rounded *rows, const int count
         }
     }
     for (int r = 0; r < count; r++) {
-        dot[r] = _mm256_madd_epi16(sum[r], ones);
-        if (bits == 8)
-            dot[r] = _mm256_add_epi32(dot[r], _mm256_slli_epi32(_mm256_madd_epi16(sixteens[r], ones), 4));
+        dot[r][0] = _mm256_madd_epi16(sum[r], ones);
+        if (bits == 8) {
+            const integers high = _mm256_slli_epi32(_mm256_madd_epi16(sixteens[r], ones), 4);
+            dot[r][0] = _mm256_add_epi32(dot[r][0], _mm256_add_epi32(high, _mm256_set1_epi32(-128 * rows[r].sum[g])));
+        }
     }
 }
 
 #endif
 
-/* out[r] = the 16 outputs of a block for rows[r] */
-INLINE void block_of(const linear *w, int block, const rounded *rows, const int count, const int bits,
-                     const int compact, float *out) {
+/* out[r] = the outputs of `wide` blocks for rows[r] */
+INLINE void blocks_of(const linear *w, int block, const int wide, const rounded *rows, const int count, const int bits,
+                      const int compact, float *out) {
     const int groups = w->inputs / GROUP, bytes = GROUP * BLOCK * bits / 8;
     const int width = compact || bits == 8 ? 2 * BLOCK : 4 * BLOCK, before = compact ? 2 * BLOCK * sizeof(float) : 0;
-    const uint8_t *levels = w->levels + (size_t)block * groups * bytes;
-    const uint8_t *scales = w->scales + block * (before + (size_t)groups * width);
-    const float *factors = (const float *)scales;
-    vector total[TILE][PARTS], low[TILE][PARTS];
-    for (int r = 0; r < count; r++)
-        for (int p = 0; p < PARTS; p++) total[r][p] = low[r][p] = zero();
+    const size_t next = (size_t)groups * bytes, next_scales = before + (size_t)groups * width;
+    const uint8_t *levels = w->levels + block * next, *scales = w->scales + block * next_scales;
+    const uint8_t *factors = scales;
+    vector total[PARTS][TILE][WIDE], low[PARTS][TILE][WIDE];
+    for (int p = 0; p < PARTS; p++)
+        for (int r = 0; r < count; r++)
+            for (int b = 0; b < wide; b++) total[p][r][b] = low[p][r][b] = zero();
     scales += before;
     for (int g = 0; g < groups; g++, levels += bytes, scales += width) {
-        for (int ahead = 8192; ahead < 8192 + bytes; ahead += 64) {
-            if (count < TILE) _mm_prefetch((const char *)levels + ahead, _MM_HINT_NTA); /* they are read once */
-            else _mm_prefetch((const char *)levels + ahead, _MM_HINT_T0);
+        for (int b = 0; b < wide; b++) {
+            for (int ahead = 8192; ahead < 8192 + bytes; ahead += 64) {
+                const char *there = (const char *)levels + b * next + ahead;
+                if (count < TILE) _mm_prefetch(there, _MM_HINT_NTA); /* they are read once */
+                else _mm_prefetch(there, _MM_HINT_T0);
+            }
+            _mm_prefetch((const char *)scales + b * next_scales + 2048, _MM_HINT_NTA);
         }
-        _mm_prefetch((const char *)scales + 2048, _MM_HINT_NTA);
         for (int p = 0; p < PARTS; p++) {
-            integers dot[TILE];
-            products(levels + 64 / PARTS * p, rows, count, g, bits, dot);
-            const uint8_t *scaled = scales + LANES * p * (compact ? 1 : 2), *lowest = scaled + width / 2;
-            const vector scale = compact ? from_uint8(scaled) : from_float16(scaled);
-            const vector least = compact     ? from_int8(lowest)
-                                 : bits == 4 ? from_float16(lowest)
-                                             : times(scale, all(-128));
-            for (int r = 0; r < count; r++) {
-                vector *sum = compact ? &low[r][p] : &total[r][p];
-                total[r][p] = plus_product(times(scale, all(rows[r].scale[g])), to_float(dot[r]), total[r][p]);
-                *sum = plus_product(least, all(rows[r].sum[g]), *sum);
+            integers dot[TILE][WIDE];
+            products(levels + 64 / PARTS * p, next, wide, rows, count, g, bits, dot);
+            for (int b = 0; b < wide; b++) {
+                const uint8_t *scaled = scales + b * next_scales + LANES * p * (compact ? 1 : 2);
+                const vector scale = compact ? from_uint8(scaled) : from_float16(scaled);
+                for (int r = 0; r < count; r++) {
+                    const float by = rows[r].scale[g];
+                    vector *sum = compact ? &low[p][r][b] : &total[p][r][b];
+                    total[p][r][b] = plus_product(times(scale, all(by)), to_float(dot[r][b]), total[p][r][b]);
+                    if (bits == 4) {
+                        const uint8_t *lowest = scaled + width / 2;
+                        const vector least = compact ? from_int8(lowest) : from_float16(lowest);
+                        *sum = plus_product(least, all(by * (float)rows[r].sum[g]), *sum);
+                    }
+                }
             }
         }
     }
     for (int r = 0; r < count; r++)
-        for (int p = 0; p < PARTS; p++) {
-            vector sum = total[r][p];
-            if (compact)
-                sum = plus_product(sum, get(factors + LANES * p), times(low[r][p], get(factors + BLOCK + LANES * p)));
-            put(out + r * BLOCK + LANES * p, sum);
-        }
+        for (int b = 0; b < wide; b++)
+            for (int p = 0; p < PARTS; p++) {
+                vector sum = total[p][r][b];
+                if (compact) {
+                    const float *factor = (const float *)(factors + b * next_scales) + LANES * p;
+                    sum = plus_product(sum, get(factor), times(low[p][r][b], get(factor + BLOCK)));
+                }
+                put(out + (r * wide + b) * BLOCK + LANES * p, sum);
+            }
 }
 
-static void block_of_rows(const linear *w, int block, const rounded *rows, int count, float *out) {
-    switch (count + w->bits * 10 + w->compact * 100) {
-    case 41: block_of(w, block, rows, 1, 4, 0, out); break;
-    case 42: block_of(w, block, rows, 2, 4, 0, out); break;
-    case 43: block_of(w, block, rows, 3, 4, 0, out); break;
-    case 44: block_of(w, block, rows, 4, 4, 0, out); break;
-    case 81: block_of(w, block, rows, 1, 8, 0, out); break;
-    case 82: block_of(w, block, rows, 2, 8, 0, out); break;
-    case 83: block_of(w, block, rows, 3, 8, 0, out); break;
-    case 84: block_of(w, block, rows, 4, 8, 0, out); break;
-    case 141: block_of(w, block, rows, 1, 4, 1, out); break;
-    case 142: block_of(w, block, rows, 2, 4, 1, out); break;
-    case 143: block_of(w, block, rows, 3, 4, 1, out); break;
-    case 144: block_of(w, block, rows, 4, 4, 1, out); break;
+#define CASE(bits, compact, wide, count)                                                                              \
+    case compact * 1000 + bits * 100 + wide * 10 + count:                                                             \
+        blocks_of(w, block, wide, rows, count, bits, compact, out);                                                   \
+        break;
+#define CASES(bits, compact, wide)                                                                                    \
+    CASE(bits, compact, wide, 1)                                                                                      \
+    CASE(bits, compact, wide, 2)                                                                                      \
+    CASE(bits, compact, wide, 3)                                                                                      \
+    CASE(bits, compact, wide, 4)
+
+static void blocks_of_rows(const linear *w, int block, int wide, const rounded *rows, int count, float *out) {
+    switch (w->compact * 1000 + w->bits * 100 + wide * 10 + count) {
+        CASES(4, 0, 1)
+        CASES(4, 1, 1)
+        CASES(8, 0, 1)
+#if WIDE == 2
+        CASES(4, 0, 2)
+        CASES(4, 1, 2)
+        CASES(8, 0, 2)
+#endif
     }
 }
 
@@ -256,15 +292,19 @@ static void round_twice(const float *x, int n, const rounded rows[2]) {
     round_row(rest, n, rows[1]);
 }
 
-/* The outputs of a block for `count` rows of activations, each of which was rounded `times` times. */
-static void outputs_of(const linear *w, int block, const rounded *rows, int count, int times, float *out) {
-    float parts[TILE * BLOCK];
-    block_of_rows(w, block, rows, count * times, parts);
+/* The outputs of `wide` blocks for `count` rows of activations, each of which was rounded `times` times. */
+static void outputs_of(const linear *w, int block, int wide, const rounded *rows, int count, int times, float *out) {
+    float parts[TILE * WIDE * BLOCK];
+    blocks_of_rows(w, block, wide, rows, count * times, times == 1 ? out : parts);
     for (int r = 0; r < count; r++)
-        for (int i = 0; i < BLOCK; i++) {
-            float sum = w->bias ? w->bias[block * BLOCK + i] : 0;
-            for (int t = 0; t < times; t++) sum += parts[(r * times + t) * BLOCK + i];
-            out[r * BLOCK + i] = sum;
+        for (int b = 0; b < wide; b++) {
+            float *to = out + (r * wide + b) * BLOCK;
+            if (times == 2) {
+                const float *first = parts + (2 * r * wide + b) * BLOCK, *second = first + wide * BLOCK;
+                for (int i = 0; i < BLOCK; i++) to[i] = first[i] + second[i];
+            }
+            if (w->bias)
+                for (int i = 0; i < BLOCK; i++) to[i] += w->bias[(block + b) * BLOCK + i];
         }
 }
 
@@ -277,7 +317,7 @@ int hftool_supported(void) {
 #endif
 }
 
-static void store(const float *x, int n, int bfloat16, void *to, int64_t at) {
+INLINE void store(const float *x, int n, int bfloat16, void *to, int64_t at) {
     if (!bfloat16) memcpy((float *)to + at, x, n * sizeof(float));
     else
         for (int i = 0; i < n; i++) ((uint16_t *)to)[at + i] = to_bfloat16(x[i]);
@@ -285,11 +325,28 @@ static void store(const float *x, int n, int bfloat16, void *to, int64_t at) {
 
 INLINE rounded row_at(int8_t *q, float *scales, int64_t row, int64_t inputs) {
     float *scale = scales + 2 * row * (inputs / GROUP);
-    return (rounded){q + row * inputs, scale, scale + inputs / GROUP};
+    return (rounded){q + row * inputs, scale, (int32_t *)(scale + inputs / GROUP)};
 }
 
-/* out [rows, outputs] = x [rows, inputs] * weights, both float32 or both bfloat16. Returns 1 without memory. */
-int hftool_product(const linear *w, const void *x, int32_t bfloat16, int64_t rows, void *out) {
+/* x * (1 + erf(x / sqrt(2))) / 2. Its erf is formula 7.1.26 of Abramowitz and Stegun, which is wrong by at most
+   1.5e-7. */
+INLINE float gelu_of(float x) {
+    const float z = fabsf(x) * 0.70710678f, t = 1 / (1 + 0.3275911f * z);
+    float y = 1.061405429f;
+    y = y * t - 1.453152027f;
+    y = y * t + 1.421413741f;
+    y = y * t - 0.284496736f;
+    y = y * t + 0.254829592f;
+    const float rest = 0.5f * y * t * exponential(-z * z); /* (1 - erf(z)) / 2 */
+    return x < 0 ? x * rest : x * (1 - rest);
+}
+
+/* out [rows, outputs] = x [rows, inputs] * weights, or with GELU in `form` GELU of that; both are float32, or with
+   BFLOAT16 bfloat16. Returns 1 without memory. */
+#define BFLOAT16 1
+#define GELU 2
+int hftool_product(const linear *w, const void *x, int32_t form, int64_t rows, void *out) {
+    const int bfloat16 = form & BFLOAT16, gelu = form & GELU;
     const int64_t inputs = w->inputs, outputs = w->outputs;
     const int times = rows <= FEW ? 2 : 1, most = TILE / times;
     int8_t *q = malloc(rows * times * inputs + 1);
@@ -318,15 +375,21 @@ int hftool_product(const linear *w, const void *x, int32_t bfloat16, int64_t row
         for (int64_t begin = 0; begin < rows; begin += 256) {
             const int64_t end = begin + 256 < rows ? begin + 256 : rows;
 #pragma omp for schedule(static) nowait
-            for (int64_t block = 0; block < outputs / BLOCK; block++) {
+            for (int64_t block = 0; block < outputs / BLOCK; block += WIDE) {
+                const int wide = outputs / BLOCK - block < WIDE ? 1 : WIDE;
                 for (int64_t r = begin; r < end; r += most) {
                     const int count = end - r < most ? (int)(end - r) : most;
                     rounded tile[TILE];
-                    float found[TILE * BLOCK];
+                    float found[TILE * WIDE * BLOCK];
                     for (int t = 0; t < count * times; t++) tile[t] = row_at(q, scales, r * times + t, inputs);
-                    outputs_of(w, block, tile, count, times, found);
+                    outputs_of(w, block, wide, tile, count, times, found);
                     for (int t = 0; t < count; t++)
-                        store(found + t * BLOCK, BLOCK, bfloat16, out, (r + t) * outputs + block * BLOCK);
+                        for (int b = 0; b < wide; b++) {
+                            float *row = found + (t * wide + b) * BLOCK;
+                            if (gelu)
+                                for (int i = 0; i < BLOCK; i++) row[i] = gelu_of(row[i]);
+                            store(row, BLOCK, bfloat16, out, (r + t) * outputs + (block + b) * BLOCK);
+                        }
                 }
             }
         }
@@ -334,6 +397,103 @@ int hftool_product(const linear *w, const void *x, int32_t bfloat16, int64_t row
     free(q);
     free(scales);
     return 0;
+}
+
+/* ---- the attention of an encoder ---- */
+
+#define QUERIES 6 /* that share the loads of keys and values */
+#define COLUMNS (2 * LANES)
+
+typedef struct {
+    const void *query, *keys, *values; /* a head's numbers follow each other, the heads of a token too */
+    const uint8_t *mask;               /* [sequences][tokens], 0 for padding; or NULL */
+    int64_t query_step, key_step;      /* from one token to the next */
+    int32_t sequences, queries, tokens, heads, size, bfloat16;
+} attention;
+
+INLINE float at(const void *x, int bfloat16, int64_t i) {
+    return bfloat16 ? from_bfloat16(((const uint16_t *)x)[i]) : ((const float *)x)[i];
+}
+
+/* out[r] = the sums over n of left[r][n] * right[n], for COLUMNS columns of `right`, whose rows are `step` apart;
+   `first` (or NULL) is added. */
+INLINE void sums_of(const float *left, int64_t left_step, const float *right, int64_t step, int n, const float *first,
+                    float *out, int64_t out_step) {
+    vector sum[QUERIES][2];
+    for (int r = 0; r < QUERIES; r++)
+        for (int c = 0; c < 2; c++) sum[r][c] = first ? get(first + c * LANES) : zero();
+    for (int i = 0; i < n; i++, right += step) {
+        const vector x = get(right), y = get(right + LANES);
+        for (int r = 0; r < QUERIES; r++) {
+            const vector by = all(left[r * left_step + i]);
+            sum[r][0] = plus_product(by, x, sum[r][0]);
+            sum[r][1] = plus_product(by, y, sum[r][1]);
+        }
+    }
+    for (int r = 0; r < QUERIES; r++)
+        for (int c = 0; c < 2; c++) put(out + r * out_step + c * LANES, sum[r][c]);
+}
+
+static void attend_sequence(const attention *a, int sequence, int head, float *memory, void *out) {
+    const int tokens = a->tokens, size = a->size, bfloat16 = a->bfloat16, width = (tokens + COLUMNS - 1) / COLUMNS * COLUMNS;
+    const float scaling = 1 / sqrtf((float)size);
+    float *keys = memory, *values = keys + size * width, *masked = values + tokens * size, *scores = masked + width;
+    float *query = scores + QUERIES * width, *found = query + QUERIES * size;
+    const int64_t first_key = (int64_t)sequence * tokens * a->key_step + head * size;
+    const int64_t first_query = (int64_t)sequence * a->queries * a->query_step + head * size;
+    memset(keys, 0, size * width * sizeof(float));
+    for (int t = 0; t < tokens; t++)
+        for (int i = 0; i < size; i++) {
+            keys[i * width + t] = at(a->keys, bfloat16, first_key + t * a->key_step + i);
+            values[t * size + i] = at(a->values, bfloat16, first_key + t * a->key_step + i);
+        }
+    for (int t = 0; t < width; t++)
+        masked[t] = t < tokens && (!a->mask || a->mask[(int64_t)sequence * tokens + t]) ? 0 : -INFINITY;
+    for (int begin = 0; begin < a->queries; begin += QUERIES) {
+        const int count = a->queries - begin < QUERIES ? a->queries - begin : QUERIES;
+        float total[QUERIES];
+        for (int r = 0; r < QUERIES; r++)
+            for (int i = 0; i < size; i++) {
+                const int64_t row = begin + (r < count ? r : 0);
+                query[r * size + i] = scaling * at(a->query, bfloat16, first_query + row * a->query_step + i);
+            }
+        for (int t = 0; t < width; t += COLUMNS)
+            sums_of(query, size, keys + t, width, size, masked + t, scores + t, width);
+        for (int r = 0; r < count; r++) {
+            float *row = scores + r * width, each[LANES], most = -INFINITY, sum = 0;
+            vector greatest = get(row);
+            for (int t = LANES; t < width; t += LANES) greatest = greater(greatest, get(row + t));
+            put(each, greatest);
+            for (int i = 0; i < LANES; i++) most = each[i] > most ? each[i] : most;
+            const int nothing = most == -INFINITY; /* all is padding, whose attention is 0 as torch's; or all is NaN */
+            for (int t = 0; t < width; t++) sum += row[t] = exponential(row[t] - (nothing ? 0 : most));
+            total[r] = sum + nothing;
+        }
+        for (int i = 0; i < size; i += COLUMNS)
+            sums_of(scores, width, values + i, size, tokens, NULL, found + i, size);
+        for (int r = 0; r < count; r++) {
+            for (int i = 0; i < size; i++) found[r * size + i] /= total[r];
+            store(found + r * size, size, bfloat16, out, (((int64_t)sequence * a->queries + begin + r) * a->heads + head) * size);
+        }
+    }
+}
+
+/* out [sequences, queries, heads, size] = softmax(query * keys / sqrt(size)) * values, computed in float32. Returns 1
+   without memory. */
+int hftool_attention(const attention *a, void *out) {
+    const int64_t width = a->tokens + COLUMNS;
+    const int64_t size = (a->size * (width + a->tokens + 2 * QUERIES) + (QUERIES + 1) * width) * sizeof(float);
+    int failed = 0;
+#pragma omp parallel reduction(| : failed)
+    {
+        float *memory = malloc(size);
+        failed = !memory;
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < (int64_t)a->sequences * a->heads; i++)
+            if (memory) attend_sequence(a, i / a->heads, i % a->heads, memory, out);
+        free(memory);
+    }
+    return failed;
 }
 
 /* ---- one token through a whole decoder ---- */
@@ -455,7 +615,8 @@ int hftool_step(const decoder *d, const cached *caches, const rotation *rotation
 #pragma omp parallel
     {
         int8_t q[2 * widest];
-        float values[n], scale[widest / GROUP * 2], sum[widest / GROUP * 2];
+        float values[n], scale[widest / GROUP * 2];
+        int32_t sum[widest / GROUP * 2];
         const rounded rows[2] = {{q, scale, sum}, {q + widest, scale + widest / GROUP, sum + widest / GROUP}};
         for (int l = 0; l < d->count; l++) {
             const layer *m = d->layers + l;
@@ -463,7 +624,7 @@ int hftool_step(const decoder *d, const cached *caches, const rotation *rotation
             normed(hidden, m->attention_norm, n, d->eps, values);
             round_twice(values, n, rows); /* by each thread: it costs less than to wait for another */
 #pragma omp for schedule(static)
-            for (int b = 0; b < m->qkv.outputs / BLOCK; b++) outputs_of(&m->qkv, b, rows, 1, 2, qkv + b * BLOCK);
+            for (int b = 0; b < m->qkv.outputs / BLOCK; b++) outputs_of(&m->qkv, b, 1, rows, 1, 2, qkv + b * BLOCK);
 #pragma omp for schedule(static)
             for (int h = 0; h < kv_heads; h++) {
                 float key[size];
@@ -480,7 +641,7 @@ int hftool_step(const decoder *d, const cached *caches, const rotation *rotation
             }
             round_twice(attended, wide, rows);
 #pragma omp for schedule(static)
-            for (int b = 0; b < n / BLOCK; b++) outputs_of(&m->out, b, rows, 1, 2, output + b * BLOCK);
+            for (int b = 0; b < n / BLOCK; b++) outputs_of(&m->out, b, 1, rows, 1, 2, output + b * BLOCK);
 #pragma omp single
             {
                 if (m->after_attention) normed(output, m->after_attention, n, d->eps, output);
@@ -491,13 +652,13 @@ int hftool_step(const decoder *d, const cached *caches, const rotation *rotation
 #pragma omp for schedule(static)
             for (int b = 0; b < middle / BLOCK; b++) {
                 float gate[BLOCK], up[BLOCK];
-                outputs_of(&m->gate_up, b, rows, 1, 2, gate);
-                outputs_of(&m->gate_up, b + middle / BLOCK, rows, 1, 2, up);
+                outputs_of(&m->gate_up, b, 1, rows, 1, 2, gate);
+                outputs_of(&m->gate_up, b + middle / BLOCK, 1, rows, 1, 2, up);
                 activate(gate, up, d->gelu, inner + b * BLOCK);
             }
             round_twice(inner, middle, rows);
 #pragma omp for schedule(static)
-            for (int b = 0; b < n / BLOCK; b++) outputs_of(&m->down, b, rows, 1, 2, output + b * BLOCK);
+            for (int b = 0; b < n / BLOCK; b++) outputs_of(&m->down, b, 1, rows, 1, 2, output + b * BLOCK);
 #pragma omp single
             {
                 if (m->after_mlp) normed(output, m->after_mlp, n, d->eps, output);
@@ -507,7 +668,7 @@ int hftool_step(const decoder *d, const cached *caches, const rotation *rotation
         normed(hidden, d->norm, n, d->eps, values);
         round_twice(values, n, rows);
 #pragma omp for schedule(static)
-        for (int b = 0; b < d->head.outputs / BLOCK; b++) outputs_of(&d->head, b, rows, 1, 2, logits + b * BLOCK);
+        for (int b = 0; b < d->head.outputs / BLOCK; b++) outputs_of(&d->head, b, 1, rows, 1, 2, logits + b * BLOCK);
     }
     free(qkv);
     return 0;

@@ -6,9 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from hftool.nn.decoder import read_decoder
-from hftool.nn.kernels import GROUP, Int4KernelLinear, Int8KernelLinear, KernelLinear, kernels
+from hftool.nn.kernels import (
+    GROUP,
+    Int4KernelLinear,
+    Int8KernelLinear,
+    KernelLinear,
+    attention,
+    kernels,
+)
 from hftool.nn.quantized_linear import Bits
 from tests.nn.test_decoder import drawn, folder  # noqa: F401
 
@@ -112,6 +120,66 @@ def test_what_is_not_a_number_stays_none(kind: Kinds) -> None:
         assert outputs[0].isnan().all()
         assert outputs[1].isfinite().all()
     assert layer(torch.zeros(3, 64)).eq(0).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("outputs", [16, 48])  # blocks that are alone, and two side by side
+def test_gelu_is_that_of_the_outputs(kind: Kinds, outputs: int) -> None:
+    layer: Any = kind(torch.randn(outputs, 64), torch.randn(outputs), torch.float32)
+    inputs = torch.randn(9, 64) * torch.logspace(-3, 2, 9)[:, None]
+    expected = F.gelu(layer(inputs).double()).float()
+    torch.testing.assert_close(layer(inputs, gelu=True), expected, atol=1e-6, rtol=1e-6)
+    inputs[2, 5] = torch.nan
+    assert layer(inputs, gelu=True).isnan().any(1).tolist() == [i == 2 for i in range(9)]
+    half: Any = layer(inputs[3:].bfloat16(), gelu=True)
+    expected = F.gelu(layer(inputs[3:].bfloat16().float())).bfloat16()
+    torch.testing.assert_close(half, expected, atol=1e-6, rtol=1e-2)
+
+
+def heads(sequences: int, tokens: int, count: int, size: int, seed: int) -> Any:
+    """Return random queries, keys and values [sequences, heads, tokens, size], as an encoder's
+    product has them: side by side."""
+    draw = torch.Generator().manual_seed(seed)
+    together = 2 * torch.randn(sequences, tokens, 3 * count, size, generator=draw)
+    return together.transpose(1, 2).chunk(3, dim=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("tokens", "size"), [(1, 32), (7, 64), (33, 32), (70, 64), (64, 96)])
+def test_attention_is_that_of_float64(tokens: int, size: int, dtype: torch.dtype) -> None:
+    parts = [part.to(dtype) for part in heads(3, tokens, 2, size, tokens)]
+    mask = torch.arange(tokens) < torch.tensor([tokens, max(1, tokens // 2), 1])[:, None]
+    first = parts[0][:, :, :1].transpose(1, 2).contiguous().transpose(1, 2)
+    for query in (parts[0], first):
+        for seen in (None, mask[:, None, None]):
+            found = attention(query, parts[1], parts[2], seen)
+            wide = query.double(), parts[1].double(), parts[2].double()
+            expected = F.scaled_dot_product_attention(*wide, seen).transpose(1, 2).flatten(2)
+            assert found is not None and found.dtype == dtype
+            off = 1e-5 if dtype == torch.float32 else 2**-8 * float(expected.abs().max())
+            assert (found - expected).abs().max() < off
+
+
+def test_attention_to_padding_and_to_what_is_not_a_number() -> None:
+    query, keys, values = heads(3, 40, 2, 32, 1)
+    mask = torch.ones(3, 1, 1, 40, dtype=torch.bool)
+    mask[1] = False
+    query[2, 0, 5, 3] = torch.nan
+    found = attention(query, keys, values, mask)
+    expected = F.scaled_dot_product_attention(query, keys, values, mask).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5, equal_nan=True)
+    assert found is not None and found[1].abs().max() < 1e-30
+    assert found[2].isnan().nonzero().tolist() == [[5, i] for i in range(32)]
+
+
+def test_other_attention_is_left_to_torch() -> None:
+    """Heads whose size is no multiple of 32, other layouts and other dtypes."""
+    query, keys, values = heads(2, 5, 2, 32, 1)
+    assert attention(query, keys, values, None) is not None
+    assert attention(query, keys.contiguous(), values.contiguous(), None) is None
+    assert attention(query.half(), keys.half(), values.half(), None) is None
+    query, keys, values = heads(2, 5, 2, 16, 1)
+    assert attention(query, keys, values, None) is None
 
 
 @pytest.mark.parametrize("bits", ["int8", "int4"])
