@@ -36,16 +36,31 @@ def run(command: Callable[..., object]) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    try:
+        ended = _ended(command)
+        install_handlers(signal.SIG_DFL)  # nothing is left to clean up
+    except BaseException:  # a termination signal, just before or after the command
+        install_handlers(signal.SIG_DFL)
+        if signal.SIGINT in _received:
+            leave(SystemExit(INTERRUPTED))
+        end_if_signalled()
+        raise
+    leave(ended)
+
+
+def _ended(command: Callable[..., object]) -> SystemExit:
+    """Run the command line, and return how the process is to exit."""
     install_handlers(stop)
     hide_token()
     try:
         command(prog_name="hftool")
     except SystemExit as system_exit:
-        leave(system_exit)
+        return system_exit
     except BaseException as error:  # a bug, or HFTOOL_DEBUG is set
+        end_if_signalled()
         show_on_stderr("".join(traceback.format_exception(error)).rstrip())
-        leave(SystemExit(1))
-    leave(SystemExit(0))
+        return SystemExit(1)
+    return SystemExit(0)
 
 
 def end_if_signalled() -> None:
@@ -115,7 +130,6 @@ def leave(system_exit: SystemExit) -> NoReturn:
 
     A normal exit would wait for them, and would try again to write what could not be written.
     """
-    install_handlers(signal.SIG_DFL)  # nothing is left to clean up
     status = (
         system_exit.code
         if isinstance(system_exit.code, int)

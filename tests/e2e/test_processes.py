@@ -288,3 +288,21 @@ def test_a_word_while_a_model_loads_that_goes_away(tmp_path: Path) -> None:
 
 def test_help_at_a_dumb_terminal() -> None:
     assert "\x1b" not in terminal("encode", "--help", TERM="dumb").read()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, -15), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_signal_beside_the_command_ends_the_process_silently(
+    number: signal.Signals, status: int, moment: str
+) -> None:
+    program = f"""
+import os
+from hftool.cli import process
+end = lambda **settings: os.kill(os.getpid(), {int(number)})
+if {moment!r} == "before":
+    process.hide_token = end
+    end = print
+process.run(end)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
